@@ -1,0 +1,220 @@
+//! The folder of an account and the files in it that our services own.
+//!
+//! The layout is the reference relay's, so that mail stores move in and out unchanged:
+//! `password` holds the hash, and its modification time the day of the last login;
+//! `enforceE2EEincoming` refuses cleartext while it exists; the rest is Dovecot's.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use crate::address::Address;
+
+/// File that holds the password hash in Dovecot's `{SCHEME}hash` form.
+pub const PASSWORD_FILE: &str = "password";
+
+/// File whose existence refuses cleartext mail to the account.
+pub const ENFORCE_E2EE_FILE: &str = "enforceE2EEincoming";
+
+const DAY: u64 = 24 * 60 * 60;
+
+/// The folder that holds all accounts of a relay.
+#[derive(Debug, Clone)]
+pub struct MailStore {
+    dir: PathBuf,
+}
+
+/// One account's folder; it may not exist yet.
+#[derive(Debug, Clone)]
+pub struct Account {
+    dir: PathBuf,
+}
+
+impl MailStore {
+    /// The store below `dir`.
+    pub fn new(dir: impl Into<PathBuf>) -> Self {
+        Self { dir: dir.into() }
+    }
+
+    /// The folder that holds the accounts.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// The account of an address, whether it exists or not.
+    pub fn account(&self, address: &Address) -> Account {
+        Account {
+            dir: self.dir.join(address.as_str()),
+        }
+    }
+
+    /// Names of all folders that are an address; other entries are passed over.
+    pub fn addresses(&self) -> io::Result<Vec<Address>> {
+        let mut found = Vec::new();
+        for entry in fs::read_dir(&self.dir)? {
+            let entry = entry?;
+            let name = entry.file_name();
+            if let Some(address) = name.to_str().and_then(|name| Address::parse(name).ok())
+                && entry.file_type()?.is_dir()
+            {
+                found.push(address);
+            }
+        }
+        Ok(found)
+    }
+}
+
+impl Account {
+    /// The account's folder.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Reads the password hash; none when the account does not exist.
+    ///
+    /// An empty file counts as an error, never as an account without a password.
+    pub fn password_hash(&self) -> io::Result<Option<String>> {
+        let text = match fs::read_to_string(self.dir.join(PASSWORD_FILE)) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let hash = text.trim_end();
+        if hash.is_empty() {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                "the password file is empty",
+            ));
+        }
+        Ok(Some(hash.to_owned()))
+    }
+
+    /// Creates the account. The marker against cleartext is on disk before the password is, and the password appears
+    /// whole or not at all: after a crash at any point there is a complete account or none.
+    pub fn create(&self, password_hash: &str) -> io::Result<()> {
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&self.dir)?;
+        File::create(self.dir.join(ENFORCE_E2EE_FILE))?.sync_all()?;
+        self.set_password_hash(password_hash)?;
+        // The account's own entry in the store.
+        if let Some(store) = self.dir.parent() {
+            File::open(store)?.sync_all()?;
+        }
+        Ok(())
+    }
+
+    /// Replaces the password hash atomically and keeps the day of the last login.
+    pub fn set_password_hash(&self, password_hash: &str) -> io::Result<()> {
+        let path = self.dir.join(PASSWORD_FILE);
+        let mut file = tempfile::Builder::new()
+            .prefix(".password-")
+            .permissions(fs::Permissions::from_mode(0o600))
+            .tempfile_in(&self.dir)?;
+        file.write_all(password_hash.as_bytes())?;
+        if let Ok(old) = fs::metadata(&path) {
+            file.as_file().set_modified(old.modified()?)?;
+        }
+        file.as_file().sync_all()?;
+        file.persist(&path)?;
+        File::open(&self.dir)?.sync_all()
+    }
+
+    /// Whether cleartext mail to this account is refused.
+    pub fn enforces_e2ee(&self) -> bool {
+        // What cannot be looked at is treated as protected.
+        !matches!(
+            fs::symlink_metadata(self.dir.join(ENFORCE_E2EE_FILE)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound
+        )
+    }
+
+    /// Day of the last login; none when the account does not exist.
+    pub fn last_login(&self) -> io::Result<Option<SystemTime>> {
+        match fs::metadata(self.dir.join(PASSWORD_FILE)) {
+            Ok(metadata) => metadata.modified().map(Some),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Stores the UTC day of a login; writes only when the day has changed, and nothing for an account that does
+    /// not exist.
+    pub fn set_last_login(&self, login: SystemTime) -> io::Result<()> {
+        let day = day_of(login);
+        match self.last_login()? {
+            Some(stored) if stored != day => File::options()
+                .append(true)
+                .open(self.dir.join(PASSWORD_FILE))?
+                .set_modified(day),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// The start of the UTC day.
+pub fn day_of(time: SystemTime) -> SystemTime {
+    let seconds = time
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .map_or(0, |since| since.as_secs());
+    SystemTime::UNIX_EPOCH + Duration::from_secs(seconds - seconds % DAY)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn store() -> (tempfile::TempDir, Account) {
+        let dir = tempfile::tempdir().unwrap();
+        let account =
+            MailStore::new(dir.path()).account(&Address::parse("abcdefghi@chat.example.org").unwrap());
+        (dir, account)
+    }
+
+    #[test]
+    fn a_new_account_is_complete_and_private() {
+        let (dir, account) = store();
+        assert_eq!(account.password_hash().unwrap(), None);
+        account.create("{ARGON2ID}x").unwrap();
+        assert_eq!(account.password_hash().unwrap().as_deref(), Some("{ARGON2ID}x"));
+        assert!(account.enforces_e2ee());
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode(account.dir()), 0o700);
+        assert_eq!(mode(&account.dir().join(PASSWORD_FILE)), 0o600);
+        assert_eq!(MailStore::new(dir.path()).addresses().unwrap().len(), 1);
+    }
+
+    #[test]
+    fn an_empty_password_file_is_an_error() {
+        let (_dir, account) = store();
+        account.create("x").unwrap();
+        fs::write(account.dir().join(PASSWORD_FILE), "\n").unwrap();
+        assert_eq!(
+            account.password_hash().unwrap_err().kind(),
+            io::ErrorKind::InvalidData
+        );
+    }
+
+    #[test]
+    fn last_login_is_a_day_and_survives_a_new_hash() {
+        let (_dir, account) = store();
+        let login = SystemTime::UNIX_EPOCH + Duration::from_secs(20_000 * DAY + 4711);
+        account.set_last_login(login).unwrap();
+        assert_eq!(account.last_login().unwrap(), None, "no account, nothing stored");
+        account.create("x").unwrap();
+        account.set_last_login(login).unwrap();
+        account.set_password_hash("y").unwrap();
+        assert_eq!(account.last_login().unwrap(), Some(day_of(login)));
+    }
+
+    #[test]
+    fn removing_the_marker_allows_cleartext() {
+        let (_dir, account) = store();
+        account.create("x").unwrap();
+        fs::remove_file(account.dir().join(ENFORCE_E2EE_FILE)).unwrap();
+        assert!(!account.enforces_e2ee());
+    }
+}

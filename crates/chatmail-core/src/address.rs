@@ -1,0 +1,209 @@
+//! Mail addresses, and the narrower grammar of the ones that a relay gives out.
+
+use std::fmt;
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use crate::settings::Accounts;
+
+/// Most octets of a localpart (RFC 5321 section 4.5.3.1.1).
+pub const MAX_LOCALPART: usize = 64;
+
+/// Most octets of a domain (RFC 5321 section 4.5.3.1.2).
+pub const MAX_DOMAIN: usize = 255;
+
+/// An address `localpart@domain` whose domain is lower case and which is safe as the name of a folder.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Address {
+    text: String,
+    at: usize,
+}
+
+/// Why a new address is refused. The texts are the log lines of the reference relay.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum AddressError {
+    /// No `@`, more than one, or characters that no address here has.
+    #[error("not an address of the form localpart@domain")]
+    Malformed,
+    /// The domain is another one than the relay's.
+    #[error("address belongs to another domain")]
+    ForeignDomain,
+    /// The localpart is too short or too long.
+    #[error("localpart {localpart} has to be between {min} and {max} chars long")]
+    LocalpartLength {
+        /// The refused localpart.
+        localpart: String,
+        /// Fewest characters.
+        min: usize,
+        /// Most characters.
+        max: usize,
+    },
+    /// The localpart has other characters than `a-z0-9._-`.
+    #[error("localpart {0:?} contains invalid characters")]
+    LocalpartCharacters(String),
+    /// The password of a new account is too short.
+    #[error("Password needs to be at least {0} characters long")]
+    PasswordLength(usize),
+}
+
+impl Address {
+    /// Splits an address and refuses what cannot be the name of a folder: empty parts, `/`, control characters,
+    /// white space, a second `@`, and parts that are longer than RFC 5321 allows.
+    pub fn parse(text: &str) -> Result<Self, AddressError> {
+        let (localpart, domain) = text.split_once('@').ok_or(AddressError::Malformed)?;
+        let plain = |c: char| c.is_ascii_graphic() && !matches!(c, '/' | '\\' | '@' | '"' | '<' | '>');
+        if localpart.is_empty()
+            || localpart.len() > MAX_LOCALPART
+            || localpart.starts_with('.')
+            || !localpart.chars().all(plain)
+            || !is_domain(domain)
+        {
+            return Err(AddressError::Malformed);
+        }
+        Ok(Self {
+            text: text.to_owned(),
+            at: localpart.len(),
+        })
+    }
+
+    /// Checks that a new account of this address and password may exist here.
+    pub fn check_new(&self, domain: &str, password: &str, rules: &Accounts) -> Result<(), AddressError> {
+        if self.domain() != domain {
+            return Err(AddressError::ForeignDomain);
+        }
+        if password.chars().count() < rules.password_min_length {
+            return Err(AddressError::PasswordLength(rules.password_min_length));
+        }
+        let localpart = self.localpart();
+        let (min, max) = (rules.username_min_length, rules.username_max_length);
+        if !(min..=max).contains(&localpart.len()) {
+            return Err(AddressError::LocalpartLength {
+                localpart: localpart.to_owned(),
+                min,
+                max,
+            });
+        }
+        let allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '.' | '_' | '-');
+        if !localpart.chars().all(allowed) {
+            return Err(AddressError::LocalpartCharacters(localpart.to_owned()));
+        }
+        Ok(())
+    }
+
+    /// The whole address.
+    pub fn as_str(&self) -> &str {
+        &self.text
+    }
+
+    /// What stands before the `@`.
+    pub fn localpart(&self) -> &str {
+        self.text.split_at(self.at).0
+    }
+
+    /// What stands behind the `@`.
+    pub fn domain(&self) -> &str {
+        self.text.split_at(self.at + 1).1
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+/// Whether this is a mail domain in lower case: dot-separated labels of letters, digits, `-` and `_`, or an address
+/// literal such as `[192.0.2.1]` or `[IPv6:2001:db8::1]` (RFC 5321 section 4.1.3).
+pub fn is_domain(text: &str) -> bool {
+    if let Some(literal) = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+        return match literal.strip_prefix("IPv6:") {
+            Some(v6) => v6.parse::<Ipv6Addr>().is_ok(),
+            None => literal.parse::<Ipv4Addr>().is_ok(),
+        };
+    }
+    let label = |l: &str| {
+        (1..=63).contains(&l.len())
+            && !l.starts_with('-')
+            && !l.ends_with('-')
+            && l.bytes()
+                .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'-' | b'_'))
+    };
+    text.len() <= MAX_DOMAIN && text.split('.').all(label)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn rules() -> Accounts {
+        let text = include_str!("../testdata/settings.json");
+        crate::Settings::parse(text, std::path::Path::new("sample"))
+            .unwrap()
+            .accounts
+    }
+
+    fn check(address: &str, password: &str) -> Result<(), AddressError> {
+        Address::parse(address)?.check_new("chat.example.org", password, &rules())
+    }
+
+    #[test]
+    fn new_accounts_follow_the_grammar() {
+        let domain = "chat.example.org";
+        assert_eq!(check(&format!("abc.d-_09@{domain}"), "123456789"), Ok(()));
+        assert_eq!(
+            check(&format!("abcdefgh@{domain}"), "123456789")
+                .unwrap_err()
+                .to_string(),
+            "localpart abcdefgh has to be between 9 and 9 chars long"
+        );
+        assert_eq!(
+            check(&format!("ABCdefghi@{domain}"), "123456789")
+                .unwrap_err()
+                .to_string(),
+            "localpart \"ABCdefghi\" contains invalid characters"
+        );
+        assert_eq!(
+            check(&format!("abcdefghi@{domain}"), "12345678")
+                .unwrap_err()
+                .to_string(),
+            "Password needs to be at least 9 characters long"
+        );
+        assert_eq!(
+            check("abcdefghi@example.org", "123456789"),
+            Err(AddressError::ForeignDomain)
+        );
+    }
+
+    #[test]
+    fn parts_of_an_address() {
+        let address = Address::parse("x@[192.0.2.1]").unwrap();
+        assert_eq!((address.localpart(), address.domain()), ("x", "[192.0.2.1]"));
+        for bad in [
+            "",
+            "@",
+            "a@",
+            "@b",
+            "a@b@c",
+            "../x@b.c",
+            "a/b@c",
+            "a b@c",
+            "a@B.c",
+            "a@b..c",
+            "a@[1.2.3]",
+            "a\n@b",
+        ] {
+            assert_eq!(Address::parse(bad), Err(AddressError::Malformed), "{bad:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn an_address_is_one_safe_path_component(text in ".{0,80}") {
+            if let Ok(address) = Address::parse(&text) {
+                let components: Vec<_> = std::path::Path::new(address.as_str()).components().collect();
+                prop_assert_eq!(components.len(), 1);
+                prop_assert_eq!(format!("{}@{}", address.localpart(), address.domain()), text);
+            }
+        }
+    }
+}

@@ -1,0 +1,12 @@
+//! What every service of a relay knows about addresses, settings and the mail store.
+//!
+//! No async and no sockets: callers on a runtime wrap the file operations in their own blocking tasks.
+
+pub mod account;
+pub mod address;
+pub mod limits;
+pub mod settings;
+
+pub use account::MailStore;
+pub use address::Address;
+pub use settings::Settings;
