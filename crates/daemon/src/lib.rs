@@ -1,1 +1,152 @@
-//! Placeholder
+//! Process life of a service: settings, journal, sockets, readiness, watchdog and an orderly end.
+//!
+//! A service is a function of a [`Service`]; [`main`] does everything around it. Sockets come from systemd where it
+//! passes them (`sd_listen_fds(3)`), so that they stay open while a service restarts, and are bound here otherwise.
+
+mod listen;
+mod log;
+mod serve;
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use chatmail_core::Settings;
+use sd_notify::NotifyState;
+use tokio::net::{TcpListener, UnixListener};
+use tokio::signal::unix::{SignalKind, signal};
+pub use tokio_util::sync::CancellationToken;
+
+pub use listen::Listener;
+pub use serve::serve;
+
+/// How long work that has begun may go on after SIGTERM. Shorter than systemd's own limit, so that a service always
+/// ends by itself.
+pub const DRAIN: Duration = Duration::from_secs(20);
+
+/// What [`main`] allows beyond [`DRAIN`] for a service to return.
+const DRAIN_GRACE: Duration = Duration::from_secs(2);
+
+/// Command line of every service.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Options {
+    /// Settings file that the NixOS module renders.
+    #[arg(long, value_name = "PATH", default_value = chatmail_core::settings::DEFAULT_PATH)]
+    pub settings: PathBuf,
+    /// Only check the settings file: exit with 0 if the service could start with it.
+    #[arg(long)]
+    pub check_config: bool,
+}
+
+/// A running service.
+pub struct Service {
+    /// The relay's settings.
+    pub settings: Arc<Settings>,
+    /// Cancelled when the service has to end.
+    pub shutdown: CancellationToken,
+    inherited: listen::Inherited,
+}
+
+/// Runs a service until it returns or a signal ends it.
+///
+/// Loads the settings, sends log lines to the journal, answers systemd's watchdog, and turns SIGTERM and SIGINT into
+/// `Service::shutdown`. An error is printed as one line and makes the exit code 1.
+pub fn main(options: &Options, run: impl AsyncFnOnce(Service) -> anyhow::Result<()>) -> ExitCode {
+    log::init();
+    match start(options, run) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn start(options: &Options, run: impl AsyncFnOnce(Service) -> anyhow::Result<()>) -> anyhow::Result<()> {
+    let settings = Arc::new(Settings::load(&options.settings)?);
+    if options.check_config {
+        return Ok(());
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")?;
+    let result = runtime.block_on(async {
+        let shutdown = CancellationToken::new();
+        let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
+        let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
+        let _watchdog = tokio::spawn(watchdog(shutdown.clone()));
+        let service = Service {
+            settings,
+            shutdown: shutdown.clone(),
+            inherited: listen::Inherited::from_env(),
+        };
+        let mut running = std::pin::pin!(run(service));
+        tokio::select! {
+            result = &mut running => return result,
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        notify(&[NotifyState::Stopping]);
+        shutdown.cancel();
+        match tokio::time::timeout(DRAIN + DRAIN_GRACE, running).await {
+            Ok(result) => result,
+            Err(_) => anyhow::bail!(
+                "work was still under way {} s after the signal to end",
+                DRAIN.as_secs()
+            ),
+        }
+    });
+    // Blocking tasks that outlive the drain must not keep the process.
+    runtime.shutdown_timeout(DRAIN_GRACE);
+    result
+}
+
+impl Service {
+    /// The TCP socket that systemd passed, or a new one on `address`.
+    pub fn tcp_listener(&mut self, address: SocketAddr) -> anyhow::Result<TcpListener> {
+        self.inherited.tcp(address)
+    }
+
+    /// The Unix socket that systemd passed, or a new one at `path` that appears there when it already listens.
+    pub fn unix_listener(&mut self, path: &Path) -> anyhow::Result<UnixListener> {
+        self.inherited.unix(path)
+    }
+
+    /// Tells systemd that the sockets are open, and what the service does now.
+    pub fn ready(&self, status: &str) {
+        notify(&[NotifyState::Ready, NotifyState::Status(status)]);
+    }
+
+    /// Tells systemd what the service does now.
+    pub fn status(&self, status: &str) {
+        notify(&[NotifyState::Status(status)]);
+    }
+}
+
+/// Never fatal: without systemd there is nobody to notify.
+fn notify(state: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(false, state) {
+        tracing::warn!("cannot notify systemd: {error}");
+    }
+}
+
+/// Reports to the watchdog at half its interval, from a task of the runtime that also runs the service: a runtime
+/// that is stuck stops reporting.
+async fn watchdog(shutdown: CancellationToken) {
+    let mut micros = 0;
+    if !sd_notify::watchdog_enabled(false, &mut micros) {
+        return;
+    }
+    let mut interval = tokio::time::interval(Duration::from_micros(micros / 2).max(Duration::from_millis(1)));
+    loop {
+        tokio::select! {
+            _ = interval.tick() => notify(&[NotifyState::Watchdog]),
+            // Systemd's stop limit takes over; the last report covers the drain.
+            () = shutdown.cancelled() => return notify(&[NotifyState::Watchdog]),
+        }
+    }
+}

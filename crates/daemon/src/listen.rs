@@ -1,0 +1,101 @@
+//! Listening sockets, inherited or own.
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::unix::net::UnixListener as StdUnixListener;
+use std::path::Path;
+
+use anyhow::Context as _;
+use listenfd::ListenFd;
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+
+/// What [`crate::serve`] accepts connections from.
+pub trait Listener {
+    /// A connection.
+    type Stream;
+
+    /// Waits for the next connection.
+    fn accept(&self) -> impl Future<Output = io::Result<Self::Stream>> + Send;
+}
+
+impl Listener for TcpListener {
+    type Stream = TcpStream;
+
+    async fn accept(&self) -> io::Result<TcpStream> {
+        let (stream, _) = Self::accept(self).await?;
+        // Replies are whole lines; waiting for more would only delay them.
+        stream.set_nodelay(true)?;
+        Ok(stream)
+    }
+}
+
+impl Listener for UnixListener {
+    type Stream = UnixStream;
+
+    async fn accept(&self) -> io::Result<UnixStream> {
+        Ok(Self::accept(self).await?.0)
+    }
+}
+
+/// Sockets that systemd passed and that nobody took yet.
+pub(crate) struct Inherited(ListenFd);
+
+impl Inherited {
+    pub(crate) fn from_env() -> Self {
+        Self(ListenFd::from_env())
+    }
+
+    pub(crate) fn tcp(&mut self, address: SocketAddr) -> anyhow::Result<TcpListener> {
+        let inherited = (0..self.0.len()).find_map(|index| self.0.take_tcp_listener(index).ok().flatten());
+        let listener = match inherited {
+            Some(listener) => listener,
+            None => {
+                std::net::TcpListener::bind(address).with_context(|| format!("cannot listen on {address}"))?
+            }
+        };
+        listener
+            .set_nonblocking(true)
+            .context("cannot make the socket non-blocking")?;
+        TcpListener::from_std(listener).context("cannot register the socket")
+    }
+
+    pub(crate) fn unix(&mut self, path: &Path) -> anyhow::Result<UnixListener> {
+        let inherited = (0..self.0.len()).find_map(|index| self.0.take_unix_listener(index).ok().flatten());
+        let listener = match inherited {
+            Some(listener) => listener,
+            None => bind_unix(path).with_context(|| format!("cannot listen on {}", path.display()))?,
+        };
+        listener
+            .set_nonblocking(true)
+            .context("cannot make the socket non-blocking")?;
+        UnixListener::from_std(listener).context("cannot register the socket")
+    }
+}
+
+/// Binds beside the path and renames: whoever sees the socket can connect to it, and a socket that a killed process
+/// left behind is replaced.
+fn bind_unix(path: &Path) -> io::Result<StdUnixListener> {
+    let mut fresh = path.as_os_str().to_owned();
+    fresh.push(format!(".{}", std::process::id()));
+    let listener = StdUnixListener::bind(&fresh)?;
+    if let Err(error) = std::fs::rename(&fresh, path) {
+        let _ = std::fs::remove_file(&fresh);
+        return Err(error);
+    }
+    Ok(listener)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stale_socket_is_replaced_and_nothing_stays_beside_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("x.socket");
+        drop(bind_unix(&path).unwrap());
+        let _listener = bind_unix(&path).unwrap();
+        std::os::unix::net::UnixStream::connect(&path).unwrap();
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+}
