@@ -1,0 +1,74 @@
+//! One HTTPS request on a connection whose ALPN name the caller chooses.
+
+use std::net::SocketAddr;
+
+use anyhow::Context as _;
+
+use super::tls::Tls;
+use super::wire::{Secured, Wire};
+
+/// Longest answer that is read.
+const MAX_ANSWER: u64 = 4 * 1024 * 1024;
+
+/// An answer to a request.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    /// Status code.
+    pub(crate) status: u16,
+    /// Status line and header fields.
+    pub(crate) head: String,
+    /// Everything after the empty line.
+    pub(crate) body: Vec<u8>,
+    /// What TLS agreed on.
+    pub(crate) secured: Option<Secured>,
+}
+
+/// Asks `https://NAME/PATH` at this address; the server closes the connection after its answer.
+pub(crate) async fn request(
+    address: SocketAddr,
+    tls: &Tls,
+    name: &str,
+    method: &str,
+    path: &str,
+) -> anyhow::Result<Answer> {
+    let mut wire = Wire::connect_tls(address, tls, name).await?;
+    let secured = wire.secured().cloned();
+    let length = if method == "POST" {
+        "content-length: 0\r\n"
+    } else {
+        ""
+    };
+    let request = format!("{method} {path} HTTP/1.1\r\nhost: {name}\r\n{length}connection: close\r\n\r\n");
+    wire.write(request.as_bytes()).await?;
+    let answer = wire.read_to_end(MAX_ANSWER).await?;
+    let (status, head, body) = split(&answer).context("not an HTTP answer")?;
+    Ok(Answer {
+        status,
+        head: head.to_owned(),
+        body: body.to_vec(),
+        secured,
+    })
+}
+
+fn split(answer: &[u8]) -> Option<(u16, &str, &[u8])> {
+    let end = answer.windows(4).position(|window| window == b"\r\n\r\n")?;
+    let (head, body) = answer.split_at_checked(end)?;
+    let head = std::str::from_utf8(head).ok()?;
+    let status = head.strip_prefix("HTTP/1.1 ")?.get(..3)?.parse().ok()?;
+    Some((status, head, body.get(4..)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn answers_are_split() {
+        let (status, head, body) =
+            split(b"HTTP/1.1 404 Not Found\r\nServer: nginx\r\n\r\nno\r\n\r\n").unwrap();
+        assert_eq!((status, body), (404, &b"no\r\n\r\n"[..]));
+        assert_eq!(head, "HTTP/1.1 404 Not Found\r\nServer: nginx");
+        assert_eq!(split(b"220 smtp ready\r\n\r\n"), None);
+        assert_eq!(split(b"HTTP/1.1 200 OK\r\n"), None);
+    }
+}

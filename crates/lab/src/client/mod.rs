@@ -1,0 +1,127 @@
+//! Clients: SMTP and IMAP of our own, real Delta Chat, and a mail server outside of the lab.
+
+pub(crate) mod deltachat;
+pub(crate) mod http;
+pub(crate) mod imap;
+pub(crate) mod message;
+pub(crate) mod outside;
+pub(crate) mod pgp;
+pub(crate) mod smtp;
+pub(crate) mod tls;
+pub(crate) mod wire;
+
+use std::net::{IpAddr, SocketAddr};
+
+use anyhow::Context as _;
+
+use self::imap::Imap;
+use self::smtp::Smtp;
+use self::tls::Tls;
+use crate::topology::{Certificate, Relay, Topology};
+
+/// How Delta Chat names itself in EHLO.
+const CLIENT_NAME: &str = "[127.0.0.1]";
+
+/// A relay as a client reaches it.
+#[derive(Debug, Clone)]
+pub(crate) struct Peer {
+    /// Mail domain, which is also the host name.
+    pub(crate) domain: String,
+    /// What the client trusts.
+    pub(crate) tls: Tls,
+    address: IpAddr,
+}
+
+impl Peer {
+    /// The relay with this name in a topology.
+    pub(crate) fn of(topology: &Topology, name: &str) -> anyhow::Result<Self> {
+        let relay: &Relay = topology
+            .relay(name)
+            .with_context(|| format!("the lab has no relay `{name}`"))?;
+        let tls = match relay.certificate {
+            Certificate::SelfSigned => Tls::name_only(),
+            Certificate::LabCa => Tls::with_ca(&topology.ca_file)?,
+        };
+        Ok(Self {
+            domain: relay.domain.clone(),
+            tls,
+            address: relay.ipv4.into(),
+        })
+    }
+
+    /// One of its ports.
+    pub(crate) fn port(&self, port: u16) -> SocketAddr {
+        SocketAddr::new(self.address, port)
+    }
+
+    /// Submission on port 465, ready for AUTH.
+    pub(crate) async fn submission(&self) -> anyhow::Result<Smtp> {
+        let mut smtp = Smtp::connect_tls(self.port(465), &self.tls, &self.domain).await?;
+        smtp.ehlo(CLIENT_NAME).await?;
+        Ok(smtp)
+    }
+
+    /// Submission on port 587 with STARTTLS, ready for AUTH.
+    pub(crate) async fn submission_starttls(&self) -> anyhow::Result<Smtp> {
+        let mut smtp = Smtp::connect(self.port(587)).await?;
+        smtp.ehlo(CLIENT_NAME).await?;
+        smtp.starttls(&self.tls, &self.domain, CLIENT_NAME).await
+    }
+
+    /// Port 25 with STARTTLS, as another mail server with this name uses it.
+    pub(crate) async fn exchange(&self, ehlo: &str) -> anyhow::Result<Smtp> {
+        let mut smtp = Smtp::connect(self.port(25)).await?;
+        smtp.ehlo(ehlo).await?;
+        smtp.starttls(&self.tls, &self.domain, ehlo).await
+    }
+
+    /// IMAP on port 993, ready for LOGIN.
+    pub(crate) async fn imap(&self) -> anyhow::Result<Imap> {
+        Imap::connect_tls(self.port(993), &self.tls, &self.domain).await
+    }
+}
+
+/// An account that a client has made up; the relay learns of it at the first login.
+#[derive(Debug, Clone)]
+pub(crate) struct Account {
+    /// The relay it is on.
+    pub(crate) peer: Peer,
+    /// Address.
+    pub(crate) address: String,
+    /// Password.
+    pub(crate) password: String,
+}
+
+impl Account {
+    /// A new random account, in the shape that Delta Chat gives to one.
+    pub(crate) fn random(peer: &Peer) -> Self {
+        Self {
+            peer: peer.clone(),
+            address: format!("{}@{}", message::random_name(9), peer.domain),
+            password: message::random_password(),
+        }
+    }
+
+    /// Logs in over IMAP on port 993.
+    pub(crate) async fn imap(&self) -> anyhow::Result<Imap> {
+        let mut imap = self.peer.imap().await?;
+        imap.login(&self.address, &self.password).await?.ok()?;
+        Ok(imap)
+    }
+
+    /// Logs in over IMAP and selects INBOX; also gives the number of messages in it.
+    pub(crate) async fn inbox(&self) -> anyhow::Result<(Imap, u32)> {
+        let mut imap = self.imap().await?;
+        let exists = imap.select_inbox().await?;
+        Ok((imap, exists))
+    }
+
+    /// Logs in over SMTP on port 465.
+    pub(crate) async fn smtp(&self) -> anyhow::Result<Smtp> {
+        let mut smtp = self.peer.submission().await?;
+        smtp.auth_plain(&self.address, &self.password)
+            .await?
+            .expect(235)?;
+        Ok(smtp)
+    }
+}
