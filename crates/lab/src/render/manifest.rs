@@ -1,0 +1,141 @@
+//! The manifest of the rendering: hashes of what goes into it and of what came out.
+//!
+//! When an input changed and the manifest did not, somebody forgot to render; when an output changed, somebody edited
+//! it by hand. Both show on machines that cannot evaluate the module.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+use sha2::{Digest as _, Sha256};
+
+use super::RENDERED;
+
+/// Name of the manifest in the folder of the rendering.
+pub(super) const NAME: &str = "MANIFEST";
+
+/// What the rendering is made from.
+const INPUTS: [&str; 4] = ["examples", "flake.nix", "nix", "nixos"];
+
+/// The manifest for the project as it is now: one line `HASH  PATH` per file, sorted by path.
+pub(super) fn current(project: &Path) -> anyhow::Result<String> {
+    let mut hashes = BTreeMap::new();
+    for top in INPUTS.into_iter().chain([RENDERED]) {
+        let path = project.join(top);
+        let files = if path.is_file() { vec![PathBuf::new()] } else { files_below(&path)? };
+        for file in files {
+            let name = Path::new(top).join(&file);
+            let name = name.to_string_lossy().trim_end_matches('/').to_owned();
+            if name == format!("{RENDERED}/{NAME}") {
+                continue;
+            }
+            let bytes =
+                std::fs::read(project.join(&name)).with_context(|| format!("cannot read {name}"))?;
+            hashes.insert(name, hex(&Sha256::digest(bytes)));
+        }
+    }
+    Ok(hashes
+        .iter()
+        .map(|(name, hash)| format!("{hash}  {name}\n"))
+        .collect())
+}
+
+/// What the committed manifest and the project disagree about, one line per file.
+pub(super) fn complaints(project: &Path) -> anyhow::Result<Vec<String>> {
+    let path = project.join(RENDERED).join(NAME);
+    let committed =
+        std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+    Ok(compare(&committed, &current(project)?))
+}
+
+fn compare(committed: &str, current: &str) -> Vec<String> {
+    let committed = by_name(committed);
+    let current = by_name(current);
+    let mut names: Vec<_> = committed.keys().chain(current.keys()).copied().collect();
+    names.sort_unstable();
+    names.dedup();
+    names
+        .into_iter()
+        .filter_map(|name| {
+            let what = match (committed.get(name), current.get(name)) {
+                (Some(old), Some(new)) if old == new => return None,
+                (Some(_), Some(_)) => "changed",
+                (Some(_), None) => "is gone",
+                (None, _) => "is new",
+            };
+            let since = if name.starts_with(RENDERED) {
+                "and is not what was rendered"
+            } else {
+                "and nothing was rendered since"
+            };
+            Some(format!("{name} {what} {since}"))
+        })
+        .collect()
+}
+
+fn by_name(manifest: &str) -> BTreeMap<&str, &str> {
+    manifest
+        .lines()
+        .filter_map(|line| line.split_once("  "))
+        .map(|(hash, name)| (name, hash))
+        .collect()
+}
+
+/// Files below a folder, by their path in it, sorted; none when there is no such folder. Hidden ones are left out: editors
+/// and tools leave them.
+pub(super) fn files_below(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    let mut folders = vec![PathBuf::new()];
+    while let Some(inner) = folders.pop() {
+        let path = folder.join(&inner);
+        let entries = match path.read_dir() {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
+            Err(error) => return Err(error).with_context(|| format!("cannot list {}", path.display())),
+        };
+        for entry in entries {
+            let entry = entry?;
+            let name = entry.file_name();
+            if name.to_string_lossy().starts_with('.') {
+                continue;
+            }
+            let kind = entry.file_type()?;
+            if kind.is_dir() {
+                folders.push(inner.join(name));
+            } else {
+                found.push(inner.join(name));
+            }
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn either_side_that_changed_alone_is_named() {
+        let committed = "11  nixos/a.nix\n22  tests/rendered/minimal/wants\n33  nixos/gone.nix\n";
+        let current = "12  nixos/a.nix\n23  tests/rendered/minimal/wants\n44  nixos/new.nix\n";
+        assert_eq!(
+            compare(committed, current),
+            [
+                "nixos/a.nix changed and nothing was rendered since",
+                "nixos/gone.nix is gone and nothing was rendered since",
+                "nixos/new.nix is new and nothing was rendered since",
+                "tests/rendered/minimal/wants changed and is not what was rendered",
+            ]
+        );
+        assert!(compare(committed, committed).is_empty());
+    }
+}

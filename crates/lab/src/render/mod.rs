@@ -1,0 +1,211 @@
+//! Rendering: what the NixOS module makes of a few hosts, committed below `tests/rendered/HOST/`.
+//!
+//! A change of the module shows there as a diff that a person can read, and the lab runs exactly these files. Rendering
+//! needs Nix and nixpkgs; the manifest beside the files tells machines without them that nobody forgot to render.
+
+mod manifest;
+mod nix;
+mod store;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, bail};
+
+use self::nix::{Evaluation, Nixpkgs};
+use self::store::Store;
+
+/// Files of a rendered host by their path below its folder.
+type Files = BTreeMap<PathBuf, String>;
+
+const RENDERED: &str = "tests/rendered";
+
+/// Folder of the project.
+fn project() -> &'static Path {
+    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."))
+}
+
+/// Renders every host. With `check` nothing is written, and it is an error when what is committed differs.
+///
+/// Without nixpkgs at hand a check compares the manifest only and says so.
+pub fn run(check: bool) -> anyhow::Result<()> {
+    let project = project();
+    let rendered = project.join(RENDERED);
+    let Some(nixpkgs) = Nixpkgs::find()? else {
+        if !check {
+            bail!("rendering needs nix-instantiate and nixpkgs: {}", nix::HOW_TO_POINT_TO_NIXPKGS);
+        }
+        println!("render: not evaluated, nixpkgs is not at hand ({})", nix::HOW_TO_POINT_TO_NIXPKGS);
+        return check_manifest(project);
+    };
+
+    let hosts = hosts(project)?;
+    let evaluations = nixpkgs.evaluate(project, &hosts)?;
+    let mut different = Vec::new();
+    for (host, evaluation) in &evaluations {
+        let files = render(host, evaluation)?;
+        let folder = rendered.join(host);
+        let committed = read_tree(&folder)?;
+        if check {
+            different.extend(differences(host, &committed, &files));
+        } else if committed != files {
+            write_tree(&folder, &files)?;
+            println!("render: {host}: {} files", files.len());
+        }
+    }
+    if check {
+        for difference in &different {
+            print!("{difference}");
+        }
+        if !different.is_empty() {
+            bail!("{} rendered files differ from what the module gives; run `cargo lab render`", different.len());
+        }
+        check_manifest(project)?;
+        println!("render: {} hosts are as committed", evaluations.len());
+    } else {
+        remove_other_hosts(&rendered, &hosts)?;
+        std::fs::write(rendered.join(manifest::NAME), manifest::current(project)?)
+            .context("cannot write the manifest of the rendering")?;
+    }
+    Ok(())
+}
+
+fn check_manifest(project: &Path) -> anyhow::Result<()> {
+    let complaints = manifest::complaints(project)?;
+    if complaints.is_empty() {
+        return Ok(());
+    }
+    bail!("the rendering is not what its manifest says:\n{}", complaints.join("\n"))
+}
+
+/// Hosts by name, with the file that configures each: all examples, and the relays of the lab.
+fn hosts(project: &Path) -> anyhow::Result<BTreeMap<String, PathBuf>> {
+    let mut hosts = BTreeMap::new();
+    for (folder, prefix) in [("examples", ""), ("nix/eval/hosts", "lab-")] {
+        let folder = project.join(folder);
+        for entry in folder.read_dir().with_context(|| format!("cannot list {}", folder.display()))? {
+            let path = entry?.path();
+            let name = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
+            if path.extension().is_some_and(|extension| extension == "nix") && name.starts_with(prefix) {
+                hosts.insert(name.to_owned(), path);
+            }
+        }
+    }
+    Ok(hosts)
+}
+
+/// The files of one host, in the format that `machine/` puts into a container.
+fn render(host: &str, evaluation: &Evaluation) -> anyhow::Result<Files> {
+    if !evaluation.failed.is_empty() {
+        bail!("{host} does not hold what the module asserts:\n{}", evaluation.failed.join("\n"));
+    }
+    for warning in &evaluation.warnings {
+        eprintln!("render: {host}: {warning}");
+    }
+    let mut files = Files::new();
+    let mut store = Store::default();
+    for (path, source) in &evaluation.etc {
+        let text = store.text_at(source).with_context(|| format!("{host}: /etc/{path}"))?;
+        files.insert(Path::new("etc").join(path), text);
+    }
+    for (name, text) in &evaluation.units {
+        let text = store.strip(text).with_context(|| format!("{host}: {name}"))?;
+        files.insert(Path::new("units").join(name), text);
+    }
+    for (name, lines) in [
+        ("wants", &evaluation.wants),
+        ("sysusers.conf", &evaluation.sysusers),
+        ("tmpfiles.conf", &evaluation.tmpfiles),
+    ] {
+        files.insert(PathBuf::from(name), lines.iter().map(|line| format!("{line}\n")).collect());
+    }
+    for (path, text) in store.into_files() {
+        files.insert(Path::new("store").join(path), text);
+    }
+    Ok(files)
+}
+
+fn differences(host: &str, committed: &Files, rendered: &Files) -> Vec<String> {
+    let mut paths: Vec<_> = committed.keys().chain(rendered.keys()).collect();
+    paths.sort();
+    paths.dedup();
+    let text = |files: &Files, path| files.get(path).cloned().unwrap_or_default();
+    paths
+        .into_iter()
+        .filter(|path| committed.get(*path) != rendered.get(*path))
+        .map(|path| {
+            let name = format!("{RENDERED}/{host}/{}", path.display());
+            similar::TextDiff::from_lines(&text(committed, path), &text(rendered, path))
+                .unified_diff()
+                .header(&format!("{name} (committed)"), &format!("{name} (rendered)"))
+                .to_string()
+        })
+        .collect()
+}
+
+/// All files below a folder, by their path in it; none when there is no such folder.
+fn read_tree(folder: &Path) -> anyhow::Result<Files> {
+    let mut files = Files::new();
+    for path in manifest::files_below(folder)? {
+        let text = std::fs::read_to_string(folder.join(&path))
+            .with_context(|| format!("cannot read {}", folder.join(&path).display()))?;
+        files.insert(path, text);
+    }
+    Ok(files)
+}
+
+fn write_tree(folder: &Path, files: &Files) -> anyhow::Result<()> {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    if folder.exists() {
+        std::fs::remove_dir_all(folder).with_context(|| format!("cannot replace {}", folder.display()))?;
+    }
+    for (path, text) in files {
+        let path = folder.join(path);
+        let write = || {
+            if let Some(parent) = path.parent() {
+                std::fs::create_dir_all(parent)?;
+            }
+            std::fs::write(&path, text)?;
+            let mode = if text.starts_with("#!") { 0o755 } else { 0o644 };
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode))
+        };
+        write().with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    Ok(())
+}
+
+/// Removes what was rendered for hosts that are gone.
+fn remove_other_hosts(rendered: &Path, hosts: &BTreeMap<String, PathBuf>) -> anyhow::Result<()> {
+    for entry in rendered.read_dir()? {
+        let entry = entry?;
+        let known = entry.file_name().to_str().is_some_and(|name| hosts.contains_key(name));
+        if entry.file_type()?.is_dir() && !known {
+            std::fs::remove_dir_all(entry.path())
+                .with_context(|| format!("cannot remove {}", entry.path().display()))?;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Runs everywhere, also where Nix is absent.
+    #[test]
+    fn nobody_forgot_to_render() {
+        let complaints = manifest::complaints(project()).unwrap();
+        assert!(complaints.is_empty(), "run `cargo lab render`:\n{}", complaints.join("\n"));
+    }
+
+    #[test]
+    fn a_difference_names_the_file_and_both_sides() {
+        let committed = Files::from([(PathBuf::from("etc/a"), "1\n2\n".to_owned())]);
+        let rendered = Files::from([
+            (PathBuf::from("etc/a"), "1\n3\n".to_owned()),
+            (PathBuf::from("etc/b"), "new\n".to_owned()),
+        ]);
+        insta::assert_snapshot!(differences("host", &committed, &rendered).concat());
+    }
+}

@@ -1,0 +1,112 @@
+//! Evaluates hosts with Nix.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context as _, bail};
+use serde::Deserialize;
+
+/// For messages about a missing nixpkgs.
+pub(super) const HOW_TO_POINT_TO_NIXPKGS: &str =
+    "set CHATMAIL_NIXPKGS to a checkout, or NIX_PATH with nixpkgs=CHECKOUT, \
+     or CHATMAIL_NIXPKGS_LIB and CHATMAIL_NIXOS_TREE to its lib folder and to a folder with its nixos folder";
+
+/// What `nix/eval/render.nix` says about a host.
+#[derive(Debug, Deserialize)]
+pub(super) struct Evaluation {
+    /// Messages of assertions that do not hold.
+    pub(super) failed: Vec<String>,
+    /// Warnings that a rebuild would print.
+    pub(super) warnings: Vec<String>,
+    /// Files below /etc, with the store paths of their contents.
+    pub(super) etc: BTreeMap<String, PathBuf>,
+    /// Units with their texts.
+    pub(super) units: BTreeMap<String, String>,
+    /// Lines `TARGET UNIT`.
+    pub(super) wants: Vec<String>,
+    /// Lines for systemd-sysusers.
+    pub(super) sysusers: Vec<String>,
+    /// Lines for systemd-tmpfiles.
+    pub(super) tmpfiles: Vec<String>,
+}
+
+/// Where the parts of nixpkgs are that evaluation needs.
+#[derive(Debug)]
+pub(super) struct Nixpkgs {
+    /// Its `lib` folder.
+    lib: PathBuf,
+    /// A folder with its `nixos` folder.
+    tree: PathBuf,
+}
+
+impl Nixpkgs {
+    /// Looks where the environment points to; none when nothing does, or when there is no Nix.
+    pub(super) fn find() -> anyhow::Result<Option<Self>> {
+        let variable = |name| std::env::var_os(name).map(PathBuf::from);
+        let in_nix_path = std::env::var("NIX_PATH")
+            .unwrap_or_default()
+            .split(':')
+            .find_map(|entry| entry.strip_prefix("nixpkgs=").map(PathBuf::from));
+        let checkout = variable("CHATMAIL_NIXPKGS").or(in_nix_path);
+        let lib = variable("CHATMAIL_NIXPKGS_LIB").or_else(|| Some(checkout.as_ref()?.join("lib")));
+        let tree = variable("CHATMAIL_NIXOS_TREE").or(checkout);
+        let (Some(lib), Some(tree)) = (lib, tree) else {
+            return Ok(None);
+        };
+        for needed in [lib.join("default.nix"), tree.join("nixos/modules/module-list.nix")] {
+            if !needed.is_file() {
+                bail!("{} is missing; {HOW_TO_POINT_TO_NIXPKGS}", needed.display());
+            }
+        }
+        let nix = Command::new("nix-instantiate").arg("--version").output();
+        Ok(nix.is_ok().then_some(Self { lib, tree }))
+    }
+
+    /// Evaluates hosts, all at once.
+    pub(super) fn evaluate(
+        &self,
+        project: &Path,
+        hosts: &BTreeMap<String, PathBuf>,
+    ) -> anyhow::Result<BTreeMap<String, Evaluation>> {
+        std::thread::scope(|scope| {
+            let threads: Vec<_> = hosts
+                .iter()
+                .map(|(name, file)| (name, scope.spawn(move || self.evaluate_one(project, file))))
+                .collect();
+            threads
+                .into_iter()
+                .map(|(name, thread)| {
+                    let evaluation = thread
+                        .join()
+                        .map_err(|_| anyhow::anyhow!("the evaluation panicked"))
+                        .flatten()
+                        .with_context(|| format!("cannot evaluate {name}"))?;
+                    Ok((name.clone(), evaluation))
+                })
+                .collect()
+        })
+    }
+
+    fn evaluate_one(&self, project: &Path, host: &Path) -> anyhow::Result<Evaluation> {
+        // Texts land in the store, where they are read from: hence read-write.
+        let output = Command::new("nix-instantiate")
+            .args(["--eval", "--strict", "--json", "--read-write-mode"])
+            .arg(project.join("nix/eval/render.nix"))
+            .arg("--argstr")
+            .arg("lib")
+            .arg(&self.lib)
+            .arg("--argstr")
+            .arg("tree")
+            .arg(&self.tree)
+            .arg("--argstr")
+            .arg("host")
+            .arg(host)
+            .output()
+            .context("cannot run nix-instantiate")?;
+        if !output.status.success() {
+            bail!("{}", String::from_utf8_lossy(&output.stderr).trim_end());
+        }
+        serde_json::from_slice(&output.stdout).context("nix/eval/render.nix gives something else than expected")
+    }
+}

@@ -1,0 +1,135 @@
+//! Texts of the Nix store: found by the paths that others name them by, and freed of hashes.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, bail};
+
+const STORE: &str = "/nix/store/";
+/// Characters of the hash in a store path.
+const HASH_LENGTH: usize = 32;
+
+/// A path into the store, as it stands in a text.
+#[derive(Debug, PartialEq, Eq)]
+struct Reference<'a> {
+    /// `HASH-NAME`.
+    entry: &'a str,
+    /// `NAME`.
+    name: &'a str,
+    /// What follows below it, without the leading slash; may be empty.
+    below: &'a str,
+}
+
+/// Collects the texts that rendered files refer to. Paths that hold nothing on this machine are packages: they were
+/// evaluated, not built.
+#[derive(Debug, Default)]
+pub(super) struct Store {
+    files: BTreeMap<PathBuf, String>,
+    seen: BTreeSet<String>,
+}
+
+impl Store {
+    /// The text at a store path, freed of hashes.
+    pub(super) fn text_at(&mut self, path: &Path) -> anyhow::Result<String> {
+        let text =
+            std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+        self.strip(&text)
+    }
+
+    /// Takes hashes out of store paths in a text, and collects the texts behind those paths.
+    pub(super) fn strip(&mut self, text: &str) -> anyhow::Result<String> {
+        let mut stripped = String::with_capacity(text.len());
+        let mut rest = text;
+        while let Some((before, after)) = rest.split_once(STORE) {
+            stripped.push_str(before);
+            stripped.push_str(STORE);
+            rest = after;
+            if let Some(reference) = reference(after) {
+                self.collect(&reference)?;
+                stripped.push_str(reference.name);
+                rest = after.strip_prefix(reference.entry).unwrap_or(after);
+            }
+        }
+        stripped.push_str(rest);
+        Ok(stripped)
+    }
+
+    /// What was collected, by the path below the store.
+    pub(super) fn into_files(self) -> BTreeMap<PathBuf, String> {
+        self.files
+    }
+
+    fn collect(&mut self, reference: &Reference<'_>) -> anyhow::Result<()> {
+        let path = Path::new(STORE).join(reference.entry);
+        if path.is_dir() {
+            for file in super::manifest::files_below(&path)? {
+                self.collect_file(&path.join(&file), &Path::new(reference.name).join(&file))?;
+            }
+        } else if path.is_file() {
+            // A program in a package of its own was written as one file: where it lies in the package is said here.
+            let target = Path::new(reference.name).join(reference.below);
+            self.collect_file(&path, if reference.below.is_empty() { Path::new(reference.name) } else { &target })?;
+        }
+        Ok(())
+    }
+
+    fn collect_file(&mut self, path: &Path, target: &Path) -> anyhow::Result<()> {
+        if !self.seen.insert(format!("{} {}", path.display(), target.display())) {
+            return Ok(());
+        }
+        let text = self.text_at(path)?;
+        match self.files.get(target) {
+            Some(other) if *other != text => {
+                bail!("two files of the store are called {} but differ: give them names", target.display())
+            }
+            _ => self.files.insert(target.to_owned(), text),
+        };
+        Ok(())
+    }
+}
+
+/// Reads what follows `/nix/store/`.
+fn reference(text: &str) -> Option<Reference<'_>> {
+    let end = text
+        .find(|c: char| !(c.is_ascii_alphanumeric() || "+-._?=/".contains(c)))
+        .unwrap_or(text.len());
+    let path = text.get(..end)?.trim_end_matches(['.', '/']);
+    let (entry, below) = path.split_once('/').unwrap_or((path, ""));
+    let (hash, name) = entry.split_at_checked(HASH_LENGTH)?;
+    let name = name.strip_prefix('-')?;
+    let is_hash = hash.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
+    (is_hash && !name.is_empty()).then_some(Reference { entry, name, below })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HASH: &str = "0123456789abcdfghijklmnpqrsvwxyz";
+
+    #[test]
+    fn hashes_are_taken_out_of_store_paths_only() {
+        let text = format!("a /nix/store/{HASH}-postfix/bin/postfix, /nix/store/x {HASH}-y /nix/store/");
+        assert_eq!(
+            Store::default().strip(&text).unwrap(),
+            format!("a /nix/store/postfix/bin/postfix, /nix/store/x {HASH}-y /nix/store/")
+        );
+    }
+
+    #[test]
+    fn a_reference_ends_where_the_path_does() {
+        let text = format!("{HASH}-a-1.conf.");
+        assert_eq!(
+            reference(&text),
+            Some(Reference {
+                entry: &text[..text.len() - 1],
+                name: "a-1.conf",
+                below: "",
+            })
+        );
+        let text = format!("{HASH}-setup/bin/setup;");
+        assert_eq!(reference(&text).unwrap().below, "bin/setup");
+        assert_eq!(reference("short-a"), None);
+        assert_eq!(reference(&format!("{HASH}é-a")), None);
+    }
+}

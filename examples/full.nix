@@ -1,0 +1,56 @@
+# A relay that decides about everything that an operator commonly wants to decide.
+{
+  services.chatmail = {
+    enable = true;
+    domain = "chat.example.org";
+    addresses = [
+      "192.0.2.1"
+      "2001:db8::1"
+    ];
+    adminAddress = "privacy@example.org";
+
+    accounts = {
+      usernameMinLength = 6;
+      usernameMaxLength = 12;
+      passwordMinLength = 12;
+      maxLoad1m = 8;
+      minMemoryAvailable = 512 * 1024 * 1024;
+      minDiskFree = 10 * 1024 * 1024 * 1024;
+    };
+
+    mailboxes = {
+      directory = "/srv/mail/chat.example.org";
+      quota = 1024 * 1024 * 1024;
+      deleteMessagesAfter = 30;
+      deleteLargeMessagesAfter = 10;
+      largeMessageSize = 1000000;
+      deleteInactiveAccountsAfter = 180;
+    };
+
+    messages = {
+      maxSize = 50 * 1024 * 1024;
+      maxRecipients = 500;
+      maxPerMinute = 30;
+      burst = 20;
+    };
+
+    connections = {
+      imap = 50000;
+      smtp = 5000;
+      filter = 200;
+    };
+
+    # The certificate comes from elsewhere, over a DNS challenge for example.
+    tls = {
+      mode = "external";
+      certificateFile = "/var/lib/certificates/chat.example.org/fullchain.pem";
+      keyFile = "/var/lib/certificates/chat.example.org/key.pem";
+    };
+
+    dkim.selector = "relay2026";
+    dns.acmeAccountUri = "https://acme-v02.api.letsencrypt.org/acme/acct/123456";
+    web.newAddressesPerMinute = 60;
+  };
+
+  system.stateVersion = "26.05";
+}

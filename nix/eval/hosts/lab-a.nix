@@ -1,0 +1,8 @@
+{
+  imports = [ ./lab.nix ];
+
+  services.chatmail = {
+    domain = "_a.test";
+    addresses = [ "198.18.25.11" ];
+  };
+}

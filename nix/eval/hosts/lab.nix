@@ -1,0 +1,39 @@
+# What the relays of the lab have in common.
+{ lib, ... }:
+{
+  system.stateVersion = "26.05";
+
+  services.chatmail = {
+    enable = true;
+    adminAddress = "admin@example.org";
+    # Machines that run the lab are busy.
+    accounts = {
+      maxLoad1m = 1000;
+      minMemoryAvailable = 0;
+      minDiskFree = 0;
+    };
+  };
+
+  services.unbound = {
+    # The lab has a root of its own, without signatures.
+    enableRootTrustAnchor = false;
+    settings = {
+      server = {
+        domain-insecure = [ "." ];
+        # Reserved names that unbound would answer for itself.
+        local-zone = [
+          "\"test.\" nodefault"
+          "\"18.198.in-addr.arpa.\" nodefault"
+        ];
+      };
+      forward-zone = [
+        {
+          name = ".";
+          forward-addr = [ "198.18.25.2" ];
+        }
+      ];
+    };
+  };
+
+  networking.enableIPv6 = lib.mkDefault false;
+}

@@ -1,0 +1,109 @@
+# What `cargo lab render` writes for one host; see crates/lab/src/render/.
+{
+  lib,
+  tree,
+  host,
+}@arguments:
+let
+  sys = import ./. arguments;
+  inherit (sys) config options;
+  lib = import (/. + toString arguments.lib);
+
+  # Units that the relay's own module defines, or adds to.
+  ours =
+    kind:
+    lib.unique (
+      lib.concatMap (definition: lib.attrNames definition.value) (
+        builtins.filter (
+          definition: lib.hasPrefix (toString ../../nixos) definition.file
+        ) options.systemd.${kind}.definitionsWithLocations
+      )
+    );
+
+  names = lib.filter (name: config.systemd.units.${name}.enable) (
+    lib.unique (
+      map (name: "${name}.service") (
+        ours "services"
+        ++ [
+          "nginx"
+          "postfix-setup"
+          "unbound"
+        ]
+      )
+      ++ map (name: "${name}.socket") (ours "sockets")
+      ++ map (name: "${name}.timer") (ours "timers")
+      ++ map (name: "${name}.path") (ours "paths")
+    )
+  );
+  units = lib.genAttrs names (name: config.systemd.units.${name});
+
+  etcPrefixes = [
+    "chatmail/"
+    "dovecot/"
+    "nginx/"
+    "postfix"
+    "systemd/journald.conf"
+    "unbound/"
+  ];
+  isOurs = path: lib.any (prefix: lib.hasPrefix prefix path) etcPrefixes;
+  etc = lib.filterAttrs (path: file: file.enable && isOurs path) config.environment.etc;
+  isStored = file: lib.hasPrefix builtins.storeDir "${file.source}";
+
+  accounts = [
+    "dovecot2"
+    "dovenull"
+    "nginx"
+    "opendkim"
+    "postdrop"
+    "postfix"
+    "turnserver"
+    "unbound"
+    "vmail"
+  ];
+  users = lib.filterAttrs (name: _: lib.elem name accounts) config.users.users;
+  groups = lib.filterAttrs (name: _: lib.elem name accounts) config.users.groups;
+  id = number: if number == null then "-" else toString number;
+
+  rules = lib.concatLists (
+    lib.mapAttrsToList (
+      path: types:
+      lib.mapAttrsToList (
+        type: rule:
+        lib.concatStringsSep " " [
+          type
+          path
+          rule.mode
+          rule.user
+          rule.group
+          rule.age
+          rule.argument
+        ]
+      ) types
+    ) config.systemd.tmpfiles.settings."10-chatmail"
+  );
+in
+{
+  # A host that would not build is not rendered.
+  failed = map (a: a.message) (builtins.filter (a: !a.assertion) config.assertions);
+  inherit (config) warnings;
+
+  etc = lib.mapAttrs (_: file: "${file.source}") (lib.filterAttrs (_: isStored) etc);
+  units = lib.mapAttrs (_: unit: unit.text) units;
+  wants = lib.concatLists (
+    lib.mapAttrsToList (name: unit: map (target: "${target} ${name}") unit.wantedBy) units
+  );
+  sysusers =
+    lib.mapAttrsToList (name: group: "g ${name} ${id group.gid}") groups
+    ++ lib.mapAttrsToList (
+      name: user: "u ${name} ${id user.uid} \"${user.description}\" ${user.home} /sbin/nologin"
+    ) users
+    ++ lib.concatLists (
+      lib.mapAttrsToList (name: user: map (group: "m ${name} ${group}") user.extraGroups) users
+    );
+  # Links to what services make at run time come last.
+  tmpfiles =
+    rules
+    ++ lib.mapAttrsToList (path: file: "L+ /etc/${path} - - - - ${file.source}") (
+      lib.filterAttrs (_: file: !isStored file) etc
+    );
+}

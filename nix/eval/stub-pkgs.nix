@@ -1,0 +1,349 @@
+# A package set whose members evaluate but never build. Each is a fake derivation with a store path of its own, named by
+# the package without a version. What text writers write really lands in the store, so that the text behind every path in
+# a rendered file can be read back (needs --read-write-mode).
+{
+  lib,
+  names ? lib.importJSON ./names.json,
+  versions ? { },
+}:
+let
+  system = "x86_64-linux";
+  platform = lib.systems.elaborate system;
+
+  # Attributes that modules reach through a package: outputs, tool paths, flags of builds.
+  reached = [
+    "bin"
+    "cc"
+    "cryptsetup"
+    "data"
+    "dev"
+    "doc"
+    "ga"
+    "gcc"
+    "getBin"
+    "info"
+    "kbd"
+    "kmod"
+    "lib"
+    "libc"
+    "lvm2"
+    "man"
+    "p11kit"
+    "su"
+    "unbundled"
+    "util-linux"
+    "zfs"
+  ];
+  withFlags = map (name: "with${name}") [
+    "Bootloader"
+    "Bpf"
+    "Coredump"
+    "Cryptsetup"
+    "Efi"
+    "Fido2"
+    "Homed"
+    "Hostnamed"
+    "Importd"
+    "Kexec"
+    "Localed"
+    "Logind"
+    "Machined"
+    "Networkd"
+    "Oomd"
+    "PCRE2"
+    "PasswordQuality"
+    "Polkit"
+    "Portabled"
+    "Remote"
+    "Repart"
+    "Resolved"
+    "Sysupdate"
+    "Timedated"
+    "Timesyncd"
+    "Tpm2Tss"
+    "Ukify"
+    "Utmp"
+  ];
+
+  kernelConfig = {
+    getValue = _: "y";
+    isDisabled = _: false;
+    isEnabled = _: true;
+    isModule = _: true;
+    isNo = _: false;
+    isSet = _: true;
+    isYes = _: true;
+  };
+
+  fake =
+    name: attrs:
+    let
+      drv = derivation {
+        inherit system;
+        name = lib.strings.sanitizeDerivationName name;
+        builder = "/bin/sh";
+      };
+      self =
+        drv
+        // lib.genAttrs reached (_: self)
+        // lib.genAttrs withFlags (_: true)
+        // {
+          pname = name;
+          version = versions.${name} or "1.0";
+          meta = {
+            mainProgram = name;
+            license = { };
+            platforms = [ system ];
+            maintainers = [ ];
+          };
+          passthru = { };
+          # Any package can also be called like a builder, and changed like one.
+          __functor = _: _: self;
+          extend = _: self;
+          override = _: self;
+          overrideAttrs = _: self;
+          overridePythonAttrs = _: self;
+          withModules = _: self;
+          withPackages = _: self;
+          withPlugins = _: self;
+          interpreter = "/bin/${name}";
+          shellPath = "/bin/${name}";
+          pkgs = final;
+          packages = { };
+          modules = [ ];
+          sitePackages = "lib/python";
+          interfaceVersion = 2;
+          libcMinor = 0;
+          mesonFlags = [ ];
+          config = kernelConfig;
+          features = { };
+          initramfs = null;
+          isHardened = false;
+          isXen = false;
+          kernel = self;
+          kernelAtLeast = _: true;
+          kernelOlder = _: false;
+          kernelPatches = [ ];
+          modDirVersion = "6.12.0";
+          withDebugInfo = false;
+        }
+        // attrs;
+    in
+    self;
+
+  written =
+    name: text:
+    fake name {
+      inherit text;
+      outPath = builtins.toFile (lib.strings.sanitizeDerivationName name) (
+        builtins.unsafeDiscardStringContext text
+      );
+    };
+
+  format = print: _: {
+    type =
+      let
+        value =
+          lib.types.nullOr (
+            lib.types.oneOf [
+              lib.types.bool
+              lib.types.int
+              lib.types.float
+              lib.types.str
+              lib.types.path
+              (lib.types.attrsOf value)
+              (lib.types.listOf value)
+            ]
+          )
+          // {
+            description = "value";
+          };
+      in
+      value;
+    generate = name: value: written name (print value);
+    lib = { };
+  };
+  jsonFormat = format builtins.toJSON;
+
+  # Package functions are called where this set has what they ask for, as it has for those of the flake.
+  callPackage =
+    function: arguments:
+    let
+      call = if builtins.isFunction function then function else import function;
+      asked = builtins.functionArgs call;
+      given = builtins.intersectAttrs asked final // arguments;
+      complete = lib.all (name: asked.${name} || given ? ${name}) (lib.attrNames asked);
+    in
+    if complete then call given else fake "called" { };
+
+  final = lib.genAttrs names (name: fake name { }) // {
+    _type = "pkgs";
+    inherit callPackage lib system;
+    __splicedPackages = final;
+    buildPackages = final;
+    pkgs = final;
+    pkgsBuildBuild = final;
+    pkgsCross = { };
+    pkgsHostTarget = final;
+    pkgsStatic = final;
+    pkgsi686Linux = final;
+    unixtools = final;
+    callPackages = callPackage;
+    config = {
+      allowUnfree = false;
+      allowAliases = true;
+    };
+    overlays = [ ];
+    path = null;
+    appendOverlays = _: final;
+    extend = _: final;
+
+    hostPlatform = platform;
+    buildPlatform = platform;
+    targetPlatform = platform;
+    stdenv = fake "stdenv" {
+      inherit (platform) isx86_64;
+      hostPlatform = platform;
+      buildPlatform = platform;
+      targetPlatform = platform;
+      is64bit = true;
+      isLinux = true;
+      isDarwin = false;
+      shell = "/bin/sh";
+      cc = fake "cc" { };
+      mkDerivation =
+        arguments:
+        if builtins.isFunction arguments then
+          fake "derivation" { }
+        else
+          fake (arguments.pname or arguments.name or "derivation") { };
+    };
+    stdenvNoCC = final.stdenv;
+    rustPlatform.buildRustPackage = arguments: fake arguments.pname { };
+
+    # Files with a destination keep the path of the store file here: the renderer learns the destination from whoever
+    # refers to it.
+    writeText = written;
+    writeTextFile = arguments: written arguments.name arguments.text;
+    writeTextDir = path: written (baseNameOf path);
+    writeScript = written;
+    writeScriptBin = written;
+    writeShellScript = name: text: written name "#!${final.runtimeShell}\n${text}";
+    writeShellScriptBin = name: text: written name "#!${final.runtimeShell}\n${text}";
+    writeShellApplication = arguments: written arguments.name "#!${final.runtimeShell}\n${arguments.text}";
+    writers = {
+      writeBash = written;
+      writeBashBin = written;
+      writeDash = written;
+      writeNginxConfig = written;
+      writePython3 = name: _: written name;
+    };
+
+    runCommand = name: _: _: fake name { };
+    runCommandCC = name: _: _: fake name { };
+    runCommandLocal = name: _: _: fake name { };
+    buildEnv = arguments: fake arguments.name { };
+    symlinkJoin = arguments: fake (arguments.name or "join") { };
+    linkFarm = name: _: fake name { };
+    linkFarmFromDrvs = name: _: fake name { };
+    replaceVars = _: _: fake "replaced" { };
+    substitute = _: fake "substituted" { };
+    substituteAll = arguments: fake (arguments.name or "substituted") { };
+    fetchCrate = _: fake "source" { };
+    fetchFromGitHub = _: fake "source" { };
+    fetchpatch = _: fake "patch" { };
+    fetchurl = _: fake "source" { };
+    fetchzip = _: fake "source" { };
+
+    aggregateModules = _: fake "modules" { };
+    closureInfo = _: fake "closure-info" { };
+    ensureNewerSourcesForZipFilesHook = fake "hook" { };
+    fontconfig = fake "fontconfig" { };
+    makeDBusConf = _: fake "dbus-conf" { };
+    makeFontsConf = _: fake "fonts-conf" { };
+    makeInitrd = _: fake "initrd" { };
+    makeInitrdNG = _: fake "initrd-ng" { };
+    makeModulesClosure = _: fake "modules-closure" { };
+    makeWrapper = fake "makeWrapper" { };
+    nixosOptionsDoc =
+      _:
+      lib.genAttrs [
+        "optionsAsciiDoc"
+        "optionsCommonMark"
+        "optionsDocBook"
+        "optionsJSON"
+        "optionsNix"
+      ] (name: fake name { });
+    udev = final.systemd;
+
+    formats = {
+      elixirConf = jsonFormat;
+      gitIni = jsonFormat;
+      hocon = jsonFormat;
+      ini = format (lib.generators.toINI { });
+      iniWithGlobalSection = jsonFormat;
+      javaProperties = jsonFormat;
+      json = jsonFormat;
+      keyValue = format (lib.generators.toKeyValue { });
+      libconfig = jsonFormat;
+      nixConf = jsonFormat;
+      php = jsonFormat;
+      pythonVars = jsonFormat;
+      systemd = jsonFormat { };
+      toml = jsonFormat;
+      yaml = jsonFormat;
+      yaml_1_2 = jsonFormat;
+    };
+
+    bash = fake "bash" { shellPath = "/bin/bash"; };
+    bashInteractive = fake "bash-interactive" { shellPath = "/bin/bash"; };
+    runtimeShell = "/bin/bash";
+    runtimeShellPackage = final.bash;
+    libxcrypt = fake "libxcrypt" {
+      enabledCryptSchemeIds = [
+        "y"
+        "gy"
+        "7"
+        "2b"
+        "6"
+      ];
+    };
+    linuxKernel = {
+      packages = { };
+      kernels = { };
+    };
+    linuxPackages = fake "linuxPackages" {
+      kernel = fake "linux" { version = "6.12.0"; };
+      extend = _: final.linuxPackages;
+    };
+    linuxPackages_latest = final.linuxPackages;
+    nginxModules = lib.genAttrs [
+      "brotli"
+      "zstd"
+    ] (_: { });
+    nixos-option = fake "nixos-option" { };
+    perl = fake "perl" {
+      withPackages = _: fake "perl-env" { };
+      pkgs = { };
+    };
+    perlPackages = { };
+    python3 = fake "python3" { pkgs = final.python3Packages; };
+    python3Packages = lib.genAttrs [
+      "gixy"
+      "supervisor"
+    ] (name: fake name { });
+    xorg = lib.genAttrs [
+      "lndir"
+      "xauth"
+      "xorgserver"
+    ] (name: fake name { });
+    dictionaries = { };
+    gnome = { };
+    haskellPackages = { };
+    kdePackages = { };
+    libsForQt5 = { };
+    nodePackages = { };
+    plasma5Packages = { };
+  };
+in
+final

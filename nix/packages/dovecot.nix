@@ -1,0 +1,2 @@
+# Dovecot with Lua, which logins go through.
+{ dovecot }: dovecot.override { withLua = true; }

@@ -1,0 +1,2 @@
+# OpenDKIM for signing only.
+{ opendkim }: opendkim

@@ -1,0 +1,50 @@
+# What must hold, with the way out in each message.
+{ config, lib, ... }:
+let
+  cfg = config.services.chatmail;
+  isIPv4 = address: builtins.match "[0-9.]+" address != null;
+in
+{
+  config = lib.mkIf cfg.enable {
+    assertions = [
+      {
+        assertion = builtins.match "([a-z0-9_]([a-z0-9-]*[a-z0-9])?\\.)+[a-z0-9]([a-z0-9-]*[a-z0-9])?" cfg.domain != null;
+        message = "services.chatmail.domain is \"${cfg.domain}\"; set it to a full domain name in lower case, such as \"chat.example.org\".";
+      }
+      {
+        assertion = cfg.accounts.usernameMinLength <= cfg.accounts.usernameMaxLength;
+        message = "services.chatmail.accounts.usernameMinLength is above usernameMaxLength; set it to ${toString cfg.accounts.usernameMaxLength} or less.";
+      }
+      {
+        assertion = cfg.tls.mode == "external" -> cfg.tls.certificateFile != null && cfg.tls.keyFile != null;
+        message = "services.chatmail.tls.mode is \"external\": set services.chatmail.tls.certificateFile and services.chatmail.tls.keyFile.";
+      }
+      {
+        assertion = cfg.tls.mode != "external" -> cfg.tls.certificateFile == null && cfg.tls.keyFile == null;
+        message = "services.chatmail.tls.certificateFile and keyFile are only used with services.chatmail.tls.mode = \"external\"; set the mode or remove the files.";
+      }
+      {
+        assertion =
+          cfg.tls.mode == "acme"
+          -> config.security.acme.defaults.email != null || config.security.acme.certs.${cfg.domain}.email != null;
+        message = "services.chatmail.tls.mode is \"acme\": set security.acme.defaults.email to an address that the certificate authority can reach you at.";
+      }
+      {
+        assertion = cfg.tls.mode == "acme" -> config.security.acme.acceptTerms;
+        message = "services.chatmail.tls.mode is \"acme\": read the terms of the certificate authority and set security.acme.acceptTerms = true.";
+      }
+      {
+        assertion = cfg.enableIPv6 || cfg.addresses == [ ] || lib.any isIPv4 cfg.addresses;
+        message = "services.chatmail.enableIPv6 is false but services.chatmail.addresses has IPv6 addresses only; add the IPv4 address or turn IPv6 on.";
+      }
+      {
+        assertion = lib.versionAtLeast cfg.dovecot.package.version "2.4";
+        message = "services.chatmail.dovecot.package is Dovecot ${cfg.dovecot.package.version}; the relay needs 2.4 or newer, built with Lua.";
+      }
+    ];
+
+    warnings =
+      lib.optional (cfg.tls.mode == "self-signed" && !lib.hasPrefix "_" cfg.domain)
+        "services.chatmail.tls.mode is \"self-signed\" but services.chatmail.domain does not begin with \"_\": other relays will not deliver to it. Use \"acme\" or \"external\", or a name that begins with \"_\".";
+  };
+}

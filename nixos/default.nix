@@ -1,0 +1,24 @@
+# The relay as a NixOS module. `packagesFor` makes our packages from the host's nixpkgs; they come in this way because
+# many hosts, and every VM test, make `nixpkgs.overlays` read-only.
+{ packagesFor }:
+{ lib, ... }:
+{
+  _class = "nixos";
+
+  imports = [
+    (lib.modules.importApply ./options.nix { inherit packagesFor; })
+    ./renamed.nix
+    ./assertions.nix
+
+    ./users.nix
+    ./tls.nix
+    ./firewall.nix
+    ./services.nix
+    ./postfix.nix
+    ./opendkim.nix
+    ./dovecot.nix
+    ./nginx.nix
+    ./unbound.nix
+    ./journald.nix
+  ];
+}

@@ -1,0 +1,171 @@
+# Dovecot 2.4: IMAP for clients, LMTP and SASL for Postfix.
+{
+  config,
+  lib,
+  pkgs,
+  ...
+}:
+let
+  cfg = config.services.chatmail;
+  settings = cfg.settings;
+  queue = config.services.postfix.settings.main.queue_directory;
+  postfix = config.services.postfix.user;
+
+  # Both blocks name the same script with the same settings; Dovecot loads it once.
+  lua = {
+    lua_file = "${./files/doveauth.lua}";
+    lua_settings = {
+      mailboxes_dir = cfg.mailboxes.directory;
+      url = "http://${settings.doveauth.listen}";
+      owner = "vmail";
+    };
+  };
+
+  kibibytes = bytes: "${toString (bytes / 1024)} K";
+in
+{
+  config = lib.mkIf cfg.enable {
+    services.dovecot2 = {
+      enable = true;
+      package = cfg.dovecot.package;
+      createMailUser = false;
+      enablePAM = false;
+
+      settings = {
+        dovecot_config_version = "2.4.0";
+        dovecot_storage_version = "2.4.0";
+
+        protocols = {
+          imap = true;
+          lmtp = true;
+        };
+        listen = [ "*" ] ++ lib.optional cfg.enableIPv6 "::";
+
+        auth_mechanisms = [ "plain" ];
+        # Addresses of relays without a domain name have brackets.
+        auth_username_chars = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ01234567890.-_@[]";
+        "passdb lua" = lua;
+        "userdb lua" = lua;
+
+        # Nothing about where users connect from.
+        login_log_format_elements = "method=%{mechanism} %{secured}";
+
+        mail_uid = "vmail";
+        mail_gid = "vmail";
+        mail_driver = "maildir";
+        mail_path = "~/";
+        mail_home = "${cfg.mailboxes.directory}/%{user}";
+        mail_cache_max_size = "500 K";
+        mail_fsync = "never";
+        mail_compress_write_method = "gz";
+        mail_plugins = {
+          mail_compress = true;
+          quota = true;
+        };
+
+        "quota User quota" = {
+          quota_driver = "maildir";
+          quota_storage_size = kibibytes cfg.mailboxes.quota;
+          quota_storage_grace = 0;
+        };
+        quota_mail_size = toString cfg.messages.maxSize;
+
+        "namespace inbox" = {
+          inbox = true;
+          "mailbox Drafts".special_use = "\\Drafts";
+          "mailbox Junk".special_use = "\\Junk";
+          "mailbox Trash".special_use = "\\Trash";
+          "mailbox Sent".special_use = "\\Sent";
+          "mailbox \"Sent Messages\"".special_use = "\\Sent";
+        };
+
+        mail_attribute."dict proxy" = {
+          dict_proxy_name = "metadata";
+          dict_proxy_socket_path = settings.metadata.socket;
+        };
+        mail_server_admin = lib.mkIf (cfg.adminAddress != null) "mailto:${cfg.adminAddress}";
+
+        imap_capability = {
+          XCHATMAIL = true;
+          XDELTAPUSH = true;
+        };
+        imap_hibernate_timeout = "30 s";
+        "protocol imap" = {
+          imap_metadata = true;
+          mail_plugins = {
+            imap_quota = true;
+            last_login = true;
+          };
+          last_login = {
+            "dict proxy" = {
+              dict_proxy_name = "lastlogin";
+              dict_proxy_socket_path = settings.lastlogin.socket;
+            };
+          };
+        };
+
+        "protocol lmtp" = {
+          mail_plugins = {
+            mail_lua = true;
+            notify = true;
+            push_notification = true;
+            push_notification_lua = true;
+          };
+          "push_notification lua".lua_file = "${./files/push_notification.lua}";
+        };
+        lmtp_add_received_header = false;
+
+        ssl = "required";
+        ssl_server_cert_file = cfg.tls.files.certificate;
+        ssl_server_key_file = cfg.tls.files.key;
+        ssl_min_protocol = "TLSv1.3";
+
+        default_client_limit = 20000;
+        # Guesses cannot be told apart by address: behind the port 443 all clients have ours.
+        "service anvil"."unix_listener anvil-auth-penalty".mode = "0";
+        "service auth"."unix_listener ${queue}/private/auth" = {
+          mode = "0660";
+          user = postfix;
+          group = config.services.postfix.group;
+        };
+        "service auth-worker".user = "vmail";
+        "service lmtp" = {
+          user = "vmail";
+          "unix_listener ${queue}/private/dovecot-lmtp" = {
+            mode = "0600";
+            user = postfix;
+            group = config.services.postfix.group;
+          };
+        };
+        "service imap-login" = {
+          # Few processes serve all sessions; each also carries their TLS, so it may grow.
+          service_count = 0;
+          process_min_avail = 10;
+          vsz_limit = "1 G";
+        };
+        "service imap" = {
+          process_limit = cfg.connections.imap;
+          # Sessions that wake up come back through this socket.
+          "unix_listener imap-master".user = "$SET:default_internal_user";
+          extra_groups = "$SET:default_internal_group";
+        };
+        "service imap-hibernate"."unix_listener imap-hibernate" = {
+          mode = "0660";
+          group = "$SET:default_internal_group";
+        };
+      };
+    };
+
+    systemd.services.dovecot = {
+      # They connect to sockets of ours, which systemd holds from the start.
+      after = [
+        "chatmail-metadata.socket"
+        "doveauth.socket"
+        "lastlogin.socket"
+      ];
+      # The queue of Postfix holds sockets of Dovecot.
+      wants = [ "postfix-setup.service" ];
+      serviceConfig.LimitNOFILE = 65536;
+    };
+  };
+}

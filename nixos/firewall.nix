@@ -1,0 +1,18 @@
+# Ports that clients and other servers connect to.
+{ config, lib, ... }:
+let
+  cfg = config.services.chatmail;
+in
+{
+  config = lib.mkIf (cfg.enable && cfg.openFirewall) {
+    networking.firewall.allowedTCPPorts = [
+      25 # SMTP from other servers
+      80 # redirects to HTTPS; ACME challenges
+      143 # IMAP with STARTTLS
+      443 # HTTPS, and IMAP and SMTP for networks that let nothing else through
+      465 # submission over TLS
+      587 # submission with STARTTLS
+      993 # IMAP over TLS
+    ];
+  };
+}

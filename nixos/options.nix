@@ -1,0 +1,328 @@
+# Every option of the relay. Defaults are those of the reference relay (chatmail/relay 1.12).
+{ packagesFor }:
+{
+  config,
+  lib,
+  pkgs,
+  ...
+}:
+let
+  inherit (lib) mkOption types;
+
+  cfg = config.services.chatmail;
+  packages = packagesFor pkgs;
+
+  # A file that is read at run time: a string, so that Nix never copies it to the world-readable store.
+  runtimePath = types.pathWith {
+    inStore = false;
+    absolute = true;
+  };
+
+  mkPackage =
+    name: description:
+    mkOption {
+      type = types.package;
+      default = packages.${name};
+      defaultText = lib.literalExpression "packages.\${system}.${name} of the chatmail flake, built with this host's nixpkgs";
+      inherit description;
+    };
+
+  bytes = types.ints.positive;
+  days = types.ints.positive;
+in
+{
+  options.services.chatmail = {
+    enable = lib.mkEnableOption "a chatmail relay: mail for Delta Chat and other end-to-end encrypting clients";
+
+    domain = mkOption {
+      type = types.str;
+      example = "chat.example.org";
+      description = ''
+        Mail domain of the relay and its host name: what stands behind the `@` of every address, what clients connect to
+        and what other servers find as MX.
+
+        A name that begins with `_` is one that clients accept without a certificate chain; {option}`tls.mode` then
+        defaults to `self-signed`.
+      '';
+    };
+
+    package = mkPackage "chatmail" "Package with the relay's own services and the `chatmail` command.";
+
+    addresses = mkOption {
+      type = types.listOf types.str;
+      default = [ ];
+      example = [
+        "192.0.2.1"
+        "2001:db8::1"
+      ];
+      description = ''
+        Public addresses of the relay. They are what `chatmail dns --zone` prints as A and AAAA records; nothing binds to
+        them.
+      '';
+    };
+
+    adminAddress = mkOption {
+      type = types.nullOr types.str;
+      default = null;
+      example = "privacy@example.org";
+      description = ''
+        Mail address that users reach the operator at, for questions of privacy among others. Announced to clients as
+        METADATA `/shared/admin`.
+      '';
+    };
+
+    openFirewall = mkOption {
+      type = types.bool;
+      default = true;
+      description = ''
+        Whether to open the ports of the relay in the firewall: TCP 25, 80, 143, 443, 465, 587 and 993. A relay is of no
+        use without them, so this is on by default.
+      '';
+    };
+
+    enableIPv6 = mkOption {
+      type = types.bool;
+      default = config.networking.enableIPv6;
+      defaultText = lib.literalExpression "config.networking.enableIPv6";
+      description = "Whether the relay listens and delivers over IPv6 too.";
+    };
+
+    accounts = {
+      usernameMinLength = mkOption {
+        type = types.ints.between 1 64;
+        default = 9;
+        description = "Fewest characters before the `@` of a new address.";
+      };
+      usernameMaxLength = mkOption {
+        type = types.ints.between 1 64;
+        default = 9;
+        description = "Most characters before the `@` of a new address; what `/new` gives out is this long.";
+      };
+      passwordMinLength = mkOption {
+        type = types.ints.positive;
+        default = 9;
+        description = "Fewest characters of a new account's password.";
+      };
+      maxLoad1m = mkOption {
+        type = types.numbers.positive;
+        default = 5;
+        description = "No account is created while the load average of one minute is above this. Existing accounts are not affected.";
+      };
+      minMemoryAvailable = mkOption {
+        type = types.ints.unsigned;
+        default = 200 * 1024 * 1024;
+        defaultText = lib.literalExpression "200 * 1024 * 1024";
+        description = "No account is created while fewer bytes of memory are available.";
+      };
+      minDiskFree = mkOption {
+        type = types.ints.unsigned;
+        default = 1024 * 1024 * 1024;
+        defaultText = lib.literalExpression "1024 * 1024 * 1024";
+        description = "No account is created while fewer bytes are free where the mailboxes are.";
+      };
+    };
+
+    mailboxes = {
+      directory = mkOption {
+        type = runtimePath;
+        default = "/home/vmail/mail/${cfg.domain}";
+        defaultText = lib.literalExpression ''"/home/vmail/mail/''${config.services.chatmail.domain}"'';
+        description = "Folder that holds one folder per account, named by the full address. Same layout as the reference relay's.";
+      };
+      quota = mkOption {
+        type = bytes;
+        default = 500 * 1024 * 1024;
+        defaultText = lib.literalExpression "500 * 1024 * 1024";
+        description = "Bytes that one mailbox may hold.";
+      };
+      deleteMessagesAfter = mkOption {
+        type = days;
+        default = 20;
+        description = "Days after which a message is removed.";
+      };
+      deleteLargeMessagesAfter = mkOption {
+        type = days;
+        default = 7;
+        description = "Days after which a message larger than {option}`mailboxes.largeMessageSize` is removed.";
+      };
+      largeMessageSize = mkOption {
+        type = bytes;
+        default = 200000;
+        description = "Bytes above which a message is large.";
+      };
+      deleteInactiveAccountsAfter = mkOption {
+        type = days;
+        default = 90;
+        description = "Days without a login after which an account is removed with all its mail.";
+      };
+    };
+
+    messages = {
+      maxSize = mkOption {
+        type = bytes;
+        default = 31457280;
+        description = "Largest message in bytes, as transferred: an attachment takes a third more than the file has.";
+      };
+      maxRecipients = mkOption {
+        type = types.ints.positive;
+        default = 1000;
+        description = "Recipients that one submitted message may have; announced to clients as METADATA `maxsmtprecipients`.";
+      };
+      maxPerMinute = mkOption {
+        type = types.ints.positive;
+        default = 60;
+        description = "Messages that one address may submit per minute once its burst is used up.";
+      };
+      burst = mkOption {
+        type = types.ints.positive;
+        default = 10;
+        description = "Messages that one address may submit at once.";
+      };
+    };
+
+    connections = {
+      imap = mkOption {
+        type = types.ints.positive;
+        default = 10000;
+        description = "IMAP sessions at once.";
+      };
+      smtp = mkOption {
+        type = types.ints.positive;
+        default = 1000;
+        description = "SMTP sessions of clients at once, on each of the ports 465 and 587; one client address gets a fifth of it.";
+      };
+      filter = mkOption {
+        type = types.ints.positive;
+        default = 100;
+        description = ''
+          Messages that each of the two filters checks at once; further ones wait. Each takes memory for its whole
+          message, so this and {option}`messages.maxSize` bound the memory of the filters.
+        '';
+      };
+    };
+
+    tls = {
+      mode = mkOption {
+        type = types.enum [
+          "acme"
+          "external"
+          "self-signed"
+        ];
+        default = if lib.hasPrefix "_" cfg.domain then "self-signed" else "acme";
+        defaultText = lib.literalExpression ''if lib.hasPrefix "_" config.services.chatmail.domain then "self-signed" else "acme"'';
+        description = ''
+          Where the certificate comes from.
+
+          - `acme`: {option}`security.acme`, with the HTTP-01 challenge answered on port 80, or with what
+            `security.acme.certs.<domain>` of the host says, such as a DNS provider.
+          - `external`: {option}`tls.certificateFile` and {option}`tls.keyFile`; Postfix, Dovecot and nginx reload when they
+            change.
+          - `self-signed`: made once by the relay. Clients accept it only for names that begin with `_` and for accounts
+            added with a `dclogin:` link that says so; other relays deliver only to names that begin with `_`.
+        '';
+      };
+      certificateFile = mkOption {
+        type = types.nullOr runtimePath;
+        default = null;
+        example = "/var/lib/certificates/chat.example.org/fullchain.pem";
+        description = "Certificate followed by its chain, PEM. Only for {option}`tls.mode` `external`.";
+      };
+      keyFile = mkOption {
+        type = types.nullOr runtimePath;
+        default = null;
+        example = "/var/lib/certificates/chat.example.org/key.pem";
+        description = ''
+          Private key of {option}`tls.certificateFile`, PEM. Postfix and Dovecot read it as root, nginx as member of the
+          group `nginx`. Only for {option}`tls.mode` `external`.
+        '';
+      };
+      files = mkOption {
+        type = types.attrsOf types.str;
+        internal = true;
+        readOnly = true;
+        description = "Paths of `certificate` and `key`, whatever the mode.";
+      };
+    };
+
+    dkim = {
+      selector = mkOption {
+        type = types.strMatching "[a-z0-9]([a-z0-9-]*[a-z0-9])?";
+        default = "opendkim";
+        description = "DKIM selector: the key is published at `<selector>._domainkey.<domain>`.";
+      };
+      package = mkPackage "opendkim" ''
+        OpenDKIM, used for signing only. The package of the flake is that of nixpkgs with the published fixes; nixpkgs
+        marks its own as insecure.
+      '';
+    };
+
+    dns = {
+      acmeAccountUri = mkOption {
+        type = types.nullOr types.str;
+        default = null;
+        example = "https://acme-v02.api.letsencrypt.org/acme/acct/123456";
+        description = "ACME account that the CAA record of `chatmail dns --zone` admits; none: any account of the issuer.";
+      };
+    };
+
+    dovecot.package = mkPackage "dovecot" ''
+      Dovecot 2.4 with Lua. Set here because nixpkgs builds it without, and gives hosts with an older
+      {option}`system.stateVersion` Dovecot 2.3.
+    '';
+
+    resolver.enable = mkOption {
+      type = types.bool;
+      default = true;
+      description = ''
+        Whether to run unbound on loopback for the relay's lookups. Mail needs a resolver that nobody else shares, or
+        block lists and limits of public ones delay it. Turn it off when the host has a resolver on 127.0.0.1 already.
+      '';
+    };
+
+    push.notificationUrl = mkOption {
+      type = types.str;
+      default = "https://notifications.delta.chat/notify";
+      description = "Server that gets the device tokens of clients with new messages; it sees no content and no addresses.";
+    };
+
+    web = {
+      root = mkOption {
+        type = types.nullOr types.path;
+        default = null;
+        description = "Folder that nginx serves at `https://<domain>/`; none: a page that says how to get an account.";
+      };
+      newAddressesPerMinute = mkOption {
+        type = types.ints.positive;
+        default = 120;
+        description = "Addresses that `/new` gives out per minute, over all clients.";
+      };
+      mtaStsPolicy = mkOption {
+        type = types.lines;
+        internal = true;
+        description = "MTA-STS policy (RFC 8461 section 3.2).";
+      };
+    };
+
+    journal.private = mkOption {
+      type = types.bool;
+      default = true;
+      description = ''
+        Whether the journal of the host is kept in memory only and for three days, for the privacy of the users. It holds
+        for all services of the host.
+      '';
+    };
+
+    settings = mkOption {
+      type = (pkgs.formats.json { }).type;
+      internal = true;
+      description = "What the relay's own services read, as crates/chatmail-core/src/settings.rs defines it.";
+    };
+
+    settingsFile = mkOption {
+      type = types.path;
+      internal = true;
+      readOnly = true;
+      description = "The rendered {option}`settings`.";
+    };
+  };
+}

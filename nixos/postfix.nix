@@ -1,0 +1,213 @@
+# Postfix: takes mail from other servers and from clients, passes it through the filters, delivers it.
+#
+#   other servers  25 ──────> filtermail-incoming ──> 127.0.0.1:10026 ──> queue ──> Dovecot (LMTP)
+#   clients  465, 587 ──────> filtermail-outgoing ──> 127.0.0.1:10025 ──> queue ──> other servers, or Dovecot
+#                                                     OpenDKIM, header cleanup
+{
+  config,
+  lib,
+  pkgs,
+  ...
+}:
+let
+  cfg = config.services.chatmail;
+  settings = cfg.settings;
+
+  regexp = name: lines: "regexp:${pkgs.writeText "postfix-${name}" (lib.concatMapStrings (l: l + "\n") lines)}";
+
+  drop = header: "/^${header}:/ IGNORE";
+
+  # What tells about the sender's device and network; the real subject is inside the encrypted part.
+  submissionCleanup = regexp "submission-header-cleanup" (
+    map drop [
+      "Received"
+      "X-Originating-IP"
+      "X-Mailer"
+      "User-Agent"
+    ]
+    ++ [ "/^Subject:/ REPLACE Subject: [...]" ]
+  );
+
+  # What is of no use once the message was accepted, and says which way it went.
+  deliveryCleanup = regexp "lmtp-header-cleanup" (
+    map drop [
+      "DKIM-Signature"
+      "Authentication-Results"
+      "Received"
+    ]
+  );
+
+  options = lib.mapAttrsToList (name: value: "-o ${name}=${value}");
+
+  # Behind the filters nothing needs to be checked or slowed down again.
+  reinjection = {
+    smtpd_client_connection_count_limit = "0";
+    smtpd_client_restrictions = "permit_mynetworks,reject";
+    smtpd_error_sleep_time = "0";
+    smtpd_helo_restrictions = "";
+    smtpd_proxy_filter = "";
+    smtpd_relay_restrictions = "permit_mynetworks,reject";
+    smtpd_sender_restrictions = "";
+    smtpd_tls_security_level = "none";
+  };
+
+  submission = {
+    smtpd_client_connection_count_limit = toString (lib.max 1 (cfg.connections.smtp / 5));
+    smtpd_client_restrictions = "permit_sasl_authenticated,reject";
+    smtpd_helo_restrictions = "";
+    smtpd_proxy_filter = settings.filtermail.outgoing_listen;
+    smtpd_recipient_restrictions = "";
+    smtpd_relay_restrictions = "permit_sasl_authenticated,reject";
+    smtpd_sasl_auth_enable = "yes";
+    smtpd_sender_restrictions = "reject_sender_login_mismatch,permit_sasl_authenticated,reject";
+    smtpd_tls_mandatory_protocols = ">=TLSv1.3";
+    smtpd_tls_security_level = "encrypt";
+  };
+
+  smtpd =
+    name: attrs: opts:
+    {
+      inherit name;
+      type = "inet";
+      private = false;
+      command = "smtpd";
+      args = options opts;
+    }
+    // attrs;
+in
+{
+  config = lib.mkIf cfg.enable {
+    services.postfix = {
+      enable = true;
+      enableSmtp = true;
+
+      settings.main = {
+        # Pinned: a newer Postfix must not change what these settings mean.
+        compatibility_level = "3.10";
+        myhostname = cfg.domain;
+        mydomain = cfg.domain;
+        myorigin = cfg.domain;
+        smtpd_banner = "$myhostname ESMTP";
+        inet_protocols = if cfg.enableIPv6 then "all" else "ipv4";
+        mynetworks = [ "127.0.0.0/8" ] ++ lib.optional cfg.enableIPv6 "[::1]/128";
+        biff = false;
+        append_dot_mydomain = false;
+        notify_classes = "";
+
+        # Every address of the domain is taken, and what Dovecot does not know comes back as a bounce: whether an
+        # address exists is not told to whoever asks.
+        mydestination = "";
+        virtual_mailbox_domains = [ cfg.domain ];
+        virtual_transport = "lmtp:unix:private/dovecot-lmtp";
+        virtual_mailbox_maps = "";
+        virtual_alias_maps = "";
+        local_recipient_maps = "";
+        recipient_delimiter = "+";
+        lmtp_header_checks = deliveryCleanup;
+        # Header checks are for the header of the message, not for those of its parts.
+        disable_mime_input_processing = true;
+
+        message_size_limit = cfg.messages.maxSize;
+        mailbox_size_limit = 0;
+        smtpd_recipient_limit = cfg.messages.maxRecipients;
+        maximal_queue_lifetime = "2d";
+        bounce_queue_lifetime = "2d";
+
+        # No pause where nobody gains by it.
+        in_flow_delay = "0s";
+        smtpd_peername_lookup = false;
+        lmtp_destination_concurrency_limit = 50;
+        lmtp_initial_destination_concurrency = 20;
+        lmtp_destination_recipient_limit = 1;
+
+        # The filter waits up to a minute for DKIM keys. It gets a message only once all of it has arrived, so that slow
+        # clients occupy a file and not the filter.
+        smtpd_proxy_timeout = "180s";
+        smtpd_proxy_options = "speed_adjust";
+
+        # Arriving mail: encrypted, and for our own addresses only.
+        smtpd_relay_restrictions = [ "reject_unauth_destination" ];
+        smtpd_tls_chain_files = [
+          cfg.tls.files.key
+          cfg.tls.files.certificate
+        ];
+        smtpd_tls_security_level = "encrypt";
+        smtpd_tls_mandatory_protocols = ">=TLSv1.2";
+        smtpd_tls_protocols = ">=TLSv1.2";
+        smtpd_tls_exclude_ciphers = [
+          "aNULL"
+          "RC4"
+          "MD5"
+          "DES"
+        ];
+        tls_preempt_cipherlist = true;
+
+        smtpd_sasl_type = "dovecot";
+        smtpd_sasl_path = "private/auth";
+        smtpd_tls_auth_only = true;
+        smtpd_sender_login_maps = regexp "login-map" [ "/^(.*)$/ \${1}" ];
+
+        # Mail to other relays: encrypted, and only for who proves the name. Names with `_` and addresses cannot.
+        smtp_tls_security_level = "verify";
+        smtp_tls_mandatory_protocols = ">=TLSv1.2";
+        smtp_tls_protocols = ">=TLSv1.2";
+        smtp_tls_servername = "hostname";
+        smtp_tls_CAfile = lib.mkDefault "/etc/ssl/certs/ca-certificates.crt";
+        smtp_tls_policy_maps = regexp "tls-policy" [
+          "/^_/ encrypt"
+          "/^\\[/ encrypt"
+        ];
+        smtp_tls_session_cache_database = "btree:\${data_directory}/smtp_scache";
+
+        # Bounces are mail of ours too: other relays take them only with a signature.
+        non_smtpd_milters = [ "unix:/run/opendkim/opendkim.sock" ];
+        internal_mail_filter_classes = "bounce";
+        milter_macro_daemon_name = "ORIGINATING";
+      };
+
+      settings.master = {
+        smtp_inet = {
+          maxproc = cfg.connections.smtp;
+          args = options { smtpd_proxy_filter = settings.filtermail.incoming_listen; };
+        };
+        submission =
+          smtpd "submission" { maxproc = cfg.connections.smtp; } (
+            submission // { syslog_name = "postfix/submission"; }
+          );
+        submissions =
+          smtpd "submissions" { maxproc = cfg.connections.smtp; } (
+            submission
+            // {
+              smtpd_tls_wrappermode = "yes";
+              syslog_name = "postfix/submissions";
+            }
+          );
+        ${settings.filtermail.outgoing_reinject} =
+          smtpd settings.filtermail.outgoing_reinject { maxproc = cfg.connections.filter; } (
+            reinjection
+            // {
+              cleanup_service_name = "submission-cleanup";
+              smtpd_milters = "unix:/run/opendkim/opendkim.sock";
+              syslog_name = "postfix/reinject";
+            }
+          );
+        ${settings.filtermail.incoming_reinject} =
+          smtpd settings.filtermail.incoming_reinject { maxproc = cfg.connections.filter; } (
+            reinjection // { syslog_name = "postfix/reinject_incoming"; }
+          );
+        submission-cleanup = {
+          private = false;
+          maxproc = 0;
+          command = "cleanup";
+          args = options { header_checks = submissionCleanup; };
+        };
+      };
+    };
+
+    systemd.services.postfix = {
+      wants = [ "opendkim.service" ];
+      after = [ "opendkim.service" ];
+      serviceConfig.LimitNOFILE = 65536;
+    };
+  };
+}

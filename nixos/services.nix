@@ -1,0 +1,250 @@
+# The settings file and the relay's own services with their sockets.
+{
+  config,
+  lib,
+  pkgs,
+  utils,
+  ...
+}:
+let
+  cfg = config.services.chatmail;
+  hardening = import ./hardening.nix;
+
+  # A service with its socket. systemd keeps the socket while the service restarts, so that nobody is refused.
+  daemon =
+    {
+      name,
+      description,
+      command ? [ name ],
+      socket,
+      service,
+    }:
+    {
+      systemd.sockets.${name} = {
+        description = "Socket of ${name}";
+        wantedBy = [ "sockets.target" ];
+        socketConfig = {
+          # A service that cannot start must not take its socket down for good.
+          TriggerLimitIntervalSec = 0;
+        }
+        // socket;
+      };
+
+      systemd.services.${name} = {
+        inherit description;
+        wantedBy = [ "multi-user.target" ];
+        requires = [ "${name}.socket" ];
+        after = [ "${name}.socket" ];
+        startLimitIntervalSec = 0;
+        serviceConfig =
+          hardening
+          // {
+            Type = "notify";
+            ExecStart = utils.escapeSystemdExecArgs (
+              [ "${cfg.package}/bin/${lib.head command}" ]
+              ++ lib.tail command
+              ++ [
+                "--settings"
+                "${cfg.settingsFile}"
+              ]
+            );
+            Restart = "always";
+            RestartSec = "1s";
+            WatchdogSec = "30s";
+            LimitNOFILE = 65536;
+            TasksMax = 512;
+          }
+          // service;
+      };
+    };
+
+  unixSocket = path: owner: {
+    ListenStream = path;
+    SocketMode = "0660";
+    SocketUser = owner.user;
+    SocketGroup = owner.group;
+    RemoveOnStop = true;
+  };
+
+  tcpSocket = address: {
+    ListenStream = address;
+    NoDelay = true;
+  };
+
+  vmail = {
+    user = "vmail";
+    group = "vmail";
+  };
+
+  # The owner of the mailboxes has to exist outside, which excludes PrivateUsers. `/home` shows nothing but them.
+  mailboxOwner = {
+    User = "vmail";
+    Group = "vmail";
+    PrivateUsers = false;
+    ProtectHome = "tmpfs";
+  };
+
+  loopback = {
+    RestrictAddressFamilies = [
+      "AF_INET"
+      "AF_INET6"
+      "AF_UNIX"
+    ];
+    IPAddressAllow = "localhost";
+  };
+
+  settings = cfg.settings;
+in
+{
+  config = lib.mkIf cfg.enable (
+    lib.mkMerge [
+      {
+        services.chatmail.settings = {
+          domain = cfg.domain;
+          mailboxes_dir = cfg.mailboxes.directory;
+          accounts = {
+            username_min_length = cfg.accounts.usernameMinLength;
+            username_max_length = cfg.accounts.usernameMaxLength;
+            password_min_length = cfg.accounts.passwordMinLength;
+            nocreate_file = "/etc/chatmail-nocreate";
+            max_load_1m = cfg.accounts.maxLoad1m;
+            min_memory_available = cfg.accounts.minMemoryAvailable;
+            min_disk_free = cfg.accounts.minDiskFree;
+          };
+          doveauth.listen = "127.0.0.1:10084";
+          lastlogin.socket = "/run/chatmail-lastlogin/lastlogin.socket";
+          metadata = {
+            socket = "/run/chatmail-metadata/metadata.socket";
+            queue_dir = "/var/lib/chatmail-metadata/pending_notifications";
+            notification_url = cfg.push.notificationUrl;
+            iroh_relay = null;
+            turn = null;
+            max_smtp_recipients = cfg.messages.maxRecipients;
+            appversions_file = null;
+            admin = cfg.adminAddress;
+          };
+          filtermail = {
+            max_message_size = cfg.messages.maxSize;
+            max_user_send_per_minute = cfg.messages.maxPerMinute;
+            max_user_send_burst = cfg.messages.burst;
+            max_connections = cfg.connections.filter;
+            outgoing_listen = "127.0.0.1:10080";
+            outgoing_reinject = "127.0.0.1:10025";
+            incoming_listen = "127.0.0.1:10081";
+            incoming_reinject = "127.0.0.1:10026";
+            resolver = "127.0.0.1:53";
+          };
+          newemail = {
+            socket = "/run/newemail/newemail.socket";
+            max_per_minute = cfg.web.newAddressesPerMinute;
+          };
+          expire = {
+            delete_mails_after = cfg.mailboxes.deleteMessagesAfter;
+            delete_large_after = cfg.mailboxes.deleteLargeMessagesAfter;
+            large_message_size = cfg.mailboxes.largeMessageSize;
+            delete_inactive_users_after = cfg.mailboxes.deleteInactiveAccountsAfter;
+            mailbox_quota = cfg.mailboxes.quota;
+          };
+          tls.mode = cfg.tls.mode;
+          dns = {
+            addresses = cfg.addresses;
+            dkim_selector = cfg.dkim.selector;
+            dkim_key_file = "/var/lib/chatmail-dkim/${cfg.dkim.selector}.private";
+            # Changes when the policy does, as RFC 8461 section 3.1 asks, and never otherwise.
+            mta_sts_id = builtins.substring 0 20 (builtins.hashString "sha256" cfg.web.mtaStsPolicy);
+            acme_account_uri = cfg.dns.acmeAccountUri;
+          };
+        };
+
+        services.chatmail.settingsFile = (pkgs.formats.json { }).generate "chatmail-settings.json" settings;
+
+        environment.etc."chatmail/settings.json".source = cfg.settingsFile;
+        environment.systemPackages = [ cfg.package ];
+      }
+
+      (daemon {
+        name = "doveauth";
+        description = "Logins and account creation of the relay";
+        socket = tcpSocket settings.doveauth.listen;
+        service =
+          mailboxOwner
+          // loopback
+          // {
+            BindPaths = [ cfg.mailboxes.directory ];
+            # Load and available memory decide whether accounts are created.
+            ProcSubset = "all";
+            MemoryMax = "1G";
+          };
+      })
+
+      (daemon {
+        name = "lastlogin";
+        description = "Days of the last logins";
+        socket = unixSocket settings.lastlogin.socket vmail;
+        service = mailboxOwner // {
+          BindPaths = [ cfg.mailboxes.directory ];
+          PrivateNetwork = true;
+          MemoryMax = "256M";
+        };
+      })
+
+      (daemon {
+        name = "chatmail-metadata";
+        description = "Server metadata and push notifications of the relay";
+        socket = unixSocket settings.metadata.socket vmail;
+        service = mailboxOwner // {
+          BindPaths = [ cfg.mailboxes.directory ];
+          StateDirectory = "chatmail-metadata";
+          StateDirectoryMode = "0700";
+          # Notifications leave for the server of the option push.notificationUrl.
+          RestrictAddressFamilies = loopback.RestrictAddressFamilies;
+          IPAddressDeny = "";
+          MemoryMax = "512M";
+        };
+      })
+
+      (daemon {
+        name = "filtermail-outgoing";
+        description = "Filter for submitted mail";
+        command = [
+          "filtermail"
+          "outgoing"
+        ];
+        socket = tcpSocket settings.filtermail.outgoing_listen;
+        service = loopback // {
+          DynamicUser = true;
+        };
+      })
+
+      (daemon {
+        name = "filtermail-incoming";
+        description = "Filter for arriving mail";
+        command = [
+          "filtermail"
+          "incoming"
+        ];
+        socket = tcpSocket settings.filtermail.incoming_listen;
+        service =
+          mailboxOwner
+          // loopback
+          // {
+            BindReadOnlyPaths = [ cfg.mailboxes.directory ];
+          };
+      })
+
+      (daemon {
+        name = "newemail";
+        description = "New addresses over HTTP";
+        socket = unixSocket settings.newemail.socket {
+          user = "root";
+          group = "nginx";
+        };
+        service = {
+          DynamicUser = true;
+          PrivateNetwork = true;
+          MemoryMax = "128M";
+        };
+      })
+    ]
+  );
+}

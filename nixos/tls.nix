@@ -1,0 +1,119 @@
+# Certificates: from an ACME server, from files of the operator, or made by the relay itself.
+{
+  config,
+  lib,
+  pkgs,
+  ...
+}:
+let
+  cfg = config.services.chatmail;
+  hardening = import ./hardening.nix;
+  mode = cfg.tls.mode;
+
+  # They load the certificate when they start and when they reload.
+  users = [
+    "dovecot.service"
+    "nginx.service"
+    "postfix.service"
+  ];
+
+  selfSigned = pkgs.writeShellScript "chatmail-selfsigned" ''
+    set -eu
+    cd "$STATE_DIRECTORY"
+    if [ -s key.pem ] && [ -s fullchain.pem ]; then
+      exit 0
+    fi
+    ${lib.getExe pkgs.openssl} req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 36500 \
+      -subj "/CN=$1" -addext "subjectAltName=DNS:$1,DNS:www.$1,DNS:mta-sts.$1" \
+      -addext basicConstraints=critical,CA:FALSE -keyout key.pem.new -out fullchain.pem.new
+    chmod 0640 key.pem.new
+    chmod 0644 fullchain.pem.new
+    # The key comes last: a run that was cut short starts over.
+    mv fullchain.pem.new fullchain.pem
+    mv key.pem.new key.pem
+  '';
+in
+{
+  config = lib.mkIf cfg.enable (
+    lib.mkMerge [
+      {
+        services.chatmail.tls.files =
+          {
+            acme = {
+              certificate = "/var/lib/acme/${cfg.domain}/fullchain.pem";
+              key = "/var/lib/acme/${cfg.domain}/key.pem";
+            };
+            external = {
+              certificate = cfg.tls.certificateFile;
+              key = cfg.tls.keyFile;
+            };
+            self-signed = {
+              certificate = "/var/lib/chatmail-tls/fullchain.pem";
+              key = "/var/lib/chatmail-tls/key.pem";
+            };
+          }
+          .${mode};
+      }
+
+      (lib.mkIf (mode == "acme") {
+        security.acme.certs.${cfg.domain} = {
+          extraDomainNames = [
+            "mta-sts.${cfg.domain}"
+            "www.${cfg.domain}"
+          ];
+          group = lib.mkDefault "nginx";
+          reloadServices = users;
+          webroot = lib.mkIf (config.security.acme.certs.${cfg.domain}.dnsProvider == null) (
+            lib.mkDefault "/var/lib/acme/acme-challenge"
+          );
+        };
+
+        # The unit makes a temporary certificate when there is none yet; nginx waits for it on its own account.
+        systemd.services = lib.genAttrs [ "dovecot" "postfix" ] (_: {
+          wants = [ "acme-${cfg.domain}.service" ];
+          after = [ "acme-${cfg.domain}.service" ];
+        });
+      })
+
+      (lib.mkIf (mode == "external") {
+        systemd.paths.chatmail-certificate = {
+          description = "Change of the relay's certificate";
+          wantedBy = [ "multi-user.target" ];
+          pathConfig.PathChanged = [
+            cfg.tls.files.certificate
+            cfg.tls.files.key
+          ];
+        };
+        systemd.services.chatmail-certificate = {
+          description = "Reload after a change of the relay's certificate";
+          # Files are often replaced one after the other.
+          startLimitIntervalSec = 0;
+          serviceConfig = hardening // {
+            Type = "oneshot";
+            ExecStart = "${pkgs.systemd}/bin/systemctl try-reload-or-restart ${lib.concatStringsSep " " users}";
+            PrivateNetwork = true;
+          };
+        };
+      })
+
+      (lib.mkIf (mode == "self-signed") {
+        systemd.services.chatmail-selfsigned = {
+          description = "Certificate that the relay makes itself";
+          wantedBy = [ "multi-user.target" ];
+          requiredBy = users;
+          before = users;
+          serviceConfig = hardening // {
+            Type = "oneshot";
+            RemainAfterExit = true;
+            ExecStart = "${selfSigned} ${cfg.domain}";
+            Group = "nginx";
+            StateDirectory = "chatmail-tls";
+            StateDirectoryMode = "0755";
+            PrivateNetwork = true;
+            PrivateUsers = false;
+          };
+        };
+      })
+    ]
+  );
+}
