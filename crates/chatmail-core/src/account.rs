@@ -6,9 +6,11 @@
 
 use std::fs::{self, File};
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
+
+use nix::fcntl::{Flock, FlockArg};
 
 use crate::address::Address;
 
@@ -30,6 +32,12 @@ pub struct MailStore {
 #[derive(Debug, Clone)]
 pub struct Account {
     dir: PathBuf,
+}
+
+/// The right to create an account or to change its password. Ends when dropped, and with the process.
+#[derive(Debug)]
+pub struct AccountLock {
+    _folder: Flock<File>,
 }
 
 impl MailStore {
@@ -91,14 +99,46 @@ impl Account {
         Ok(Some(hash.to_owned()))
     }
 
-    /// Creates the account. The marker against cleartext is on disk before the password is, and the password appears
-    /// whole or not at all: after a crash at any point there is a complete account or none.
-    pub fn create(&self, password_hash: &str) -> io::Result<()> {
+    fn create_dir(&self) -> io::Result<()> {
         fs::DirBuilder::new()
             .recursive(true)
             .mode(0o700)
-            .create(&self.dir)?;
+            .create(&self.dir)
+    }
+
+    /// Locks the account against other processes (`flock(2)` on its folder, which is made when it is missing); none
+    /// while another one holds it.
+    pub fn try_lock(&self) -> io::Result<Option<AccountLock>> {
+        loop {
+            self.create_dir()?;
+            let folder = match File::open(&self.dir) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                folder => folder?,
+            };
+            let folder = match Flock::lock(folder, FlockArg::LockExclusiveNonblock) {
+                Ok(folder) => folder,
+                Err((_, nix::Error::EWOULDBLOCK)) => return Ok(None),
+                Err((_, error)) => return Err(error.into()),
+            };
+            // Whoever removed the folder meanwhile has made the lock worthless.
+            let locked = folder.metadata()?;
+            match fs::metadata(&self.dir) {
+                Ok(there) if (there.dev(), there.ino()) == (locked.dev(), locked.ino()) => {
+                    return Ok(Some(AccountLock { _folder: folder }));
+                }
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+        }
+    }
+
+    /// Creates the account. The marker against cleartext is on disk before the password is, and the password appears
+    /// whole or not at all: after a crash at any point there is a complete account or none.
+    pub fn create(&self, password_hash: &str) -> io::Result<()> {
+        self.create_dir()?;
         File::create(self.dir.join(ENFORCE_E2EE_FILE))?.sync_all()?;
+        // The marker's entry, before the password's.
+        File::open(&self.dir)?.sync_all()?;
         self.set_password_hash(password_hash)?;
         // The account's own entry in the store.
         if let Some(store) = self.dir.parent() {
@@ -185,6 +225,16 @@ mod tests {
         assert_eq!(mode(account.dir()), 0o700);
         assert_eq!(mode(&account.dir().join(PASSWORD_FILE)), 0o600);
         assert_eq!(MailStore::new(dir.path()).addresses().unwrap().len(), 1);
+    }
+
+    #[test]
+    fn a_lock_excludes_and_ends() {
+        let (_dir, account) = store();
+        let lock = account.try_lock().unwrap();
+        assert!(lock.is_some());
+        assert!(account.try_lock().unwrap().is_none());
+        drop(lock);
+        assert!(account.try_lock().unwrap().is_some());
     }
 
     #[test]

@@ -38,7 +38,7 @@ pub enum AddressError {
         max: usize,
     },
     /// The localpart has other characters than `a-z0-9._-`.
-    #[error("localpart {0:?} contains invalid characters")]
+    #[error("localpart '{0}' contains invalid characters")]
     LocalpartCharacters(String),
     /// The password of a new account is too short.
     #[error("Password needs to be at least {0} characters long")]
@@ -160,7 +160,7 @@ mod tests {
             check(&format!("ABCdefghi@{domain}"), "123456789")
                 .unwrap_err()
                 .to_string(),
-            "localpart \"ABCdefghi\" contains invalid characters"
+            "localpart 'ABCdefghi' contains invalid characters"
         );
         assert_eq!(
             check(&format!("abcdefghi@{domain}"), "12345678")

@@ -1,2 +1,35 @@
-//! x
-fn main() {}
+//! Answers Dovecot's question who may log in, and creates accounts at their first login.
+
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use clap::Parser;
+use daemon::Service;
+use doveauth::http;
+use doveauth::login::Logins;
+
+/// Dovecot's auth workers, each with one connection, and some room.
+const MAX_CONNECTIONS: usize = 512;
+
+/// Answers Dovecot's question who may log in, and creates accounts at their first login.
+#[derive(Parser)]
+#[command(version)]
+struct Arguments {
+    #[command(flatten)]
+    daemon: daemon::Options,
+}
+
+fn main() -> ExitCode {
+    daemon::main(&Arguments::parse().daemon, run)
+}
+
+async fn run(mut service: Service) -> anyhow::Result<()> {
+    let listener = service.tcp_listener(service.settings.doveauth.listen)?;
+    let router = http::router(Arc::new(Logins::new(Arc::clone(&service.settings))));
+    service.ready("answering logins");
+    daemon::serve(&service, listener, MAX_CONNECTIONS, |stream| {
+        http::serve(router.clone(), stream, service.shutdown.clone())
+    })
+    .await;
+    Ok(())
+}

@@ -1,2 +1,41 @@
-//! x
-fn main() {}
+//! Stores the day of the last login of each account.
+
+use std::process::ExitCode;
+
+use chatmail_core::account::MailStore;
+use clap::Parser;
+use daemon::Service;
+use doveauth::lastlogin::LastLogins;
+use dovecot_dict::Limits;
+
+/// Dovecot opens a connection per login and closes it when it has its answer.
+const MAX_CONNECTIONS: usize = 512;
+
+/// Stores the day of the last login of each account.
+#[derive(Parser)]
+#[command(version)]
+struct Arguments {
+    #[command(flatten)]
+    daemon: daemon::Options,
+}
+
+fn main() -> ExitCode {
+    daemon::main(&Arguments::parse().daemon, run)
+}
+
+async fn run(mut service: Service) -> anyhow::Result<()> {
+    let socket = service.settings.lastlogin.socket.clone();
+    let listener = service.unix_listener(&socket)?;
+    let dict = LastLogins::new(MailStore::new(&service.settings.mailboxes_dir));
+    service.ready("storing the days of logins");
+    daemon::serve(&service, listener, MAX_CONNECTIONS, |stream| {
+        let (dict, shutdown) = (dict.clone(), service.shutdown.clone());
+        async move {
+            if let Err(error) = dovecot_dict::serve(stream, &dict, &Limits::default(), &shutdown).await {
+                tracing::warn!("{error}");
+            }
+        }
+    })
+    .await;
+    Ok(())
+}

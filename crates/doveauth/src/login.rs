@@ -1,0 +1,273 @@
+//! What a login means, and the rules for new accounts.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use chatmail_core::Address;
+use chatmail_core::account::{Account, AccountLock, MailStore};
+use chatmail_core::address::AddressError;
+use chatmail_core::limits::Resources;
+use chatmail_core::settings::Settings;
+use zeroize::Zeroizing;
+
+use crate::hash::{self, HashError, Verdict};
+use crate::hasher::{Busy, Hasher};
+use crate::locks::{self, Locks};
+use crate::memory::Memory;
+
+/// How long a login may take, waiting for a lock and for its turn to be hashed included. Dovecot's Lua script waits
+/// a little longer, and the client behind it much longer.
+pub const DEADLINE: Duration = Duration::from_secs(5);
+
+/// Logins that may wait to be hashed, for each that is being hashed: what a processor does within [`DEADLINE`], nearly.
+const WAITING_PER_PROCESSOR: usize = 128;
+
+/// Verified logins to remember: some 20 MB when full.
+const REMEMBERED: usize = 250_000;
+
+/// How often the lock of an account is tried that another process holds.
+const LOCK_RETRY: Duration = Duration::from_millis(20);
+
+/// A password that came over the wire.
+pub type Password = Arc<Zeroizing<String>>;
+
+/// What Dovecot is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Outcome {
+    /// The account exists, now at the latest, and this is its password.
+    Ok,
+    /// It is not, or the account may not be created.
+    Mismatch,
+    /// Nothing is said about the password; the client should come back.
+    Tempfail,
+}
+
+/// Why a new account is refused. The texts are log lines that mtail counts.
+#[derive(Debug, thiserror::Error)]
+enum Refusal {
+    #[error("blocked account creation because '{0}' exists.")]
+    NoCreate(String),
+    #[error(transparent)]
+    Address(#[from] AddressError),
+    #[error("{0}")]
+    Exhausted(String),
+}
+
+/// Why a login fails for now.
+#[derive(Debug, thiserror::Error)]
+enum LoginError {
+    #[error(transparent)]
+    Busy(#[from] Busy),
+    #[error(transparent)]
+    Hash(#[from] HashError),
+    #[error("cannot read or write an account: {0}")]
+    Io(#[from] io::Error),
+}
+
+/// The accounts of a relay as a login sees them.
+#[derive(Debug)]
+pub struct Logins {
+    settings: Arc<Settings>,
+    store: MailStore,
+    memory: Memory,
+    hasher: Hasher,
+    locks: Locks,
+}
+
+/// One account, and the right to create it or to replace its hash.
+struct Locked {
+    account: Account,
+    _between_processes: AccountLock,
+    _within_this_one: locks::Guard,
+}
+
+impl Logins {
+    /// Logins to the accounts that the settings name.
+    pub fn new(settings: Arc<Settings>) -> Self {
+        let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        Self {
+            store: MailStore::new(&settings.mailboxes_dir),
+            settings,
+            memory: Memory::new(REMEMBERED),
+            hasher: Hasher::new(processors, processors * WAITING_PER_PROCESSOR),
+            locks: Locks::default(),
+        }
+    }
+
+    /// Verifies a login, and creates the account if there is none and there may be one.
+    pub async fn login(&self, user: &str, password: Password) -> Outcome {
+        let address = match Address::parse(user) {
+            Ok(address) => address,
+            Err(error) => {
+                tracing::warn!("{error}");
+                return Outcome::Mismatch;
+            }
+        };
+        let result = tokio::time::timeout(DEADLINE, self.login_address(&address, &password)).await;
+        match result {
+            Ok(Ok(outcome)) => outcome,
+            Ok(Err(error)) => {
+                tracing::error!("{error}");
+                tracing::debug!("the login was to {address}");
+                Outcome::Tempfail
+            }
+            Err(_) => {
+                tracing::warn!("a login took longer than {} s", DEADLINE.as_secs());
+                Outcome::Tempfail
+            }
+        }
+    }
+
+    /// All addresses that have an account, one a line.
+    pub async fn addresses(&self) -> io::Result<String> {
+        let store = self.store.clone();
+        blocking(move || {
+            let mut lines = String::new();
+            for address in store.addresses()? {
+                if store.account(&address).last_login()?.is_some() {
+                    lines.push_str(address.as_str());
+                    lines.push('\n');
+                }
+            }
+            Ok(lines)
+        })
+        .await
+    }
+
+    async fn login_address(&self, address: &Address, password: &Password) -> Result<Outcome, LoginError> {
+        let account = self.store.account(address);
+        if let Some(stored) = read_hash(&account).await? {
+            return self.verify(address, &account, password, stored).await;
+        }
+        if let Err(refusal) = self.check_new(address, password).await {
+            tracing::warn!("{refusal}");
+            return Ok(Outcome::Mismatch);
+        }
+        let locked = self.lock(address, account).await?;
+        if let Some(stored) = read_hash(&locked.account).await? {
+            // Another login was first.
+            let account = locked.account.clone();
+            drop(locked);
+            return self.verify(address, &account, password, stored).await;
+        }
+        let stored = self.hash(password).await?;
+        let proof = self.memory.proof(address, password, &stored);
+        let created = address.clone();
+        blocking(move || {
+            locked.account.create(&stored)?;
+            // Here, because nobody may be left to wait for the outcome.
+            tracing::info!("Created address: {created}");
+            Ok(())
+        })
+        .await?;
+        self.memory.remember(proof);
+        Ok(Outcome::Ok)
+    }
+
+    async fn verify(
+        &self,
+        address: &Address,
+        account: &Account,
+        password: &Password,
+        stored: String,
+    ) -> Result<Outcome, LoginError> {
+        let proof = self.memory.proof(address, password, &stored);
+        if self.memory.knows(proof) {
+            return Ok(Outcome::Ok);
+        }
+        let stored: Arc<str> = stored.into();
+        let verdict = {
+            let (password, stored) = (Arc::clone(password), Arc::clone(&stored));
+            self.hasher
+                .run(move || hash::verify(&password, &stored))
+                .await??
+        };
+        match verdict {
+            Verdict::Match => self.memory.remember(proof),
+            Verdict::Mismatch => return Ok(Outcome::Mismatch),
+            // The password is right whether or not the hash can be replaced now.
+            Verdict::MatchOutdated => match self.replace(address, account, password, stored).await {
+                Ok(()) => tracing::debug!("replaced the password hash of {address}"),
+                Err(error) => tracing::warn!("cannot replace a password hash: {error}"),
+            },
+        }
+        Ok(Outcome::Ok)
+    }
+
+    /// Replaces the hash that this password was verified against, unless somebody else has done so.
+    async fn replace(
+        &self,
+        address: &Address,
+        account: &Account,
+        password: &Password,
+        outdated: Arc<str>,
+    ) -> Result<(), LoginError> {
+        let locked = self.lock(address, account.clone()).await?;
+        let stored = self.hash(password).await?;
+        let proof = self.memory.proof(address, password, &stored);
+        blocking(move || {
+            if locked.account.password_hash()?.as_deref() == Some(&*outdated) {
+                locked.account.set_password_hash(&stored)?;
+            }
+            Ok(())
+        })
+        .await?;
+        // Worth nothing if another hash is stored.
+        self.memory.remember(proof);
+        Ok(())
+    }
+
+    async fn hash(&self, password: &Password) -> Result<String, LoginError> {
+        let password = Arc::clone(password);
+        Ok(self.hasher.run(move || hash::hash(&password)).await??)
+    }
+
+    async fn lock(&self, address: &Address, account: Account) -> io::Result<Locked> {
+        let within = self.locks.acquire(address).await;
+        loop {
+            let tried = account.clone();
+            if let Some(between) = blocking(move || tried.try_lock()).await? {
+                return Ok(Locked {
+                    account,
+                    _between_processes: between,
+                    _within_this_one: within,
+                });
+            }
+            tokio::time::sleep(LOCK_RETRY).await;
+        }
+    }
+
+    async fn check_new(&self, address: &Address, password: &str) -> Result<(), Refusal> {
+        let settings = Arc::clone(&self.settings);
+        let rules = &self.settings.accounts;
+        let (closed, resources) = blocking(move || {
+            // What cannot be looked at counts as there: the operator may have meant to close the relay.
+            let closed = settings.accounts.nocreate_file.try_exists().unwrap_or(true);
+            Ok((closed, Resources::read(&settings.mailboxes_dir)))
+        })
+        .await
+        .unwrap_or((true, Resources::default()));
+        if closed {
+            return Err(Refusal::NoCreate(rules.nocreate_file.display().to_string()));
+        }
+        address.check_new(&self.settings.domain, password, rules)?;
+        match resources.exhausted(rules) {
+            Some(exhausted) => Err(Refusal::Exhausted(exhausted.to_string())),
+            None => Ok(()),
+        }
+    }
+}
+
+async fn read_hash(account: &Account) -> io::Result<Option<String>> {
+    let account = account.clone();
+    blocking(move || account.password_hash()).await
+}
+
+/// Runs file operations where they may wait for the disk.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(io::Error::other)?
+}

@@ -1,0 +1,136 @@
+//! Logins that were verified before.
+//!
+//! When ten thousand clients reconnect at once, ten thousand Argon2 hashes would keep a small machine busy for
+//! minutes. A login that was verified once is recognised for as long as its password file holds the same hash.
+
+use std::collections::HashSet;
+use std::sync::{Mutex, PoisonError};
+
+use chatmail_core::Address;
+use hmac::{Hmac, Mac};
+use sha2::Sha256;
+
+/// Says that a password belongs to an address and a stored hash, without telling any of the three.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Proof([u8; 32]);
+
+/// Proofs of verified logins, in memory only and worthless to any other process.
+///
+/// Holds between `capacity / 2` and `capacity` of those used last: when the younger half is full, the older half is
+/// forgotten.
+#[derive(Debug)]
+pub struct Memory {
+    keyed: Hmac<Sha256>,
+    halves: Mutex<Halves>,
+    half: usize,
+}
+
+#[derive(Debug, Default)]
+struct Halves {
+    young: HashSet<Proof>,
+    old: HashSet<Proof>,
+}
+
+impl Memory {
+    /// Remembers up to `capacity` logins (about 40 bytes each), with a key of its own.
+    pub fn new(capacity: usize) -> Self {
+        Self {
+            // As long as a block of SHA-256, so that HMAC (RFC 2104 section 3) takes it as it is.
+            keyed: Mac::new(&rand::random::<[u8; 64]>().into()),
+            halves: Mutex::default(),
+            half: capacity.div_ceil(2),
+        }
+    }
+
+    /// The proof for a password, which is worth something once [`Memory::remember`] has it. `stored` is what the
+    /// password file holds now.
+    pub fn proof(&self, address: &Address, password: &str, stored: &str) -> Proof {
+        let mut mac = self.keyed.clone();
+        for part in [address.as_str(), password, stored] {
+            mac.update(&(part.len() as u64).to_le_bytes());
+            mac.update(part.as_bytes());
+        }
+        Proof(mac.finalize().into_bytes().into())
+    }
+
+    /// Remembers a verified login.
+    pub fn remember(&self, proof: Proof) {
+        self.halves
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(proof, self.half);
+    }
+
+    /// Whether this login was verified before.
+    pub fn knows(&self, proof: Proof) -> bool {
+        let mut halves = self.halves.lock().unwrap_or_else(PoisonError::into_inner);
+        if halves.young.contains(&proof) {
+            return true;
+        }
+        let known = halves.old.contains(&proof);
+        if known {
+            halves.insert(proof, self.half);
+        }
+        known
+    }
+}
+
+impl Halves {
+    fn insert(&mut self, proof: Proof, half: usize) {
+        if self.young.len() >= half {
+            self.old = std::mem::take(&mut self.young);
+        }
+        self.young.insert(proof);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn address() -> Address {
+        Address::parse("abcdefghi@chat.example.org").unwrap()
+    }
+
+    #[test]
+    fn only_the_same_password_and_hash_are_known() {
+        let memory = Memory::new(10);
+        let proof = memory.proof(&address(), "correcthorse", "{ARGON2ID}x");
+        assert!(!memory.knows(proof));
+        memory.remember(proof);
+        assert!(memory.knows(proof));
+        assert!(!memory.knows(memory.proof(&address(), "correcthorse", "{ARGON2ID}y")));
+        assert!(!memory.knows(memory.proof(&address(), "correcthorsf", "{ARGON2ID}x")));
+        assert!(!memory.knows(memory.proof(&address(), "correcthorse{", "ARGON2ID}x")));
+        assert_ne!(
+            proof,
+            Memory::new(10).proof(&address(), "correcthorse", "{ARGON2ID}x"),
+            "every process has another key"
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn the_last_used_are_kept_and_the_number_is_bounded(uses in prop::collection::vec(0_u8..60, 0..400)) {
+            let memory = Memory::new(20);
+            for name in &uses {
+                let proof = memory.proof(&address(), &name.to_string(), "");
+                if !memory.knows(proof) {
+                    memory.remember(proof);
+                }
+            }
+            let mut last: Vec<_> = Vec::new();
+            for name in uses.iter().rev() {
+                if !last.contains(name) {
+                    last.push(*name);
+                }
+            }
+            for name in last.iter().take(10) {
+                prop_assert!(memory.knows(memory.proof(&address(), &name.to_string(), "")));
+            }
+            let halves = memory.halves.lock().unwrap();
+            prop_assert!(halves.young.len() + halves.old.len() <= 20);
+        }
+    }
+}

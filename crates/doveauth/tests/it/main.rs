@@ -1,0 +1,12 @@
+//! The real binaries, over their sockets.
+#![allow(
+    clippy::indexing_slicing,
+    clippy::string_slice,
+    clippy::unwrap_used,
+    reason = "a test ends at the first surprise"
+)]
+
+mod crash;
+mod lastlogin;
+mod logins;
+mod relay;
