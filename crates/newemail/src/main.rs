@@ -1,2 +1,38 @@
-//! x
-fn main() {}
+//! Addresses and passwords for new users, over HTTP behind nginx.
+//!
+//! An answer is only a suggestion: the account comes into being when somebody logs in with it, under the rules that
+//! doveauth checks then. So nothing is stored here, and an answer that is lost costs nothing.
+
+mod account;
+mod connection;
+mod web;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+/// Connections served at once. nginx opens one for each request; the rate limit is reached long before this.
+const MAX_CONNECTIONS: usize = 256;
+
+/// Answers `POST /new` with an address and a password for a new user.
+#[derive(Parser)]
+#[command(version)]
+struct Arguments {
+    #[command(flatten)]
+    options: daemon::Options,
+}
+
+fn main() -> ExitCode {
+    daemon::main(&Arguments::parse().options, async |mut service| {
+        let socket = service.settings.newemail.socket.clone();
+        let listener = service.unix_listener(&socket)?;
+        let router = web::router(&service.settings)?;
+        service.ready(&format!("answering on {}", socket.display()));
+        let shutdown = service.shutdown.clone();
+        daemon::serve(&service, listener, MAX_CONNECTIONS, |stream| {
+            connection::serve(stream, router.clone(), shutdown.clone())
+        })
+        .await;
+        Ok(())
+    })
+}
