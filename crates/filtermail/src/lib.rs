@@ -1,0 +1,92 @@
+//! Lets only end-to-end encrypted mail pass.
+//!
+//! Postfix hands every message to one of two filters before it queues it, and gets it back from the filter on another
+//! port. `check` decides by the bytes alone, `dkim` by signatures, `smtp` moves bytes, and `reply` holds every string
+//! that is said over SMTP.
+
+pub mod check;
+pub mod dkim;
+pub mod policy;
+pub mod rate;
+pub mod reply;
+pub mod smtp;
+
+use std::num::NonZeroU32;
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use chatmail_core::{MailStore, Settings};
+use daemon::Service;
+use tokio::sync::Semaphore;
+
+use crate::smtp::{LARGE_AT_ONCE, Policy, Server, serve_connection};
+
+/// Recipients that Postfix allows in one transaction (`smtpd_recipient_limit`).
+const MAX_RECIPIENTS: usize = 1000;
+
+/// Runs the filter for submitted mail.
+pub async fn run_outgoing(mut service: Service) -> anyhow::Result<()> {
+    let settings = Arc::clone(&service.settings);
+    let filter = &settings.filtermail;
+    let limit = rate::SendLimit::new(
+        NonZeroU32::new(filter.max_user_send_per_minute)
+            .context("filtermail.max_user_send_per_minute is 0")?,
+        NonZeroU32::new(filter.max_user_send_burst).context("filtermail.max_user_send_burst is 0")?,
+    );
+    let listener = service.tcp_listener(filter.outgoing_listen)?;
+    let server = Server {
+        policy: policy::Outgoing::new(limit),
+        reinject: filter.outgoing_reinject,
+        max_message_size: filter.max_message_size,
+        max_recipients: max_recipients(&settings),
+        large: Arc::new(Semaphore::new(LARGE_AT_ONCE)),
+        shutdown: service.shutdown.clone(),
+    };
+    run(&service, listener, server).await
+}
+
+/// Runs the filter for arriving mail.
+pub async fn run_incoming(mut service: Service) -> anyhow::Result<()> {
+    let settings = Arc::clone(&service.settings);
+    let filter = &settings.filtermail;
+    let verifier = dkim::Verifier::new(filter.resolver)?;
+    let listener = service.tcp_listener(filter.incoming_listen)?;
+    let server = Server {
+        policy: policy::Incoming::new(
+            MailStore::new(&settings.mailboxes_dir),
+            settings.domain.clone(),
+            verifier,
+        ),
+        reinject: filter.incoming_reinject,
+        max_message_size: filter.max_message_size,
+        max_recipients: max_recipients(&settings),
+        large: Arc::new(Semaphore::new(LARGE_AT_ONCE)),
+        shutdown: service.shutdown.clone(),
+    };
+    run(&service, listener, server).await
+}
+
+fn max_recipients(settings: &Settings) -> usize {
+    usize::try_from(settings.metadata.max_smtp_recipients).map_or(MAX_RECIPIENTS, |n| n.max(MAX_RECIPIENTS))
+}
+
+async fn run<P: Policy + Send + 'static>(
+    service: &Service,
+    listener: tokio::net::TcpListener,
+    server: Server<P>,
+) -> anyhow::Result<()> {
+    let server = Arc::new(server);
+    tracing::info!("entering serving loop");
+    service.ready("filtering");
+    daemon::serve(
+        service,
+        listener,
+        service.settings.filtermail.max_connections,
+        |stream| {
+            let server = Arc::clone(&server);
+            async move { serve_connection(&server, stream).await }
+        },
+    )
+    .await;
+    Ok(())
+}

@@ -1,0 +1,281 @@
+//! Hands accepted messages back to Postfix.
+
+use std::io::{self, IoSlice};
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use super::{Envelope, Path, stuffed};
+use crate::reply::Reply;
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Longest wait for a reply to a command, and for Postfix to take the next bytes.
+const STEP_TIMEOUT: Duration = Duration::from_secs(30);
+/// Longest wait for the reply to a whole message: Postfix asks its milters before. Postfix on our other side waits
+/// 100 s for us.
+const FINAL_TIMEOUT: Duration = Duration::from_secs(70);
+/// Recipients whose replies are awaited together. Bounded, because Postfix stops reading commands when nobody reads
+/// its replies.
+const BATCH: usize = 100;
+/// Pieces of a message per system call.
+const PIECES: usize = 64;
+const MAX_REPLY_LINE: usize = 2048;
+const MAX_REPLY_LINES: usize = 100;
+
+/// A client for one session: its connection serves all messages of the session.
+pub struct Reinjector {
+    address: SocketAddr,
+    connection: Option<Connection>,
+}
+
+struct Connection {
+    stream: TcpStream,
+    input: Vec<u8>,
+}
+
+/// How a transaction failed.
+enum Failure {
+    /// Before anything of the message was sent: it may be sent again.
+    Clean(io::Error),
+    /// Postfix may have taken the message.
+    Uncertain(io::Error),
+}
+
+/// How a transaction ended, and whether the connection can take another.
+struct Outcome {
+    reply: Reply,
+    reusable: bool,
+}
+
+impl Reinjector {
+    /// Connects when there is a message.
+    pub fn new(address: SocketAddr) -> Self {
+        Self {
+            address,
+            connection: None,
+        }
+    }
+
+    /// Sends a message and returns Postfix's reply to it; a temporary one of our own if there is none.
+    pub async fn send(&mut self, envelope: &Envelope, message: &[u8]) -> Reply {
+        if let Some(connection) = self.connection.take() {
+            match self.transaction(connection, envelope, message).await {
+                // Postfix closes a connection that was idle for long.
+                Err(Failure::Clean(_)) => {}
+                Err(Failure::Uncertain(error)) => return self.failed(&error),
+                Ok(reply) => return reply,
+            }
+        }
+        let connection = match Connection::open(self.address).await {
+            Ok(connection) => connection,
+            Err(error) => return self.failed(&error),
+        };
+        match self.transaction(connection, envelope, message).await {
+            Ok(reply) => reply,
+            Err(Failure::Clean(error) | Failure::Uncertain(error)) => self.failed(&error),
+        }
+    }
+
+    async fn transaction(
+        &mut self,
+        mut connection: Connection,
+        envelope: &Envelope,
+        message: &[u8],
+    ) -> Result<Reply, Failure> {
+        let outcome = connection.transaction(envelope, message).await?;
+        if outcome.reusable {
+            self.connection = Some(connection);
+        }
+        Ok(outcome.reply)
+    }
+
+    fn failed(&self, error: &io::Error) -> Reply {
+        tracing::warn!("cannot hand a message back to {}: {error}", self.address);
+        Reply::REINJECT_FAILED
+    }
+
+    /// Ends the session with Postfix in order.
+    pub async fn close(mut self) {
+        if let Some(mut connection) = self.connection.take() {
+            // Nobody waits for the answer, and a connection that is gone is closed as well.
+            let _ = connection.write(b"QUIT\r\n").await;
+        }
+    }
+}
+
+impl Connection {
+    async fn open(address: SocketAddr) -> io::Result<Self> {
+        let stream = timeout(CONNECT_TIMEOUT, TcpStream::connect(address)).await??;
+        // The last piece of a message must not wait until the one before is acknowledged.
+        stream.set_nodelay(true)?;
+        let mut connection = Self {
+            stream,
+            input: Vec::with_capacity(512),
+        };
+        connection.expect(b"220").await?;
+        connection.write(b"EHLO localhost\r\n").await?;
+        connection.expect(b"250").await?;
+        Ok(connection)
+    }
+
+    /// All commands of a batch go out in one write: Postfix always offers `PIPELINING` (RFC 2920).
+    async fn transaction(&mut self, envelope: &Envelope, message: &[u8]) -> Result<Outcome, Failure> {
+        let mut commands = String::new();
+        line(&mut commands, "MAIL FROM", &envelope.sender);
+        let mut batches = envelope.recipients.chunks(BATCH).peekable();
+        let mut awaited = 1;
+        let mut refused = None;
+        while let Some(batch) = batches.next() {
+            for recipient in batch {
+                line(&mut commands, "RCPT TO", recipient);
+            }
+            awaited += batch.len();
+            if batches.peek().is_none() {
+                commands.push_str("DATA\r\n");
+            }
+            self.write(commands.as_bytes()).await.map_err(Failure::Clean)?;
+            commands.clear();
+            for _ in 0..std::mem::take(&mut awaited) {
+                let reply = self.reply(STEP_TIMEOUT).await.map_err(Failure::Clean)?;
+                if !reply.is_success() {
+                    refused.get_or_insert(reply);
+                }
+            }
+        }
+        let data = self.reply(STEP_TIMEOUT).await.map_err(Failure::Clean)?;
+        let start = data.as_str().starts_with("354");
+        // All recipients get the message or none: otherwise some would get it twice when the client tries again.
+        if let Some(reply) = refused.or((!start).then_some(data)) {
+            return Ok(Outcome {
+                reply: reply.into_negative(),
+                // Within data the only way out without sending anything is to hang up.
+                reusable: !start
+                    && self.write(b"RSET\r\n").await.is_ok()
+                    && self.expect(b"250").await.is_ok(),
+            });
+        }
+        write_pieces(&mut self.stream, stuffed(message))
+            .await
+            .map_err(Failure::Uncertain)?;
+        let reply = self.reply(FINAL_TIMEOUT).await.map_err(Failure::Uncertain)?;
+        Ok(Outcome {
+            reusable: !reply.as_str().starts_with("421"),
+            reply,
+        })
+    }
+
+    async fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        timeout(STEP_TIMEOUT, self.stream.write_all(bytes)).await?
+    }
+
+    async fn expect(&mut self, code: &[u8]) -> io::Result<()> {
+        let reply = self.reply(STEP_TIMEOUT).await?;
+        if reply.as_str().as_bytes().starts_with(code) {
+            Ok(())
+        } else {
+            Err(io::Error::other(format!("it said {reply}")))
+        }
+    }
+
+    /// Last line of the next reply.
+    async fn reply(&mut self, wait: Duration) -> io::Result<Reply> {
+        timeout(wait, async {
+            for _ in 0..MAX_REPLY_LINES {
+                let line = self.line().await?;
+                match line.get(3) {
+                    Some(b'-') => {}
+                    Some(b' ') | None
+                        if line
+                            .get(..3)
+                            .is_some_and(|code| code.iter().all(u8::is_ascii_digit)) =>
+                    {
+                        return Ok(Reply::relayed(&String::from_utf8_lossy(&line)));
+                    }
+                    _ => break,
+                }
+            }
+            Err(io::Error::new(io::ErrorKind::InvalidData, "malformed reply"))
+        })
+        .await?
+    }
+
+    async fn line(&mut self) -> io::Result<Vec<u8>> {
+        loop {
+            if let Some(end) = memchr::memchr(b'\n', &self.input) {
+                let rest = self.input.split_off(end + 1);
+                let mut line = std::mem::replace(&mut self.input, rest);
+                line.truncate(end);
+                if line.last() == Some(&b'\r') {
+                    line.pop();
+                }
+                return Ok(line);
+            }
+            if self.input.len() > MAX_REPLY_LINE {
+                return Err(io::Error::new(io::ErrorKind::InvalidData, "reply too long"));
+            }
+            if self.stream.read_buf(&mut self.input).await? == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+        }
+    }
+}
+
+fn line(commands: &mut String, verb: &str, path: &Path) {
+    commands.push_str(verb);
+    commands.push_str(":<");
+    commands.push_str(&path.address);
+    commands.push('>');
+    if !path.parameters.is_empty() {
+        commands.push(' ');
+        commands.push_str(&path.parameters);
+    }
+    commands.push_str("\r\n");
+}
+
+/// Writes pieces without joining them first. As long as a message has few lines that begin with a dot, it and the
+/// final dot go to the kernel in one call.
+async fn write_pieces<'a>(
+    stream: &mut (impl AsyncWrite + Unpin),
+    mut pieces: impl Iterator<Item = &'a [u8]>,
+) -> io::Result<()> {
+    loop {
+        let mut batch = [IoSlice::new(&[]); PIECES];
+        let mut count = 0;
+        for (slot, piece) in batch.iter_mut().zip(pieces.by_ref()) {
+            *slot = IoSlice::new(piece);
+            count += 1;
+        }
+        let mut left = batch.get_mut(..count).unwrap_or_default();
+        if left.is_empty() {
+            return Ok(());
+        }
+        while !left.is_empty() {
+            let written = timeout(STEP_TIMEOUT, stream.write_vectored(left)).await??;
+            if written == 0 {
+                return Err(io::ErrorKind::WriteZero.into());
+            }
+            IoSlice::advance_slices(&mut left, written);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn pieces_of_any_number_arrive_in_order() {
+        let text: Vec<u8> = (0..10_000_u32).flat_map(u32::to_le_bytes).collect();
+        // A pipe that takes little at a time.
+        let (mut near, mut far) = tokio::io::duplex(777);
+        let sent = text.clone();
+        let writer = tokio::spawn(async move { write_pieces(&mut near, sent.chunks(100)).await });
+        let mut received = Vec::new();
+        far.read_to_end(&mut received).await.unwrap();
+        writer.await.unwrap().unwrap();
+        assert_eq!(received, text);
+    }
+}

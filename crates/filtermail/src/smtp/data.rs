@@ -1,0 +1,252 @@
+//! Message data on the wire: leading dots (RFC 5321 section 4.5.2) are taken out in place as bytes arrive, and put
+//! back as separate pieces when the message is written, so that a message is held once.
+
+use memchr::{memchr2, memmem};
+
+/// Free space offered to each read.
+const READ_SIZE: usize = 64 * 1024;
+
+/// Message data while it is received.
+#[derive(Debug)]
+pub struct Body {
+    /// The message so far, and behind `clean` bytes that are not looked at yet.
+    bytes: Vec<u8>,
+    clean: usize,
+    max: usize,
+    line_start: bool,
+    bare_line_break: bool,
+    too_large: bool,
+    done: bool,
+}
+
+/// How message data ended.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Received {
+    /// The whole message.
+    Message(Vec<u8>),
+    /// There was more than the relay takes; it was dropped as it came.
+    TooLarge,
+    /// There was a CR or LF on its own. Some servers take such for the end of a line, and so could be made to see
+    /// the end of the message, and commands, where we see text.
+    BareLineBreak,
+}
+
+impl Body {
+    /// Receives at most `max` bytes; `expected` is what the client declared.
+    pub fn new(max: usize, expected: usize) -> Self {
+        Self {
+            bytes: Vec::with_capacity(expected.min(max).saturating_add(READ_SIZE)),
+            clean: 0,
+            max,
+            line_start: true,
+            bare_line_break: false,
+            too_large: false,
+            done: false,
+        }
+    }
+
+    /// Where the next bytes go: appended, and then looked at by [`Self::advance`].
+    pub fn buffer(&mut self) -> &mut Vec<u8> {
+        self.bytes.reserve(READ_SIZE);
+        &mut self.bytes
+    }
+
+    /// Bytes held.
+    pub fn held(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// Looks at what was appended; true once the final dot is there.
+    pub fn advance(&mut self) -> bool {
+        let mut at = self.clean;
+        while !self.done {
+            if self.line_start {
+                match self.bytes.get(at..) {
+                    Some([b'.', b'\r', b'\n', ..]) => {
+                        at += 3;
+                        self.done = true;
+                        break;
+                    }
+                    // Not yet known whether this is the final dot.
+                    None | Some([] | [b'.'] | [b'.', b'\r']) => break,
+                    Some([b'.', ..]) => at += 1,
+                    Some(_) => {}
+                }
+                self.line_start = false;
+            }
+            let Some(text) = self.bytes.get(at..) else { break };
+            let end = match memchr2(b'\r', b'\n', text) {
+                None => text.len(),
+                Some(found) => match text.get(found..) {
+                    Some([b'\r', b'\n', ..]) => {
+                        self.line_start = true;
+                        found + 2
+                    }
+                    // Not yet known what follows.
+                    Some([b'\r']) => found,
+                    _ => {
+                        self.bare_line_break = true;
+                        found + 1
+                    }
+                },
+            };
+            if end == 0 {
+                break;
+            }
+            self.keep(at, end);
+            at += end;
+        }
+        // Close the gap that dots have left, so that new bytes follow old ones.
+        if at > self.clean {
+            let left = self.bytes.len() - at;
+            self.bytes.copy_within(at.., self.clean);
+            self.bytes.truncate(self.clean + left);
+        }
+        if self.too_large {
+            self.bytes.shrink_to(READ_SIZE);
+        }
+        self.done
+    }
+
+    /// Makes `length` bytes at `at` part of the message.
+    fn keep(&mut self, at: usize, length: usize) {
+        if self.too_large || self.clean + length > self.max {
+            self.too_large = true;
+            self.clean = 0;
+            return;
+        }
+        if at > self.clean {
+            self.bytes.copy_within(at..at + length, self.clean);
+        }
+        self.clean += length;
+    }
+
+    /// The message, and what the client sent behind it.
+    pub fn finish(mut self) -> (Received, Vec<u8>) {
+        let rest = self.bytes.split_off(self.clean);
+        let received = if self.too_large {
+            Received::TooLarge
+        } else if self.bare_line_break {
+            Received::BareLineBreak
+        } else {
+            Received::Message(self.bytes)
+        };
+        (received, rest)
+    }
+}
+
+/// A message as it goes over the wire with its final dot, in pieces of the message and the dots between them.
+pub fn stuffed(message: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let mut dots = memmem::find_iter(message, b"\n.").map(|at| at + 1);
+    let mut first = message.starts_with(b".").then_some(0);
+    let mut from = 0;
+    let end: &[u8] = if message.is_empty() || message.ends_with(b"\r\n") {
+        b".\r\n"
+    } else {
+        b"\r\n.\r\n"
+    };
+    let mut ended = false;
+    std::iter::from_fn(move || {
+        if ended {
+            return None;
+        }
+        Some(match first.take().or_else(|| dots.next()) {
+            Some(dot) => {
+                let piece = message.get(from..dot).unwrap_or_default();
+                from = dot;
+                [piece, b"."]
+            }
+            None => {
+                ended = true;
+                [message.get(from..).unwrap_or_default(), end]
+            }
+        })
+    })
+    .flatten()
+    .filter(|piece| !piece.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn receive(wire: &[u8], piece: usize, max: usize) -> Option<(Received, Vec<u8>)> {
+        let mut body = Body::new(max, 0);
+        let mut done = false;
+        for piece in wire.chunks(piece) {
+            body.buffer().extend_from_slice(piece);
+            done = body.advance();
+        }
+        done.then(|| body.finish())
+    }
+
+    fn whole(wire: &str) -> Option<Received> {
+        receive(wire.as_bytes(), 3, 1000).map(|(received, _)| received)
+    }
+
+    #[test]
+    fn only_crlf_dot_crlf_ends_a_message() {
+        let message = |text: &str| Some(Received::Message(text.as_bytes().to_vec()));
+        assert_eq!(whole(".\r\n"), message(""));
+        assert_eq!(whole("a\r\n..\r\n.b\r\n.\r\n"), message("a\r\n.\r\nb\r\n"));
+        for open in [
+            "a\n.\n", "a\r\n.\n", "a\n.\r\n", "a\r.\r", "a\r\n.\r", "a\r\n", "a.\r\n", ".\r", "",
+        ] {
+            assert_eq!(whole(open), None, "{open:?}");
+        }
+    }
+
+    #[test]
+    fn line_breaks_of_other_forms_are_noticed() {
+        for text in ["a\nb", "a\rb", "\n", "\r", "a\n.", ".\rb", "a\r\r\n"] {
+            assert_eq!(
+                whole(&format!("{text}\r\n.\r\n")),
+                Some(Received::BareLineBreak),
+                "{text:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_is_too_large_is_dropped_as_it_comes() {
+        let wire = format!("{}.\r\nQUIT\r\n", "0123456789\r\n".repeat(100_000));
+        let mut body = Body::new(5000, usize::MAX);
+        let mut held = 0;
+        for piece in wire.as_bytes().chunks(999) {
+            body.buffer().extend_from_slice(piece);
+            body.advance();
+            held = held.max(body.held());
+        }
+        assert!(held < 10_000, "{held}");
+        assert_eq!(body.finish(), (Received::TooLarge, b"QUIT\r\n".to_vec()));
+        assert_eq!(
+            receive(b"01234567\r\n.\r\n", 4, 10).unwrap().0,
+            Received::Message(b"01234567\r\n".to_vec())
+        );
+        assert_eq!(
+            receive(b"012345678\r\n.\r\n", 4, 10).unwrap().0,
+            Received::TooLarge
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn dots_survive_a_round_trip_in_pieces(
+            message in "((a|\\.|\r\n){0,40}\r\n)?",
+            piece in 1usize..20,
+            rest in "(\\.|QUIT|\r\n){0,3}",
+        ) {
+            let mut wire = stuffed(message.as_bytes()).collect::<Vec<_>>().concat();
+            wire.extend_from_slice(rest.as_bytes());
+            let (received, left) = receive(&wire, piece, 1000).unwrap();
+            prop_assert_eq!(received, Received::Message(message.into_bytes()));
+            prop_assert_eq!(left, rest.into_bytes());
+        }
+
+        #[test]
+        fn pieces_make_no_difference(wire in "(a|\\.|\r|\n|\r\n){0,40}\r\n.\r\n", piece in 1usize..9) {
+            prop_assert_eq!(receive(wire.as_bytes(), piece, 30), receive(wire.as_bytes(), wire.len(), 30));
+        }
+    }
+}

@@ -1,0 +1,296 @@
+//! One connection of a mail client: Postfix, that is, which passes on what its own client says.
+
+use std::io;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use memchr::memchr;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::{Instant, timeout};
+
+use super::command::{Command, parse_command};
+use super::{Admission, Body, Envelope, LARGE, Path, Policy, Received, Reinjector, Server};
+use crate::check::Verdict;
+use crate::reply::Reply;
+
+/// Longest silence of the client. Postfix waits as long for its own client (`smtpd_timeout`).
+const IDLE_TIMEOUT: Duration = Duration::from_secs(300);
+/// Longest wait for the client to take a reply.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a client that was told to go away may keep talking before the connection is cut.
+const LINGER: Duration = Duration::from_secs(1);
+/// Longest command line; RFC 5321 asks for 512, and DSN parameters (RFC 3461) need more.
+const MAX_COMMAND: usize = 4096;
+
+/// Serves one connection to its end.
+pub async fn serve_connection<S, P>(server: &Server<P>, stream: S)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send,
+    P: Policy,
+{
+    let mut session = Session {
+        server,
+        stream,
+        input: Vec::with_capacity(1024),
+        output: Vec::new(),
+        greeted: false,
+        origin: None,
+        sender: None,
+        recipients: Vec::new(),
+        reinjector: Reinjector::new(server.reinject),
+    };
+    if let Err(error) = session.run().await {
+        tracing::debug!("connection lost: {error}");
+    }
+    session.reinjector.close().await;
+}
+
+struct Session<'a, S, P> {
+    server: &'a Server<P>,
+    stream: S,
+    /// Bytes received and not yet understood.
+    input: Vec<u8>,
+    /// Replies that are not sent yet: those to commands which came together go out together.
+    output: Vec<u8>,
+    greeted: bool,
+    origin: Option<IpAddr>,
+    sender: Option<Path>,
+    recipients: Vec<Path>,
+    reinjector: Reinjector,
+}
+
+/// What the client sent.
+enum Line {
+    Command(Vec<u8>),
+    TooLong,
+    /// Nothing for too long, or the service ends.
+    Close(Reply),
+    End,
+}
+
+impl<S, P> Session<'_, S, P>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send,
+    P: Policy,
+{
+    async fn run(&mut self) -> io::Result<()> {
+        self.say(&Reply::GREETING);
+        loop {
+            let line = match self.line().await? {
+                Line::Command(line) => line,
+                Line::TooLong => {
+                    self.say(&Reply::LINE_TOO_LONG);
+                    continue;
+                }
+                Line::Close(reply) => return self.hang_up(&reply).await,
+                Line::End => return Ok(()),
+            };
+            match parse_command(&line) {
+                Ok(Command::Quit) => return self.hang_up(&Reply::BYE).await,
+                Ok(Command::Mail { sender, size }) => match self.mail(sender, size) {
+                    Admission::Accept => self.say(&Reply::SENDER_OK),
+                    Admission::Reject(reply) => self.say(&reply),
+                    Admission::Close(reply) => return self.hang_up(&reply).await,
+                },
+                Ok(Command::Data) if self.sender.is_some() && !self.recipients.is_empty() => {
+                    self.say(&Reply::START_DATA);
+                    if !self.data().await? {
+                        return Ok(());
+                    }
+                }
+                Ok(command) => self.simple(command),
+                Err(reply) => self.say(&reply),
+            }
+        }
+    }
+
+    /// Commands that change nothing beyond the session.
+    fn simple(&mut self, command: Command) {
+        match command {
+            Command::Ehlo => {
+                self.reset();
+                self.greeted = true;
+                let lines = Reply::ehlo(self.server.max_message_size);
+                self.output.extend_from_slice(lines.as_bytes());
+            }
+            Command::Helo => {
+                self.reset();
+                self.greeted = true;
+                self.say(&Reply::HELO);
+            }
+            Command::Rcpt(_) if self.sender.is_none() => self.say(&Reply::BAD_SEQUENCE),
+            Command::Rcpt(_) if self.recipients.len() >= self.server.max_recipients => {
+                self.say(&Reply::TOO_MANY_RECIPIENTS);
+            }
+            Command::Rcpt(recipient) => {
+                self.recipients.push(recipient);
+                self.say(&Reply::RECIPIENT_OK);
+            }
+            Command::Xforward(origin) => {
+                self.origin = origin;
+                self.say(&Reply::OK);
+            }
+            Command::Rset => {
+                self.reset();
+                self.say(&Reply::OK);
+            }
+            Command::Noop => self.say(&Reply::OK),
+            Command::Vrfy => self.say(&Reply::CANNOT_VERIFY),
+            Command::Data | Command::Mail { .. } | Command::Quit => self.say(&Reply::BAD_SEQUENCE),
+        }
+    }
+
+    fn mail(&mut self, sender: Path, size: u64) -> Admission {
+        if !self.greeted || self.sender.is_some() {
+            return Admission::Reject(Reply::BAD_SEQUENCE);
+        }
+        if size > self.server.max_message_size as u64 {
+            return Admission::Reject(Reply::TOO_LARGE);
+        }
+        let admission = self.server.policy.sender(&sender.address);
+        if admission == Admission::Accept {
+            self.sender = Some(sender);
+        }
+        admission
+    }
+
+    fn reset(&mut self) {
+        self.sender = None;
+        self.recipients.clear();
+    }
+
+    /// Receives a message and answers it. False when the client is gone.
+    async fn data(&mut self) -> io::Result<bool> {
+        self.flush().await?;
+        let mut envelope = Envelope {
+            sender: self.sender.take().unwrap_or_default(),
+            recipients: std::mem::take(&mut self.recipients),
+            origin: self.origin.take(),
+        };
+        // Held until the message is answered, and so for as long as it is in memory.
+        let (received, _permit) = match self.receive().await? {
+            Some(received) => received,
+            None => return Ok(false),
+        };
+        let begin = Instant::now();
+        let mut reinjection = Duration::ZERO;
+        let reply = match received {
+            Received::TooLarge => Reply::TOO_LARGE,
+            Received::BareLineBreak => Reply::BARE_LINE_BREAK,
+            Received::Message(message) => match self.server.policy.judge(&mut envelope, message).await {
+                (_, Verdict::Reject(reply)) => reply,
+                (message, Verdict::Accept) => {
+                    let begin = Instant::now();
+                    let reply = self.reinjector.send(&envelope, &message).await;
+                    reinjection = begin.elapsed();
+                    reply
+                }
+            },
+        };
+        self.say(&reply);
+        self.flush().await?;
+        tracing::debug!(
+            "pass took {} us, of which reinjection {} us",
+            begin.elapsed().as_micros(),
+            reinjection.as_micros()
+        );
+        Ok(true)
+    }
+
+    /// Receives message data to its end; none when the client goes away or falls silent.
+    async fn receive(&mut self) -> io::Result<Option<(Received, Option<OwnedSemaphorePermit>)>> {
+        let mut body = Body::new(self.server.max_message_size, 0);
+        let mut permit = None;
+        body.buffer().append(&mut self.input);
+        while !body.advance() {
+            if permit.is_none() && body.held() > LARGE {
+                permit = self.server.large.clone().acquire_owned().await.ok();
+            }
+            match timeout(IDLE_TIMEOUT, self.stream.read_buf(body.buffer())).await {
+                Ok(read) => {
+                    if read? == 0 {
+                        return Ok(None);
+                    }
+                }
+                Err(_) => {
+                    self.hang_up(&Reply::TIMEOUT).await?;
+                    return Ok(None);
+                }
+            }
+        }
+        let (received, rest) = body.finish();
+        self.input = rest;
+        Ok(Some((received, permit)))
+    }
+
+    /// The next command line. Replies are sent before waiting for one.
+    async fn line(&mut self) -> io::Result<Line> {
+        let mut too_long = false;
+        loop {
+            if let Some(end) = memchr(b'\n', &self.input) {
+                let rest = self.input.split_off(end + 1);
+                let mut line = std::mem::replace(&mut self.input, rest);
+                line.truncate(end);
+                // A lone LF stays in the line, where it is refused as a control character is.
+                match line.pop() {
+                    Some(b'\r') if line.len() <= MAX_COMMAND && !too_long => return Ok(Line::Command(line)),
+                    Some(b'\r') => return Ok(Line::TooLong),
+                    _ => return Ok(Line::Command(vec![b'\n'])),
+                }
+            }
+            if self.input.len() > MAX_COMMAND {
+                too_long = true;
+                self.input.clear();
+            }
+            self.flush().await?;
+            self.input.reserve(1024);
+            let idle = self.sender.is_none();
+            let read = tokio::select! {
+                read = timeout(IDLE_TIMEOUT, self.stream.read_buf(&mut self.input)) => read,
+                // A transaction that has begun may go on; the drain has its own limit.
+                () = self.server.shutdown.cancelled(), if idle => return Ok(Line::Close(Reply::SHUTTING_DOWN)),
+            };
+            match read {
+                Ok(read) => {
+                    if read? == 0 {
+                        return Ok(Line::End);
+                    }
+                }
+                Err(_) => return Ok(Line::Close(Reply::TIMEOUT)),
+            }
+        }
+    }
+
+    fn say(&mut self, reply: &Reply) {
+        self.output.extend_from_slice(reply.as_str().as_bytes());
+        self.output.extend_from_slice(b"\r\n");
+    }
+
+    async fn flush(&mut self) -> io::Result<()> {
+        if !self.output.is_empty() {
+            timeout(WRITE_TIMEOUT, self.stream.write_all(&self.output)).await??;
+            self.output.clear();
+        }
+        Ok(())
+    }
+
+    /// Says a last word and closes. What the client still sends is read for a moment: closing a socket with unread
+    /// bytes resets the connection, and the reply could be lost.
+    async fn hang_up(&mut self, reply: &Reply) -> io::Result<()> {
+        self.say(reply);
+        self.flush().await?;
+        self.stream.shutdown().await?;
+        let drain = async {
+            loop {
+                self.input.clear();
+                if !matches!(self.stream.read_buf(&mut self.input).await, Ok(1..)) {
+                    return;
+                }
+            }
+        };
+        // Either the client is gone by then, or it has had its time.
+        let _ = timeout(LINGER, drain).await;
+        Ok(())
+    }
+}
