@@ -5,6 +5,7 @@
 pub mod account;
 pub mod address;
 pub mod limits;
+pub mod maildir;
 pub mod settings;
 
 pub use account::MailStore;

@@ -1,2 +1,76 @@
-//! x
-fn main() {}
+//! Daily removal of old messages and unused accounts.
+#![allow(clippy::print_stdout, reason = "the summary is the program's output")]
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::{Instant, SystemTime};
+
+use anyhow::Context as _;
+use chatmail_core::Settings;
+use chatmail_expire::apply::{self, Mode, Tally};
+use chatmail_expire::output::{self, Log, unix_seconds};
+use chatmail_expire::plan::{DAY, Rules};
+use chatmail_expire::store::Store;
+use clap::Parser;
+
+/// Expire mailboxes and messages according to the relay's settings.
+///
+/// Without --remove nothing is changed: the numbers are what a real run would remove.
+#[derive(Parser)]
+#[command(version)]
+struct Args {
+    /// Settings file of the relay.
+    #[arg(long, value_name = "PATH", default_value = "/etc/chatmail/settings.json")]
+    settings: PathBuf,
+    /// Assume date to be N days older than now.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    days: u32,
+    /// Maximum number of mailboxes to iterate on.
+    #[arg(long, value_name = "N")]
+    maxnum: Option<usize>,
+    /// Print out removed files and mailboxes.
+    #[arg(short)]
+    verbose: bool,
+    /// Actually remove all expired files and folders.
+    #[arg(long)]
+    remove: bool,
+}
+
+fn main() -> ExitCode {
+    output::exit(run(&Args::parse()))
+}
+
+fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    let start = Instant::now();
+    let settings = Settings::load(&args.settings)?;
+    let now = unix_seconds(SystemTime::now()) - i64::from(args.days) * DAY;
+    let rules = Rules::new(&settings.expire, now);
+    let mode = if args.remove { Mode::Remove } else { Mode::DryRun };
+    let log = Log::new(args.verbose);
+
+    let mut tally = Tally::default();
+    match Store::open(&settings.mailboxes_dir).context("cannot open the mail store")? {
+        Some(store) => {
+            if mode == Mode::Remove {
+                store.finish_removals(&rules, &log)?;
+            }
+            let parts = store.visit(args.maxnum, Tally::default, |tally, name| {
+                apply::expire(&store, name, &rules, mode, &log, tally);
+            })?;
+            parts.into_iter().for_each(|part| tally += part);
+        }
+        None => log.line(format_args!(
+            "no mailboxes found at: {}",
+            settings.mailboxes_dir.display()
+        )),
+    }
+    println!(
+        "Removed {} out of {} mailboxes and {} out of {} files in existing mailboxes in {:.2} seconds",
+        tally.mailboxes_removed,
+        tally.mailboxes,
+        tally.files_removed,
+        tally.files,
+        start.elapsed().as_secs_f64()
+    );
+    Ok(log.exit_code())
+}

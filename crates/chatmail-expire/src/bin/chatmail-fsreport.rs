@@ -1,2 +1,106 @@
-//! x
-fn main() {}
+//! Report about the storage that mailboxes use, and how many accounts are in use.
+#![allow(clippy::print_stdout, reason = "the report is the program's output")]
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::SystemTime;
+
+use anyhow::Context as _;
+use chatmail_core::Settings;
+use chatmail_core::maildir::Part;
+use chatmail_expire::output::{self, Log, unix_seconds, write_atomic};
+use chatmail_expire::plan::DAY;
+use chatmail_expire::render;
+use chatmail_expire::report::{self, Report, Scope};
+use chatmail_expire::store::Store;
+use clap::Parser;
+use clap::builder::PossibleValue;
+
+/// Report about file system storage usage of all mailboxes and messages.
+#[derive(Parser)]
+#[command(version)]
+struct Args {
+    /// Settings file of the relay.
+    #[arg(long, value_name = "PATH", default_value = "/etc/chatmail/settings.json")]
+    settings: PathBuf,
+    /// Assume date to be DAYS older than now.
+    #[arg(long, value_name = "DAYS", default_value_t = 0)]
+    days: u32,
+    /// Only sum up message size if last login is at least DAYS days old.
+    #[arg(long, value_name = "DAYS", default_value_t = 0)]
+    min_login_age: u32,
+    /// Only consider messages in this Maildir subfolder for the sums by size.
+    #[arg(long)]
+    mdir: Option<Subfolder>,
+    /// Maximum number of mailboxes to iterate on.
+    #[arg(long, value_name = "N")]
+    maxnum: Option<usize>,
+    /// Write Prometheus metrics to PATH instead of a report; into `fsreport.prom` if PATH is a folder.
+    #[arg(long, value_name = "PATH")]
+    textfile: Option<PathBuf>,
+    /// Write the account counts under their old names (accounts, ci_accounts, nonci_accounts) to FILE instead of a
+    /// report.
+    #[arg(long, value_name = "FILE", num_args = 0..=1, default_missing_value = "/var/www/html/metrics")]
+    legacy_metrics: Option<PathBuf>,
+    /// Print the report as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Clone)]
+struct Subfolder(Part);
+
+impl clap::ValueEnum for Subfolder {
+    fn value_variants<'a>() -> &'a [Self] {
+        &[Self(Part::Cur), Self(Part::New), Self(Part::Tmp)]
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        Some(PossibleValue::new(render::part_name(self.0)))
+    }
+}
+
+fn main() -> ExitCode {
+    output::exit(run(&Args::parse()))
+}
+
+fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    let settings = Settings::load(&args.settings)?;
+    let scope = Scope {
+        now: unix_seconds(SystemTime::now()) - i64::from(args.days) * DAY,
+        min_login_age: args.min_login_age,
+        part: args.mdir.as_ref().map(|&Subfolder(part)| part),
+    };
+    let log = Log::new(false);
+
+    let mut report = Report::default();
+    match Store::open(&settings.mailboxes_dir).context("cannot open the mail store")? {
+        Some(store) => {
+            let parts = store.visit(args.maxnum, Report::default, |report, name| {
+                report::add_mailbox(report, &store, name, &scope, &log);
+            })?;
+            parts.into_iter().for_each(|part| report += part);
+        }
+        None => log.line(format_args!(
+            "no mailboxes found at: {}",
+            settings.mailboxes_dir.display()
+        )),
+    }
+
+    let to_files = args.textfile.is_some() || args.legacy_metrics.is_some();
+    if let Some(mut path) = args.textfile.clone() {
+        if path.is_dir() {
+            path.push("fsreport.prom");
+        }
+        write_atomic(&path, &render::prometheus(&report))?;
+    }
+    if let Some(path) = &args.legacy_metrics {
+        write_atomic(path, &render::account_metrics(report.accounts))?;
+    }
+    if args.json {
+        print!("{}", render::json(&report, &scope)?);
+    } else if !to_files {
+        print!("{}", render::text(&report, &scope));
+    }
+    Ok(log.exit_code())
+}

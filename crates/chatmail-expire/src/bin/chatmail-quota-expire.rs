@@ -1,2 +1,69 @@
-//! x
-fn main() {}
+//! Makes room in one mailbox; Dovecot runs it when a mailbox reaches 75 % of its quota.
+
+use std::ffi::CString;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::SystemTime;
+
+use anyhow::{Context as _, bail};
+use chatmail_core::Settings;
+use chatmail_expire::apply;
+use chatmail_expire::output::{self, Log, unix_seconds};
+use chatmail_expire::plan::Rules;
+use chatmail_expire::store::Store;
+use clap::Parser;
+
+/// Remove mailbox messages to stay within a megabyte target.
+///
+/// The oldest go first; those of the last 24 hours stay.
+#[derive(Parser)]
+#[command(version)]
+struct Args {
+    /// Settings file of the relay.
+    #[arg(long, value_name = "PATH", default_value = "/etc/chatmail/settings.json")]
+    settings: PathBuf,
+    /// Target mailbox size in megabytes (1024 * 1024 bytes).
+    target_mb: u64,
+    /// Path to a user mailbox; it has to be in the relay's mail store.
+    mailbox_path: PathBuf,
+}
+
+fn main() -> ExitCode {
+    output::exit(run(&Args::parse()))
+}
+
+fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    let settings = Settings::load(&args.settings)?;
+    let rules = Rules::new(&settings.expire, unix_seconds(SystemTime::now()));
+    let name = mailbox_name(&args.mailbox_path, &settings.mailboxes_dir)?;
+    let log = Log::new(false);
+
+    let mailbox = match Store::open(&settings.mailboxes_dir)? {
+        Some(store) => store.mailbox(&name)?,
+        None => None,
+    };
+    let Some(mailbox) = mailbox else {
+        bail!("{} is not a mailbox", args.mailbox_path.display());
+    };
+    let target = args.target_mb.saturating_mul(1024 * 1024);
+    let removed = apply::expire_to_target(&mailbox, target, rules.trim_until, &log)?;
+    if removed > 0 {
+        log.line(format_args!("{}", apply::quota_line(&mailbox, removed)));
+    }
+    Ok(log.exit_code())
+}
+
+/// Name of the mailbox within the store. A path to anywhere else is refused, whatever links and `..` it holds.
+fn mailbox_name(path: &Path, store: &Path) -> anyhow::Result<CString> {
+    let unreachable = |path: &Path| format!("cannot find {}", path.display());
+    let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
+        bail!("{} is not a mailbox", path.display());
+    };
+    let parent = parent.canonicalize().with_context(|| unreachable(parent))?;
+    let store = store.canonicalize().with_context(|| unreachable(store))?;
+    if parent != store || !name.as_bytes().contains(&b'@') || name.as_bytes().starts_with(b".") {
+        bail!("{} is not a mailbox of {}", path.display(), store.display());
+    }
+    Ok(CString::new(name.as_bytes())?)
+}

@@ -1,0 +1,282 @@
+//! What is removed, and what is kept.
+
+use std::collections::BinaryHeap;
+
+use chatmail_core::maildir::{Metadata, Part};
+use chatmail_core::settings::Expire;
+
+/// Seconds of a day.
+pub const DAY: i64 = 24 * 60 * 60;
+
+/// The settings at one point in time.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rules {
+    old_before: i64,
+    large_before: i64,
+    large_above: u64,
+    inactive_before: i64,
+    /// Messages delivered after this second are never removed for the quota. A mailbox that fills within a day is
+    /// more likely to be in trouble than in use, and its owner should see that it is full.
+    pub trim_until: i64,
+    /// Bytes that a mailbox is brought down to when it holds more.
+    pub trim_to: u64,
+}
+
+/// What happens to a message because of its age.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MessageVerdict {
+    /// It stays.
+    Keep,
+    /// It goes, like every message of this age.
+    Old,
+    /// It goes because it is large and was noticed by a client.
+    Large,
+}
+
+/// What happens to an account because of its last login.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AccountVerdict {
+    /// Its messages are looked at.
+    Keep,
+    /// It goes with everything it holds.
+    Inactive,
+    /// It has no password file, so it is no account; its folder goes if it is empty.
+    NoAccount,
+}
+
+impl Rules {
+    /// The rules at the second `now`.
+    pub fn new(settings: &Expire, now: i64) -> Self {
+        let before = |days: u32| now.saturating_sub(i64::from(days) * DAY);
+        Self {
+            old_before: before(settings.delete_mails_after),
+            large_before: before(settings.delete_large_after),
+            large_above: settings.large_message_size,
+            inactive_before: before(settings.delete_inactive_users_after),
+            trim_until: now.saturating_sub(DAY),
+            // Well below the 75 % at which Dovecot warns, so that the next message does not warn again.
+            trim_to: settings.mailbox_quota / 10 * 7,
+        }
+    }
+
+    /// Decides on a message. Large messages that no client has noticed yet are kept until they are old: their
+    /// reader has not been online since they came.
+    pub fn message(&self, part: Part, metadata: Metadata) -> MessageVerdict {
+        if metadata.modified < self.old_before {
+            MessageVerdict::Old
+        } else if part == Part::Cur
+            && metadata.bytes > self.large_above
+            && metadata.modified < self.large_before
+        {
+            MessageVerdict::Large
+        } else {
+            MessageVerdict::Keep
+        }
+    }
+
+    /// Decides on an account by the second of its last login.
+    pub fn account(&self, last_login: Option<i64>) -> AccountVerdict {
+        match last_login {
+            None => AccountVerdict::NoAccount,
+            Some(login) if login < self.inactive_before => AccountVerdict::Inactive,
+            Some(_) => AccountVerdict::Keep,
+        }
+    }
+}
+
+/// Chooses the oldest messages whose sizes together reach the excess of a mailbox over its target.
+///
+/// Messages are offered in any order, and only those that may have to go are held.
+#[derive(Debug)]
+pub struct Trim<T> {
+    excess: u64,
+    until: i64,
+    limit: usize,
+    chosen: BinaryHeap<Candidate<T>>,
+    bytes: u64,
+}
+
+/// A message that may be removed for the quota. The oldest comes first, of equally old ones the smallest.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Candidate<T> {
+    /// Second of the delivery.
+    pub delivered: i64,
+    /// Bytes that count against the quota.
+    pub bytes: u64,
+    /// Which message it is.
+    pub message: T,
+}
+
+impl<T: Ord> Trim<T> {
+    /// Frees at least `excess` bytes with messages delivered no later than `until`, with at most `limit` messages:
+    /// the caller comes again when that was not enough.
+    pub fn new(excess: u64, until: i64, limit: usize) -> Self {
+        Self {
+            excess,
+            until,
+            limit,
+            chosen: BinaryHeap::new(),
+            bytes: 0,
+        }
+    }
+
+    /// Considers a message; `message` is asked for only when it may be among the chosen.
+    pub fn offer(&mut self, delivered: i64, bytes: u64, message: impl FnOnce() -> T) {
+        if self.excess == 0 || delivered > self.until {
+            return;
+        }
+        let enough = self.bytes >= self.excess || self.chosen.len() >= self.limit;
+        if enough
+            && self
+                .chosen
+                .peek()
+                .is_some_and(|newest| (newest.delivered, newest.bytes) < (delivered, bytes))
+        {
+            return;
+        }
+        self.bytes = self.bytes.saturating_add(bytes);
+        self.chosen.push(Candidate {
+            delivered,
+            bytes,
+            message: message(),
+        });
+        while let Some(newest) = self.chosen.peek()
+            && (self.chosen.len() > self.limit || self.bytes.saturating_sub(newest.bytes) >= self.excess)
+        {
+            self.bytes = self.bytes.saturating_sub(newest.bytes);
+            self.chosen.pop();
+        }
+    }
+
+    /// The chosen messages, oldest first.
+    pub fn into_oldest_first(self) -> Vec<Candidate<T>> {
+        self.chosen.into_sorted_vec()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const NOW: i64 = 1_800_000_000;
+
+    fn rules() -> Rules {
+        Rules::new(
+            &Expire {
+                delete_mails_after: 20,
+                delete_large_after: 7,
+                large_message_size: 200_000,
+                delete_inactive_users_after: 90,
+                mailbox_quota: 1000,
+            },
+            NOW,
+        )
+    }
+
+    fn message(part: Part, days: i64, more_seconds: i64, bytes: u64) -> MessageVerdict {
+        let modified = NOW - days * DAY - more_seconds;
+        rules().message(part, Metadata { modified, bytes })
+    }
+
+    #[test]
+    fn old_messages_go_from_every_part() {
+        for part in Part::ALL {
+            assert_eq!(message(part, 20, 0, 1), MessageVerdict::Keep);
+            assert_eq!(message(part, 20, 1, 1), MessageVerdict::Old);
+            assert_eq!(message(part, 20, 1, 1 << 30), MessageVerdict::Old);
+        }
+    }
+
+    #[test]
+    fn large_messages_go_earlier_once_they_were_noticed() {
+        assert_eq!(message(Part::Cur, 7, 1, 200_001), MessageVerdict::Large);
+        assert_eq!(message(Part::Cur, 7, 1, 200_000), MessageVerdict::Keep);
+        assert_eq!(message(Part::Cur, 7, 0, 200_001), MessageVerdict::Keep);
+        assert_eq!(message(Part::New, 7, 1, 200_001), MessageVerdict::Keep);
+        assert_eq!(message(Part::Tmp, 7, 1, 200_001), MessageVerdict::Keep);
+    }
+
+    #[test]
+    fn accounts_go_by_their_last_login() {
+        let account = |login| rules().account(login);
+        assert_eq!(account(None), AccountVerdict::NoAccount);
+        assert_eq!(account(Some(NOW - 90 * DAY)), AccountVerdict::Keep);
+        assert_eq!(account(Some(NOW - 90 * DAY - 1)), AccountVerdict::Inactive);
+        assert_eq!(account(Some(NOW + DAY)), AccountVerdict::Keep);
+    }
+
+    #[test]
+    fn trimming_aims_at_seventy_percent() {
+        assert_eq!(rules().trim_to, 700);
+        assert_eq!(rules().trim_until, NOW - DAY);
+    }
+
+    /// What the reference does: sort, then remove until it fits.
+    fn sorted_prefix(mut all: Vec<(i64, u64, usize)>, excess: u64, until: i64) -> Vec<usize> {
+        all.sort_unstable();
+        let mut freed = 0;
+        let mut gone = Vec::new();
+        for (delivered, bytes, id) in all {
+            if freed >= excess || delivered > until {
+                break;
+            }
+            freed += bytes;
+            gone.push(id);
+        }
+        gone
+    }
+
+    fn chosen(all: &[(i64, u64, usize)], excess: u64, until: i64, limit: usize) -> Vec<usize> {
+        let mut trim = Trim::new(excess, until, limit);
+        for &(delivered, bytes, id) in all {
+            trim.offer(delivered, bytes, || id);
+        }
+        trim.into_oldest_first().into_iter().map(|c| c.message).collect()
+    }
+
+    proptest! {
+        #[test]
+        fn trim_chooses_what_sorting_would(
+            records in proptest::collection::vec((0_i64..20, 0_u64..5), 0..60),
+            excess in 0_u64..120,
+            until in 0_i64..25,
+            limit in 1_usize..70,
+        ) {
+            let all: Vec<_> = records.iter().enumerate().map(|(id, &(d, b))| (d, b, id)).collect();
+            let mut expected = sorted_prefix(all.clone(), excess, until);
+            prop_assert_eq!(&chosen(&all, excess, until, usize::MAX), &expected);
+            // With a limit it is the same choice, cut off.
+            expected.truncate(limit);
+            prop_assert_eq!(chosen(&all, excess, until, limit), expected);
+        }
+
+        #[test]
+        fn nothing_younger_than_a_day_is_ever_trimmed(
+            ages in proptest::collection::vec(0_i64..3 * DAY, 0..50), excess: u64,
+        ) {
+            let rules = rules();
+            let all: Vec<_> = ages.iter().enumerate().map(|(id, age)| (NOW - age, 1, id)).collect();
+            for id in chosen(&all, excess, rules.trim_until, 10) {
+                prop_assert!(ages[id] >= DAY);
+            }
+        }
+
+        #[test]
+        fn a_later_day_never_keeps_more(part in 0_usize..3, age in 0..200 * DAY, bytes in 0_u64..400_000) {
+            let metadata = Metadata { modified: NOW - age, bytes };
+            let part = Part::ALL[part];
+            let settings = Expire {
+                delete_mails_after: 20,
+                delete_large_after: 7,
+                large_message_size: 200_000,
+                delete_inactive_users_after: 90,
+                mailbox_quota: 1000,
+            };
+            let tomorrow = Rules::new(&settings, NOW + DAY);
+            if rules().message(part, metadata) != MessageVerdict::Keep {
+                prop_assert_ne!(tomorrow.message(part, metadata), MessageVerdict::Keep);
+            }
+        }
+    }
+}
