@@ -11,8 +11,9 @@ pub(crate) mod tls;
 pub(crate) mod wire;
 
 use std::net::{IpAddr, SocketAddr};
+use std::time::{Duration, Instant};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 
 use self::imap::Imap;
 use self::smtp::Smtp;
@@ -47,6 +48,11 @@ impl Peer {
             tls,
             address: relay.ipv4.into(),
         })
+    }
+
+    /// The same relay for a client with other TLS.
+    pub(crate) fn with_tls(&self, tls: Tls) -> Self {
+        Self { tls, ..self.clone() }
     }
 
     /// One of its ports.
@@ -123,5 +129,28 @@ impl Account {
             .await?
             .expect(235)?;
         Ok(smtp)
+    }
+}
+
+/// Waits for the message with this Message-ID in the selected folder; gives it as it is stored.
+pub(crate) async fn arrival(imap: &mut Imap, id: &str, within: Duration) -> anyhow::Result<Vec<u8>> {
+    arrival_of(imap, &format!("HEADER Message-ID {id}"), within).await
+}
+
+/// Waits for a message that these search criteria find; gives it as it is stored.
+pub(crate) async fn arrival_of(imap: &mut Imap, criteria: &str, within: Duration) -> anyhow::Result<Vec<u8>> {
+    let end = Instant::now() + within;
+    loop {
+        if let Some(sequence) = imap.search(criteria).await?.last() {
+            return imap.fetch(*sequence).await;
+        }
+        let left = end.saturating_duration_since(Instant::now());
+        ensure!(!left.is_zero(), "no message arrives with {criteria}");
+        let more = imap.exists() + 1;
+        let mut idle = imap.idle().await?;
+        idle.exists(more, left)
+            .await
+            .with_context(|| format!("waiting for {criteria}"))?;
+        idle.done().await?;
     }
 }

@@ -29,7 +29,7 @@ enum Trust {
 #[derive(Debug, Clone)]
 pub(crate) struct Tls {
     trust: Trust,
-    versions: &'static [&'static SupportedProtocolVersion],
+    versions: Vec<&'static SupportedProtocolVersion>,
     alpn: Option<&'static str>,
     sni: bool,
 }
@@ -56,15 +56,15 @@ impl Tls {
     fn new(trust: Trust) -> Self {
         Self {
             trust,
-            versions: rustls::ALL_VERSIONS,
+            versions: rustls::ALL_VERSIONS.to_vec(),
             alpn: None,
             sni: true,
         }
     }
 
-    /// Offers these versions and no others.
-    pub(crate) fn versions(mut self, versions: &'static [&'static SupportedProtocolVersion]) -> Self {
-        self.versions = versions;
+    /// Offers this version and no other.
+    pub(crate) fn only(mut self, version: &'static SupportedProtocolVersion) -> Self {
+        self.versions = vec![version];
         self
     }
 
@@ -97,7 +97,7 @@ impl Tls {
     fn config(&self) -> Result<ClientConfig, rustls::Error> {
         let provider = Arc::new(ring::default_provider());
         let algorithms = provider.signature_verification_algorithms;
-        let builder = ClientConfig::builder_with_provider(provider).with_protocol_versions(self.versions)?;
+        let builder = ClientConfig::builder_with_provider(provider).with_protocol_versions(&self.versions)?;
         let mut config = match &self.trust {
             Trust::Roots(roots) => builder
                 .with_root_certificates(Arc::clone(roots))

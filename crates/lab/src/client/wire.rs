@@ -4,7 +4,6 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use rustls::pki_types::CertificateDer;
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -66,8 +65,6 @@ pub(crate) struct Secured {
     pub(crate) version: String,
     /// The protocol chosen by ALPN.
     pub(crate) alpn: Option<String>,
-    /// The chain that the server showed.
-    pub(crate) chain: Vec<CertificateDer<'static>>,
 }
 
 /// A connection to one port, plain or encrypted.
@@ -122,7 +119,6 @@ impl Wire {
             alpn: session
                 .alpn_protocol()
                 .map(|name| String::from_utf8_lossy(name).into_owned()),
-            chain: session.peer_certificates().unwrap_or_default().to_vec(),
         };
         Ok(Self {
             stream: BufReader::new(Box::new(stream)),

@@ -54,6 +54,7 @@ pub(crate) struct Imap {
     wire: Wire,
     greeting: String,
     tags: u32,
+    exists: u32,
 }
 
 impl Imap {
@@ -72,6 +73,7 @@ impl Imap {
             wire,
             greeting: String::new(),
             tags: 0,
+            exists: 0,
         };
         match imap.response().await.context("waiting for the greeting")? {
             Response::Status(Status::Ok, text) => imap.greeting = text,
@@ -111,7 +113,25 @@ impl Imap {
             line_start = bytes.len();
             bytes.extend(self.wire.read_line().await?);
         }
-        Ok(parse::parse(&bytes)?)
+        let response = parse::parse(&bytes)?;
+        if let Response::Data {
+            number: Some(number),
+            name,
+            ..
+        } = &response
+        {
+            match name.as_str() {
+                "EXISTS" => self.exists = *number,
+                "EXPUNGE" => self.exists = self.exists.saturating_sub(1),
+                _ => {}
+            }
+        }
+        Ok(response)
+    }
+
+    /// Number of messages in the selected folder, as far as the server has told.
+    pub(crate) fn exists(&self) -> u32 {
+        self.exists
     }
 
     /// One command and everything up to its end.
@@ -170,12 +190,9 @@ impl Imap {
 
     /// Selects INBOX and gives the number of messages in it.
     pub(crate) async fn select_inbox(&mut self) -> anyhow::Result<u32> {
-        let selected = self.command("SELECT \"INBOX\"").await?.ok()?;
-        let exists = selected.responses.iter().find_map(|response| match response {
-            Response::Data { number, name, .. } if name == "EXISTS" => *number,
-            _ => None,
-        });
-        exists.context("SELECT without EXISTS")
+        self.exists = 0;
+        self.command("SELECT \"INBOX\"").await?.ok()?;
+        Ok(self.exists)
     }
 
     /// The whole message with this sequence number, not marked as seen.
@@ -233,7 +250,7 @@ impl Imap {
             match self.response().await? {
                 Response::Continue(_) => return Ok(Idle { imap: self, tag }),
                 Response::Done { text, .. } => bail!("IDLE ended at once: {text}"),
-                // What happened just before is not what the caller waits for.
+                // New mail among these is counted, and told at once to who waits for it.
                 Response::Data { .. } | Response::Status(..) => {}
             }
         }
@@ -246,10 +263,13 @@ pub(crate) struct Idle<'a> {
     tag: String,
 }
 
-impl Idle<'_> {
+impl<'a> Idle<'a> {
     /// Waits until the folder holds at least this many messages; gives their number and when it was told.
     pub(crate) async fn exists(&mut self, at_least: u32, within: Duration) -> anyhow::Result<(u32, Instant)> {
         let end = Instant::now() + within;
+        if self.imap.exists >= at_least {
+            return Ok((self.imap.exists, Instant::now()));
+        }
         loop {
             let left = end.saturating_duration_since(Instant::now());
             let line = match self.imap.wire.read_line_within(left).await {
@@ -273,11 +293,11 @@ impl Idle<'_> {
         }
     }
 
-    /// Ends IDLE.
-    pub(crate) async fn done(self) -> anyhow::Result<()> {
+    /// Ends IDLE; the connection can be used for commands again.
+    pub(crate) async fn done(self) -> anyhow::Result<&'a mut Imap> {
         self.imap.wire.write(b"DONE\r\n").await?;
         self.imap.finish(&self.tag).await?.ok()?;
-        Ok(())
+        Ok(self.imap)
     }
 }
 

@@ -1,0 +1,234 @@
+//! Latency of single messages, one after the other, over connections that stand already.
+
+use std::process::ExitCode;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context as _, ensure};
+
+use super::hops::{self, Entry, Mark, Micros, ONE_RELAY, Seen, TWO_RELAYS};
+use super::stats::Summary;
+use crate::client::imap::Imap;
+use crate::client::smtp::Smtp;
+use crate::client::{Account, Peer, pgp};
+use crate::machine::{Lab, Progress};
+
+/// Cipher text of a message: with it a text message of Delta Chat has its 2.8 kB.
+const SIZE: usize = 1300;
+/// Messages of each sender that are measured: with the first one, which warms the connection up, as many as an
+/// account may send at once.
+const PER_SENDER: usize = 9;
+/// A message that takes longer is lost.
+const LOST: Duration = Duration::from_secs(10);
+/// The filters say at this level how long each pass took.
+const DROP_IN: &str = "[Service]\nEnvironment=RUST_LOG=filtermail=debug\n";
+const FILTERS: [&str; 2] = ["filtermail-incoming.service", "filtermail-outgoing.service"];
+
+/// How much to measure.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Delivery {
+    /// Messages of each measurement
+    #[arg(long, default_value_t = 500)]
+    messages: usize,
+    /// Leaves the relays running
+    #[arg(long)]
+    keep: bool,
+}
+
+/// Measures within relay a and from relay a to relay b.
+pub(super) async fn run(arguments: &Delivery) -> anyhow::Result<ExitCode> {
+    ensure!(arguments.messages > 0, "--messages must be 1 or more");
+    let progress = Progress::new();
+    let lab = Lab::up(&progress).await?;
+    let measured = tokio::select! {
+        measured = measure_all(&lab, &progress, arguments.messages) => measured,
+        _ = tokio::signal::ctrl_c() => Err(anyhow::anyhow!("interrupted")),
+    };
+    if arguments.keep {
+        for relay in ["a", "b"] {
+            set_filter_logs(&lab, relay, false).await?;
+        }
+    } else {
+        lab.down().await?;
+    }
+    measured?;
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn measure_all(lab: &Lab, progress: &Progress, messages: usize) -> anyhow::Result<()> {
+    for relay in ["a", "b"] {
+        set_filter_logs(lab, relay, true).await?;
+    }
+    for (title, to, marks) in [
+        ("within one relay", "a", ONE_RELAY),
+        ("across two relays", "b", TWO_RELAYS),
+    ] {
+        progress.step(format_args!("measuring delivery {title}"));
+        let seen = measure(lab, "a", to, messages).await?;
+        let mut entries = journal(lab, "a", &seen).await?;
+        if to != "a" {
+            entries.extend(journal(lab, "b", &seen).await?);
+        }
+        print(title, marks, &seen, entries);
+    }
+    Ok(())
+}
+
+async fn set_filter_logs(lab: &Lab, relay: &str, debug: bool) -> anyhow::Result<()> {
+    for unit in FILTERS {
+        let directory = format!("/run/systemd/system/{unit}.d");
+        let write = format!("mkdir -p {directory} && printf '{DROP_IN}' > {directory}/bench.conf");
+        let remove = format!("rm -f {directory}/bench.conf");
+        let change = if debug { write } else { remove };
+        let script = format!("{change} && systemctl daemon-reload && systemctl restart {unit}");
+        let output = lab.exec(relay, &["sh", "-c", &script]).await?;
+        ensure!(
+            output.status.success(),
+            "{unit} on relay {relay}: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+    }
+    Ok(())
+}
+
+fn now() -> Micros {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    since.as_micros().try_into().unwrap_or(Micros::MAX)
+}
+
+async fn measure(lab: &Lab, from: &str, to: &str, messages: usize) -> anyhow::Result<Vec<Seen>> {
+    let (from, to) = (Peer::of(lab.topology(), from)?, Peer::of(lab.topology(), to)?);
+    let receiver = Account::random(&to);
+    let (mut imap, _) = receiver.inbox().await?;
+    let mut senders = Vec::new();
+    for _ in 0..messages.div_ceil(PER_SENDER) {
+        let sender = Account::random(&from);
+        let mut smtp = sender.smtp().await?;
+        one(&sender, &mut smtp, &receiver, &mut imap)
+            .await
+            .context("warming up")?;
+        senders.push((sender, smtp));
+    }
+    let mut seen = Vec::with_capacity(messages);
+    'all: for _ in 0..PER_SENDER {
+        for (sender, smtp) in &mut senders {
+            if seen.len() == messages {
+                break 'all;
+            }
+            seen.push(one(sender, smtp, &receiver, &mut imap).await?);
+        }
+    }
+    Ok(seen)
+}
+
+/// Sends one message and fetches it, then deletes it, as Delta Chat does.
+async fn one(sender: &Account, smtp: &mut Smtp, receiver: &Account, imap: &mut Imap) -> anyhow::Result<Seen> {
+    let message = pgp::encrypted(&sender.address, SIZE);
+    let bytes = message.bytes();
+    let mut idle = imap.idle().await?;
+    let (start, clock) = (now(), Instant::now());
+    let receive = async {
+        let (sequence, notified) = idle.exists(1, LOST).await?;
+        let stored = idle.done().await?.fetch(sequence).await?;
+        anyhow::Ok((notified.saturating_duration_since(clock), clock.elapsed(), stored))
+    };
+    let to = [receiver.address.as_str()];
+    let (reply, received) = tokio::join!(smtp.send(&sender.address, &to, &bytes), receive);
+    reply?.expect(250)?;
+    let (notified, fetched, stored) = received?;
+    let id = crate::client::message::header(&stored, "Message-ID");
+    ensure!(id == [message.id()], "another message arrived");
+    imap.empty().await?;
+    let after = |time: Duration| start + Micros::try_from(time.as_micros()).unwrap_or(Micros::MAX);
+    Ok(Seen {
+        start,
+        notified: after(notified),
+        fetched: after(fetched),
+    })
+}
+
+/// What a relay has logged from the first message to the last.
+async fn journal(lab: &Lab, relay: &'static str, seen: &[Seen]) -> anyhow::Result<Vec<Entry>> {
+    let from = seen.first().map_or(0, |first| first.start) / 1_000_000;
+    let fields = "--output-fields=MESSAGE,_SOURCE_REALTIME_TIMESTAMP,SYSLOG_IDENTIFIER,_SYSTEMD_UNIT";
+    let since = format!("--since=@{from}");
+    lab.exec(relay, &["journalctl", "--sync"]).await?;
+    let output = lab
+        .exec(relay, &["journalctl", "--quiet", "--output=json", fields, &since])
+        .await?;
+    ensure!(
+        output.status.success(),
+        "journalctl on relay {relay} ended with {}",
+        output.status
+    );
+    let mut entries = hops::entries(relay, &String::from_utf8_lossy(&output.stdout));
+    entries.sort_by_key(|entry| entry.at);
+    Ok(entries)
+}
+
+fn print(title: &str, marks: &[Mark], seen: &[Seen], entries: Vec<Entry>) {
+    let since_start = |pick: fn(&Seen) -> Micros| {
+        Summary::of(
+            seen.iter()
+                .map(|seen| Duration::from_micros(pick(seen).saturating_sub(seen.start))),
+        )
+    };
+    println!(
+        "\nDelivery {title}, {} messages of {SIZE} bytes of cipher text",
+        seen.len()
+    );
+    println!("{:44}{:>10}{:>10}{:>10}{:>8}", "", "p50", "p95", "p99", "share");
+    line(
+        "submission to IDLE notification",
+        since_start(|seen| seen.notified),
+        None,
+    );
+    let whole = since_start(|seen| seen.fetched);
+    line("submission to FETCH", whole, None);
+
+    let mut times: Vec<(&'static str, Vec<Duration>)> = Vec::new();
+    for seen in seen {
+        // Entries are in the order of time, so each message looks at its own few only.
+        let first = entries.partition_point(|entry| entry.at < seen.start);
+        let last = entries.partition_point(|entry| entry.at <= seen.fetched);
+        for (hop, time) in hops::hops(marks, entries.get(first..last).unwrap_or_default(), *seen) {
+            match times.iter_mut().find(|(known, _)| *known == hop) {
+                Some((_, times)) => times.push(time),
+                None => times.push((hop, vec![time])),
+            }
+        }
+    }
+    println!("  of which");
+    let order = marks
+        .iter()
+        .map(|mark| mark.hop)
+        .chain([hops::NOTIFICATION, hops::FETCH]);
+    for hop in order {
+        let of_hop = times
+            .iter()
+            .find(|(known, _)| *known == hop)
+            .map(|(_, times)| times.iter().copied());
+        line(&format!("  {hop}"), of_hop.and_then(Summary::of), whole);
+    }
+}
+
+fn line(name: &str, summary: Option<Summary>, whole: Option<Summary>) {
+    let Some(summary) = summary else {
+        println!("{name:44}{:>30}", "nothing logged");
+        return;
+    };
+    let ms = |time: Duration| format!("{:.2} ms", time.as_secs_f64() * 1000.0);
+    let share = whole
+        .filter(|whole| !whole.total.is_zero())
+        .map_or_else(String::new, |whole| {
+            format!(
+                "{:.1} %",
+                100.0 * summary.total.as_secs_f64() / whole.total.as_secs_f64()
+            )
+        });
+    println!(
+        "{name:44}{:>10}{:>10}{:>10}{share:>8}",
+        ms(summary.p50),
+        ms(summary.p95),
+        ms(summary.p99)
+    );
+}

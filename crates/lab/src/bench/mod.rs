@@ -1,0 +1,21 @@
+//! `cargo lab bench`: how long mail takes, and where.
+
+mod delivery;
+mod hops;
+mod stats;
+
+use std::process::ExitCode;
+
+/// Measures the relays
+#[derive(Debug, clap::Subcommand)]
+pub(crate) enum Bench {
+    /// From submission to the IDLE notification and to FETCH, on one relay and across two
+    Delivery(delivery::Delivery),
+}
+
+/// Runs a benchmark.
+pub(crate) async fn bench(which: &Bench) -> anyhow::Result<ExitCode> {
+    match which {
+        Bench::Delivery(arguments) => delivery::run(arguments).await,
+    }
+}

@@ -1,0 +1,370 @@
+//! Each of our services is killed while mail flows: nothing is lost, nothing comes twice, and users keep logging in.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, bail, ensure};
+use serde::Deserialize;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use super::{Context, until};
+use crate::client::message::{Message, random_name};
+use crate::client::smtp::Reply;
+use crate::client::wire::WireError;
+use crate::client::{Account, arrival, http, pgp};
+
+/// How long systemd may take to bring a killed service back.
+const RESTARTED: Duration = Duration::from_secs(15);
+/// How long mail may take that was sent back once.
+const DELIVERED: Duration = Duration::from_secs(60);
+/// How many users log in over and over.
+const USERS: usize = 6;
+/// How often each service is killed under them.
+const KILLS: usize = 4;
+/// `ESTABLISHED` in /proc/net/tcp.
+const ESTABLISHED: &str = "01";
+
+/// Main process and state of a unit.
+async fn state(context: &Context, relay: &str, unit: &str) -> anyhow::Result<(String, String)> {
+    let show = ["systemctl", "show", "--property=MainPID,ActiveState", unit];
+    let text = context.run(relay, &show).await?;
+    let value = |key: &str| {
+        text.lines()
+            .find_map(|line| line.strip_prefix(key))
+            .unwrap_or_default()
+            .to_owned()
+    };
+    Ok((value("MainPID="), value("ActiveState=")))
+}
+
+async fn signal(context: &Context, relay: &str, unit: &str, signal: &str) -> anyhow::Result<()> {
+    let option = format!("--signal={signal}");
+    context
+        .run(relay, &["systemctl", "kill", "--kill-whom=main", &option, unit])
+        .await?;
+    Ok(())
+}
+
+/// Kills the service at once and waits until another process is ready.
+async fn kill(context: &Context, relay: &str, unit: &str) -> anyhow::Result<()> {
+    let (before, _) = state(context, relay, unit).await?;
+    signal(context, relay, unit, "KILL").await?;
+    let back = || async {
+        let (now, active) = state(context, relay, unit).await?;
+        Ok((active == "active" && now != before && now != "0").then_some(()))
+    };
+    until(RESTARTED, back)
+        .await
+        .with_context(|| format!("{unit} on relay {relay} does not come back"))
+}
+
+/// Stops a process for the time that `meanwhile` takes.
+async fn while_stopped<T>(
+    context: &Context,
+    relay: &str,
+    unit: &str,
+    meanwhile: impl Future<Output = anyhow::Result<T>>,
+) -> anyhow::Result<T> {
+    signal(context, relay, unit, "STOP").await?;
+    let result = meanwhile.await;
+    signal(context, relay, unit, "CONT").await?;
+    result
+}
+
+/// Waits until somebody is connected to this port of a relay's loopback.
+async fn connected(context: &Context, relay: &str, port: u16) -> anyhow::Result<()> {
+    let local = format!("0100007F:{port:04X}");
+    let found = || async {
+        let table = context.run(relay, &["cat", "/proc/net/tcp"]).await?;
+        let mut rows = table
+            .lines()
+            .map(|line| line.split_whitespace().collect::<Vec<_>>());
+        Ok(rows
+            .any(|row| row.get(1) == Some(&local.as_str()) && row.get(3) == Some(&ESTABLISHED))
+            .then_some(()))
+    };
+    until(DELIVERED, found)
+        .await
+        .with_context(|| format!("nobody connects to port {port} of relay {relay}"))
+}
+
+/// What a client may be told whose message was cut off: to come back.
+fn is_temporary(outcome: &anyhow::Result<Reply>) -> bool {
+    match outcome {
+        Ok(reply) => reply.is_transient(),
+        Err(error) => error.downcast_ref().is_some_and(WireError::is_disconnect),
+    }
+}
+
+async fn submit(sender: &Account, receiver: &Account, message: &Message) -> anyhow::Result<Reply> {
+    sender
+        .smtp()
+        .await?
+        .send(&sender.address, &[&receiver.address], &message.bytes())
+        .await
+}
+
+/// Exactly one copy is there once no relay has mail under way.
+async fn one_copy(context: &Context, receiver: &Account, message: &Message) -> anyhow::Result<()> {
+    let (mut imap, _) = receiver.inbox().await?;
+    arrival(&mut imap, message.id(), DELIVERED).await?;
+    context.queues_empty(&["a", "b"], DELIVERED).await?;
+    let copies = imap
+        .search(&format!("HEADER Message-ID {}", message.id()))
+        .await?
+        .len();
+    ensure!(copies == 1, "{copies} copies arrived");
+    Ok(())
+}
+
+/// The signing milter holds the message up, so that the filter is killed while it hands it back to Postfix.
+pub(super) async fn filter_within_a_message(context: &Context) -> anyhow::Result<()> {
+    let (sender, receiver) = (context.account("a").await?, context.account("a").await?);
+    let message = pgp::encrypted(&sender.address, 100_000);
+    // Connections that are kept from earlier messages go away with the process.
+    kill(context, "a", "filtermail-outgoing.service").await?;
+    let cut = while_stopped(context, "a", "opendkim.service", async {
+        let sending = {
+            let (sender, receiver, message) = (sender.clone(), receiver.clone(), message.clone());
+            tokio::spawn(async move { submit(&sender, &receiver, &message).await })
+        };
+        connected(context, "a", 10025).await?;
+        kill(context, "a", "filtermail-outgoing.service").await?;
+        anyhow::Ok(sending)
+    });
+    let outcome = cut.await?.await?;
+    ensure!(is_temporary(&outcome), "the client was told: {outcome:?}");
+    submit(&sender, &receiver, &message)
+        .await?
+        .expect(250)
+        .context("the second attempt")?;
+    one_copy(context, &receiver, &message).await
+}
+
+#[derive(Deserialize)]
+struct Queued {
+    queue_name: String,
+}
+
+/// The relay's resolver does not answer, so that the filter is killed while it looks for the sender's DKIM key.
+pub(super) async fn incoming_filter_within_a_message(context: &Context) -> anyhow::Result<()> {
+    let (sender, receiver) = (context.account("a").await?, context.account("b").await?);
+    let message = pgp::encrypted(&sender.address, 100_000);
+    // Neither the filter nor the resolver may know the key already.
+    kill(context, "b", "filtermail-incoming.service").await?;
+    context
+        .run("b", &["systemctl", "restart", "unbound.service"])
+        .await?;
+    while_stopped(context, "b", "unbound.service", async {
+        submit(&sender, &receiver, &message).await?.expect(250)?;
+        connected(context, "b", 10081).await?;
+        kill(context, "b", "filtermail-incoming.service").await
+    })
+    .await?;
+    // Relay a keeps the message and would try again in some minutes.
+    let deferred = || async {
+        let queue = context.run("a", &["postqueue", "-j"]).await?;
+        let entries: Result<Vec<Queued>, _> = queue.lines().map(serde_json::from_str).collect();
+        Ok(entries?
+            .iter()
+            .any(|entry| entry.queue_name == "deferred")
+            .then_some(()))
+    };
+    until(DELIVERED, deferred)
+        .await
+        .context("relay a does not keep the message")?;
+    context.run("a", &["postqueue", "-f"]).await?;
+    one_copy(context, &receiver, &message).await
+}
+
+/// Users who log in over and over until told to stop.
+struct Crowd {
+    stop: CancellationToken,
+    logins: Arc<AtomicUsize>,
+    tasks: JoinSet<anyhow::Result<()>>,
+}
+
+impl Crowd {
+    async fn gather(context: &Context, relay: &str) -> anyhow::Result<Self> {
+        let mut crowd = Self {
+            stop: CancellationToken::new(),
+            logins: Arc::default(),
+            tasks: JoinSet::new(),
+        };
+        for _ in 0..USERS {
+            let account = context.account(relay).await?;
+            let (stop, logins) = (crowd.stop.clone(), Arc::clone(&crowd.logins));
+            crowd.tasks.spawn(async move {
+                while !stop.is_cancelled() {
+                    account.imap().await.context("over IMAP")?;
+                    account.smtp().await.context("over SMTP")?;
+                    logins.fetch_add(2, Ordering::Relaxed);
+                }
+                Ok(())
+            });
+        }
+        Ok(crowd)
+    }
+
+    /// Waits for some more logins, so that every kill has users on both sides of it.
+    async fn go_on(&mut self) -> anyhow::Result<()> {
+        let enough = self.logins.load(Ordering::Relaxed) + 2 * USERS;
+        let end = Instant::now() + RESTARTED;
+        while self.logins.load(Ordering::Relaxed) < enough {
+            if let Some(ended) = self.tasks.try_join_next() {
+                ended??;
+            }
+            ensure!(Instant::now() < end, "users cannot log in any more");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        Ok(())
+    }
+
+    async fn disperse(mut self) -> anyhow::Result<()> {
+        self.stop.cancel();
+        while let Some(ended) = self.tasks.join_next().await {
+            ended??;
+        }
+        Ok(())
+    }
+}
+
+async fn killed_under_a_crowd(context: &Context, units: &[&str]) -> anyhow::Result<()> {
+    let mut crowd = Crowd::gather(context, "a").await?;
+    for round in 1..=KILLS {
+        for unit in units {
+            kill(context, "a", unit).await?;
+            crowd
+                .go_on()
+                .await
+                .with_context(|| format!("a known user logs in, {unit} killed {round} times"))?;
+        }
+    }
+    crowd.disperse().await
+}
+
+pub(super) async fn doveauth(context: &Context) -> anyhow::Result<()> {
+    killed_under_a_crowd(context, &["doveauth.service"]).await?;
+    context.account("a").await.context("a new user afterwards")?;
+    Ok(())
+}
+
+pub(super) async fn dictionaries(context: &Context) -> anyhow::Result<()> {
+    killed_under_a_crowd(context, &["lastlogin.service", "chatmail-metadata.service"]).await?;
+    let account = context.account("a").await?;
+    let mut imap = account.imap().await?;
+    let recipients = imap
+        .server_metadata("/shared/vendor/deltachat/maxsmtprecipients")
+        .await?;
+    ensure!(
+        recipients.as_deref() == Some("1000"),
+        "maxsmtprecipients is {recipients:?} afterwards"
+    );
+    // The day of the last login is still written.
+    let file = format!(
+        "/home/vmail/mail/{}/{}/password",
+        account.peer.domain, account.address
+    );
+    context.run("a", &["touch", "--date=10 days ago", &file]).await?;
+    account.imap().await?;
+    let today = || async {
+        let newer = context
+            .run("a", &["find", &file, "-newermt", "2 days ago"])
+            .await?;
+        Ok((!newer.is_empty()).then_some(()))
+    };
+    until(RESTARTED, today)
+        .await
+        .context("the last login is not written afterwards")
+}
+
+/// Credentials as `POST /new` gives them.
+#[derive(Deserialize)]
+struct NewAddress {
+    email: String,
+    password: String,
+}
+
+pub(super) async fn newemail(context: &Context) -> anyhow::Result<()> {
+    let peer = context.peer("a")?;
+    for attempt in 1..=KILLS {
+        // Asked while the process is gone: the socket stays.
+        signal(context, "a", "newemail.service", "KILL").await?;
+        let answer = http::request(peer.port(443), &peer.tls, &peer.domain, "POST", "/new").await?;
+        ensure!(answer.status == 200, "attempt {attempt}: {}", answer.head);
+        let new: NewAddress = serde_json::from_slice(&answer.body).context("what POST /new answered")?;
+        let account = Account {
+            peer: peer.clone(),
+            address: new.email,
+            password: new.password,
+        };
+        account.imap().await.context("logging in with a new address")?;
+    }
+    Ok(())
+}
+
+/// Every service of both relays is killed while two people write to each other.
+pub(super) async fn all_while_people_write(context: &Context) -> anyhow::Result<()> {
+    const SERVICES: [&str; 6] = [
+        "filtermail-outgoing",
+        "filtermail-incoming",
+        "doveauth",
+        "lastlogin",
+        "chatmail-metadata",
+        "newemail",
+    ];
+    let pair = context.across().await?;
+    let (one_start, other_start) = (pair.one.mark(), pair.other.mark());
+    let (mut to_other, mut to_one) = (Vec::new(), Vec::new());
+    for (number, service) in SERVICES.iter().enumerate() {
+        for relay in ["a", "b"] {
+            let name = format!("{number} {relay} {}", random_name(6));
+            pair.one.send(pair.one_chat, &name).await?;
+            pair.other.send(pair.other_chat, &name).await?;
+            kill(context, relay, &format!("{service}.service")).await?;
+            to_other.push(name.clone());
+            to_one.push(name);
+        }
+    }
+    let arrive = async {
+        for text in &to_other {
+            pair.other.receive(other_start, text).await?;
+        }
+        for text in &to_one {
+            pair.one.receive(one_start, text).await?;
+        }
+        anyhow::Ok(())
+    };
+    // Mail that one relay did not get rid of waits there for minutes; asking for it at once changes nothing else.
+    let hurry = async {
+        loop {
+            tokio::time::sleep(Duration::from_secs(5)).await;
+            for relay in ["a", "b"] {
+                context.run(relay, &["postqueue", "-f"]).await?;
+            }
+        }
+    };
+    tokio::select! {
+        arrived = arrive => arrived?,
+        failed = hurry => {
+            let failed: anyhow::Result<()> = failed;
+            failed?;
+        }
+    }
+    for (user, chat, sent) in [
+        (&pair.other, pair.other_chat, &to_other),
+        (&pair.one, pair.one_chat, &to_one),
+    ] {
+        let texts = user.texts(chat).await?;
+        for text in sent {
+            // A chat shows what both have written, and both wrote this.
+            let times = texts.iter().filter(|known| *known == text).count();
+            if times != 2 {
+                bail!("{} sees {text:?} {times} times instead of twice", user.name);
+            }
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,123 @@
+//! What the relays must do, played by real clients. `cargo lab test` runs all of it.
+//!
+//! A scenario knows a relay by its addresses. Those that look into a machine (its journal, its files, its processes)
+//! say so in the table, and are left out where there is nothing to look into.
+
+mod accounts;
+mod bounce;
+mod chat;
+pub(crate) mod cli;
+mod context;
+mod headers;
+mod kill;
+mod outside;
+mod policy;
+mod rendered;
+mod run;
+mod tls;
+
+use std::pin::Pin;
+use std::time::Duration;
+
+pub(crate) use self::context::{Context, Pair, until};
+
+/// What a scenario asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Needs {
+    /// Relays that can be reached at their standard ports.
+    Addresses,
+    /// Also the machines that they run on.
+    Machines,
+}
+
+type Playing<'a> = Pin<Box<dyn Future<Output = anyhow::Result<()>> + Send + 'a>>;
+
+/// One scenario.
+pub(crate) struct Scenario {
+    /// How it is chosen and reported.
+    pub(crate) name: &'static str,
+    /// What it asks for.
+    pub(crate) needs: Needs,
+    /// It has failed when it takes longer.
+    pub(crate) deadline: Duration,
+    /// Plays it.
+    pub(crate) play: for<'a> fn(&'a Context) -> Playing<'a>,
+}
+
+/// `name, needs, seconds, function` for each scenario, in the order in which they are played.
+macro_rules! table {
+    ($($name:literal, $needs:ident, $seconds:literal, $function:path;)+) => {
+        &[$(Scenario {
+            name: $name,
+            needs: Needs::$needs,
+            deadline: Duration::from_secs($seconds),
+            play: |context| Box::pin($function(context)),
+        }),+]
+    };
+}
+
+/// All scenarios.
+pub(crate) const SCENARIOS: &[Scenario] = table! {
+    "sign-up-over-imap", Machines, 30, accounts::sign_up_over_imap;
+    "sign-up-over-smtp", Machines, 30, accounts::sign_up_over_smtp;
+    "wrong-password-refused", Addresses, 60, accounts::wrong_password;
+    "second-login", Machines, 30, accounts::second_login;
+    "two-first-logins-at-once", Machines, 60, accounts::two_first_logins;
+    "bad-localpart-refused", Machines, 60, accounts::bad_localpart;
+    "short-password-refused", Machines, 60, accounts::short_password;
+    "foreign-domain-refused", Machines, 60, accounts::foreign_domain;
+    "nocreate-file", Machines, 60, accounts::nocreate_file;
+
+    "securejoin-across-relays", Addresses, 300, chat::securejoin_across;
+    "messages-across-relays", Addresses, 300, chat::messages_across;
+    "attachment-across-relays", Addresses, 300, chat::attachment_across;
+    "read-receipt-across-relays", Addresses, 300, chat::read_receipt_across;
+    "securejoin-on-one-relay", Addresses, 300, chat::securejoin_local;
+    "messages-on-one-relay", Addresses, 300, chat::messages_local;
+    "attachment-on-one-relay", Addresses, 300, chat::attachment_local;
+    "read-receipt-on-one-relay", Addresses, 300, chat::read_receipt_local;
+    "idle-wakes-the-receiver", Addresses, 60, chat::idle_wakes;
+
+    "cleartext-submitted", Addresses, 60, policy::cleartext_submitted;
+    "cleartext-from-outside", Machines, 90, policy::cleartext_from_outside;
+    "forged-from", Addresses, 60, policy::forged_from;
+    "envelope-sender-of-another-account", Addresses, 60, policy::foreign_envelope;
+    "rate-limit", Addresses, 60, policy::rate_limit;
+
+    "outside-unsigned", Machines, 60, outside::unsigned;
+    "outside-signed-by-another-domain", Machines, 60, outside::other_domain;
+    "outside-signed-with-a-wrong-key", Machines, 60, outside::wrong_key;
+    "outside-body-altered", Machines, 60, outside::body_altered;
+    "outside-signed-and-encrypted", Machines, 60, outside::delivered;
+
+    "bounce-from-the-other-relay", Machines, 120, bounce::unknown_user;
+    "header-cleanup", Addresses, 60, headers::cleanup;
+
+    "port-25-needs-tls", Addresses, 60, tls::port_25;
+    "client-ports-need-tls-1.3", Addresses, 60, tls::client_ports;
+    "port-443-by-alpn", Addresses, 60, tls::port_443;
+
+    "filter-killed-within-a-message", Machines, 120, kill::filter_within_a_message;
+    "incoming-filter-killed-within-a-message", Machines, 180, kill::incoming_filter_within_a_message;
+    "doveauth-killed-while-users-log-in", Machines, 120, kill::doveauth;
+    "dictionaries-killed-while-users-log-in", Machines, 120, kill::dictionaries;
+    "newemail-killed", Machines, 60, kill::newemail;
+    "services-killed-while-people-write", Machines, 420, kill::all_while_people_write;
+
+    "rendered-files-are-accepted", Machines, 120, rendered::accepted;
+    "units-are-sandboxed", Machines, 120, rendered::sandboxed;
+};
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_unique_and_made_for_filters() {
+        let mut names: Vec<&str> = SCENARIOS.iter().map(|scenario| scenario.name).collect();
+        assert!(names.iter().all(|name| !name.contains(' ')));
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), SCENARIOS.len());
+    }
+}

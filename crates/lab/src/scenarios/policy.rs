@@ -1,0 +1,102 @@
+//! What the relay refuses to carry.
+
+use std::time::Duration;
+
+use anyhow::ensure;
+
+use super::Context;
+use crate::client::message::Message;
+use crate::client::outside::{self, Signing};
+use crate::client::{arrival, pgp};
+
+const ENCRYPTION_NEEDED: &str = "523 Encryption Needed: Invalid Unencrypted Mail";
+/// Messages that an account may send at once (`messages.burst`), and how many more each second gives back.
+const BURST: usize = 10;
+
+pub(super) async fn cleartext_submitted(context: &Context) -> anyhow::Result<()> {
+    let (sender, receiver) = (context.account("a").await?, context.account("b").await?);
+    let (from, to) = (&sender.address, &receiver.address);
+    let message = Message::cleartext(from, to, "hello", "Nobody shall read this.").bytes();
+    let mut smtp = sender.smtp().await?;
+    smtp.send(from, &[to], &message)
+        .await?
+        .expect_line(ENCRYPTION_NEEDED)?;
+    // The armor alone does not make it encrypted, and neither does the type alone.
+    let shell = Message::new(
+        from,
+        &format!("<{to}>"),
+        "[...]",
+        "multipart/encrypted; protocol=\"application/pgp-encrypted\"; boundary=\"x\"",
+        "--x\r\nContent-Type: application/pgp-encrypted\r\n\r\nVersion: 1\r\n\r\n--x--\r\n".to_owned(),
+    );
+    let mut smtp = sender.smtp().await?;
+    smtp.send(from, &[to], &shell.bytes())
+        .await?
+        .expect_line(ENCRYPTION_NEEDED)
+}
+
+pub(super) async fn cleartext_from_outside(context: &Context) -> anyhow::Result<()> {
+    context.publish_outside().await?;
+    let receiver = context.account("b").await?;
+    let from = format!("newsletter@{}", outside::DOMAIN);
+    let message = Message::cleartext(&from, &receiver.address, "News", "Hello everybody.");
+    let signed = outside::signed(&message, Signing::Good)?;
+    let reply = outside::deliver(&receiver.peer, &from, &receiver.address, &signed).await?;
+    reply.expect_line(ENCRYPTION_NEEDED)?;
+
+    let marker = format!(
+        "/home/vmail/mail/{}/{}/enforceE2EEincoming",
+        receiver.peer.domain, receiver.address
+    );
+    context.run("b", &["rm", &marker]).await?;
+    outside::deliver(&receiver.peer, &from, &receiver.address, &signed)
+        .await?
+        .expect(250)?;
+    let (mut imap, _) = receiver.inbox().await?;
+    let stored = arrival(&mut imap, message.id(), Duration::from_secs(30)).await?;
+    ensure!(
+        String::from_utf8_lossy(&stored).contains("Hello everybody."),
+        "the text is not there"
+    );
+    Ok(())
+}
+
+pub(super) async fn forged_from(context: &Context) -> anyhow::Result<()> {
+    let (sender, other) = (context.account("a").await?, context.account("a").await?);
+    let message = pgp::encrypted(&other.address, 1000).bytes();
+    let mut smtp = sender.smtp().await?;
+    let reply = smtp.send(&sender.address, &[&other.address], &message).await?;
+    reply.expect_line(&format!(
+        "500 Invalid FROM <{}> for <{}>",
+        other.address, sender.address
+    ))
+}
+
+pub(super) async fn foreign_envelope(context: &Context) -> anyhow::Result<()> {
+    let (sender, other) = (context.account("a").await?, context.account("a").await?);
+    let message = pgp::encrypted(&other.address, 1000).bytes();
+    let mut smtp = sender.smtp().await?;
+    let reply = smtp.send(&other.address, &[&sender.address], &message).await?;
+    reply.expect_start("553 5.7.1 ")
+}
+
+pub(super) async fn rate_limit(context: &Context) -> anyhow::Result<()> {
+    let (sender, receiver) = (context.account("a").await?, context.account("a").await?);
+    let mut smtp = sender.smtp().await?;
+    let message = pgp::encrypted(&sender.address, 1000).bytes();
+    for number in 1..=BURST {
+        let reply = smtp.send(&sender.address, &[&receiver.address], &message).await?;
+        ensure!(
+            reply.code == 250,
+            "message {number} of {BURST} in a burst: {reply}"
+        );
+    }
+    // Each second gives one back, so the first refusal may come some messages later on a slow machine.
+    for _ in 0..BURST {
+        let reply = smtp.send(&sender.address, &[&receiver.address], &message).await?;
+        if reply.code != 250 {
+            return reply.expect_start(&format!("450 4.7.1: Too much mail from {}", sender.address));
+        }
+    }
+    anyhow::bail!("{} messages at once were taken", 2 * BURST)
+}
