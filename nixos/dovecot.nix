@@ -63,7 +63,7 @@ in
           quota = true;
         };
 
-        "quota User quota" = {
+        "quota \"User quota\"" = {
           quota_driver = "maildir";
           quota_storage_size = kibibytes cfg.mailboxes.quota;
           quota_storage_grace = 0;
@@ -139,7 +139,7 @@ in
         };
         "service imap-login" = {
           # Few processes serve all sessions; each also carries their TLS, so it may grow.
-          service_count = 0;
+          restart_request_count = "unlimited";
           process_min_avail = 10;
           vsz_limit = "1 G";
         };

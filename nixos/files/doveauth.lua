@@ -21,11 +21,16 @@ local CONNECT_TIMEOUT = "1s"
 -- worker one wait, not one per login.
 local PAUSE = 5
 
-local mailboxes_dir, url, owner, client
-local silent_until = 0
-
 -- Only these are ever stored. Dovecot takes a hash without a scheme for a cleartext password, which must not happen.
 local SCHEMES = { ["{ARGON2ID}"] = true, ["{SHA512-CRYPT}"] = true }
+
+-- Longest address (RFC 5321 sections 4.5.3.1.1 and 4.5.3.1.2, and the @).
+local MAX_ADDRESS = 320
+
+local ENOENT, ENOTDIR = 2, 20
+
+local mailboxes_dir, url, owner, client
+local silent_until = 0
 
 function script_init(settings)
   mailboxes_dir = settings.mailboxes_dir
@@ -43,29 +48,29 @@ function script_init(settings)
   })
 end
 
--- The account's folder; none for what cannot be an address, which then cannot leave mailboxes_dir either.
+-- The account's folder; none for what is not an address, which could name a folder elsewhere.
 local function home_of(user)
-  if #user > 320 or not user:find("^[%w_-][%w._-]*@%[?%w[%w.:_-]*%]?$") and not user:find("^[%w_-][%w._-]*@_[%w._-]*$") then
-    return nil
+  if #user <= MAX_ADDRESS and user:find("^[^@/%c%s.][^@/%c%s]*@[^@/%c%s.][^@/%c%s]*$") then
+    return mailboxes_dir .. "/" .. user
   end
-  return mailboxes_dir .. "/" .. user
+  return nil
 end
 
--- The stored hash; none when there is no account. An account whose password cannot be read is an error, so that it
--- is neither treated as unknown nor let in.
+-- The stored hash; none when there is no account. An account whose password cannot be read is an error: it is neither
+-- unknown nor let in.
 local function password_hash(home)
-  local file, message, code = io.open(home .. "/password", "r")
+  local file, _, code = io.open(home .. "/password", "r")
   if not file then
-    if code == 2 or code == 20 then -- ENOENT, ENOTDIR
+    if code == ENOENT or code == ENOTDIR then
       return nil
     end
-    error(message)
+    error("cannot open a password file (error " .. code .. ")")
   end
-  local hash = file:read(1024)
+  local text = file:read(1024)
   file:close()
-  hash = hash and hash:match("^(%S+)%s*$")
+  local hash = text and text:match("^(%S+)%s*$")
   if not hash then
-    error(home .. "/password holds no password hash")
+    error("a password file holds no hash")
   end
   return hash
 end
@@ -90,14 +95,14 @@ local function ask(user, password)
   return response:payload():match('^{"status":"(%l+)"}$')
 end
 
+-- "ok" or "mismatch" by the password file; none when there is no account.
 local function verify_here(request, home, password)
-  local hash = password_hash(home)
+  local hash = home and password_hash(home)
   if not hash then
     return nil
   end
-  local scheme = hash:match("^{[%w-]+}")
-  if not SCHEMES[scheme] then
-    error(home .. "/password has a scheme that is not supported")
+  if not SCHEMES[hash:match("^{[%w-]+}")] then
+    error("a password file has an unknown scheme")
   end
   local result, message = request:password_verify(hash, password)
   if result < 0 then
@@ -106,7 +111,6 @@ local function verify_here(request, home, password)
   return result > 0 and "ok" or "mismatch"
 end
 
--- Fields for `userdb prefetch`, which spares the lookup that would follow.
 local function fields(home, prefix)
   return {
     [prefix .. "home"] = home,
@@ -117,9 +121,6 @@ end
 
 function auth_password_verify(request, password)
   local home = home_of(request.user)
-  if not home then
-    return auth.PASSDB_RESULT_PASSWORD_MISMATCH, nil
-  end
   local status
   if os.time() < silent_until then
     status = verify_here(request, home, password)
@@ -129,17 +130,19 @@ function auth_password_verify(request, password)
     if status then
       silent_until = 0
     else
+      -- Not through the request, whose log lines carry the client's address.
+      dovecot.i_warning("doveauth does not answer")
       silent_until = os.time() + PAUSE
-      request:log_warning("doveauth does not answer")
       status = verify_here(request, home, password)
     end
   end
-  if status == "ok" then
+  if status == "ok" and home then
+    -- For `userdb prefetch`, which spares the lookup that would follow.
     return auth.PASSDB_RESULT_OK, fields(home, "userdb_")
   elseif status == "mismatch" then
     return auth.PASSDB_RESULT_PASSWORD_MISMATCH, nil
   end
-  return auth.PASSDB_RESULT_INTERNAL_FAILURE, nil
+  return auth.PASSDB_RESULT_INTERNAL_FAILURE, "doveauth asks to try again later"
 end
 
 function auth_userdb_lookup(request)

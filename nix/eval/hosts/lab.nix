@@ -20,11 +20,8 @@
     settings = {
       server = {
         domain-insecure = [ "." ];
-        # Reserved names that unbound would answer for itself.
-        local-zone = [
-          "\"test.\" nodefault"
-          "\"18.198.in-addr.arpa.\" nodefault"
-        ];
+        # A reserved name that unbound would answer for itself.
+        local-zone = [ "\"test.\" nodefault" ];
       };
       forward-zone = [
         {
