@@ -7,6 +7,7 @@ pub mod address;
 pub mod limits;
 pub mod maildir;
 pub mod settings;
+pub mod turn;
 
 pub use account::MailStore;
 pub use address::Address;

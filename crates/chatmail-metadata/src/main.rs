@@ -1,2 +1,65 @@
-//! x
-fn main() {}
+//! Tells clients what the relay offers, remembers their devices, and wakes those when mail arrives.
+
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use chatmail_core::MailStore;
+use chatmail_metadata::Clock;
+use chatmail_metadata::announce::Announcements;
+use chatmail_metadata::push::http::{NotificationServer, REQUEST_TIMEOUT};
+use chatmail_metadata::push::{LIMITS, Notifier};
+use chatmail_metadata::service::MetadataDict;
+use chatmail_metadata::tokens::TokenStore;
+use clap::Parser;
+use daemon::Service;
+use dovecot_dict::Limits;
+
+/// Dovecot opens a connection per request of a client or delivery, and closes it when it has its answer.
+const MAX_CONNECTIONS: usize = 1024;
+
+/// Tells clients what the relay offers, remembers their devices, and wakes those when mail arrives.
+#[derive(Parser)]
+#[command(version)]
+struct Arguments {
+    #[command(flatten)]
+    daemon: daemon::Options,
+}
+
+fn main() -> ExitCode {
+    daemon::main(&Arguments::parse().daemon, run)
+}
+
+async fn run(mut service: Service) -> anyhow::Result<()> {
+    let settings = Arc::clone(&service.settings);
+    let listener = service.unix_listener(&settings.metadata.socket)?;
+    let url = settings
+        .metadata
+        .notification_url
+        .parse()
+        .context("metadata.notification_url")?;
+    let server = NotificationServer::new(url, REQUEST_TIMEOUT)
+        .context("cannot set up the client of the notification server")?;
+    let tokens = Arc::new(TokenStore::new(MailStore::new(&settings.mailboxes_dir)));
+    let queue_dir = &settings.metadata.queue_dir;
+    let notifier = Notifier::open(queue_dir, Arc::clone(&tokens), server, LIMITS, Clock::system())
+        .with_context(|| format!("cannot open the push queue {}", queue_dir.display()))?;
+    let inlet = notifier.inlet();
+    let announcements = Announcements::new(Arc::clone(&settings));
+    let dict = MetadataDict::new(announcements, tokens, inlet.clone(), Clock::system());
+    service.ready("serving METADATA and push notifications");
+
+    let shutdown = service.shutdown.clone();
+    let serving = daemon::serve(&service, listener, MAX_CONNECTIONS, |stream| {
+        let (dict, shutdown) = (dict.clone(), shutdown.clone());
+        async move {
+            if let Err(error) = dovecot_dict::serve(stream, &dict, &Limits::default(), &shutdown).await {
+                tracing::warn!("{error}");
+            }
+        }
+    });
+    tokio::join!(serving, notifier.run(&shutdown));
+    tokio::task::spawn_blocking(move || inlet.close())
+        .await
+        .context("cannot close the push queue")
+}

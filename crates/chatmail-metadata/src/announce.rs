@@ -1,0 +1,132 @@
+//! Values that are the same for every account: what the relay tells about itself.
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+use chatmail_core::{Settings, turn};
+
+use crate::lookup::Key;
+
+/// Largest file of app versions that is announced, in bytes of compact JSON.
+const MAX_APP_VERSIONS: usize = 16 * 1024;
+
+/// What the relay announces.
+#[derive(Debug, Clone)]
+pub struct Announcements {
+    settings: Arc<Settings>,
+}
+
+impl Announcements {
+    /// What follows from these settings. Files that they name are read at each lookup, so that new content and new
+    /// secrets need no restart.
+    pub fn new(settings: Arc<Settings>) -> Self {
+        Self { settings }
+    }
+
+    /// Value of a key; none if this relay does not have it, or cannot read it, which is logged: other values of the
+    /// same request still reach the client. `now` is Unix time. May read a file.
+    pub fn value(&self, key: Key, now: u64) -> Option<String> {
+        let metadata = &self.settings.metadata;
+        match key {
+            Key::Admin => metadata.admin.as_ref().map(|address| format!("mailto:{address}")),
+            Key::IrohRelay => metadata.iroh_relay.clone(),
+            Key::MaxMessageSize => Some(self.settings.filtermail.max_message_size.to_string()),
+            Key::MaxSmtpRecipients => Some(metadata.max_smtp_recipients.to_string()),
+            Key::AppVersions => {
+                let path = metadata.appversions_file.as_deref()?;
+                logged("app versions", path, app_versions(path))
+            }
+            Key::Turn => {
+                let turn = metadata.turn.as_ref()?;
+                let secret = logged("TURN secret", &turn.secret_file, secret(&turn.secret_file))?;
+                turn::credentials(&turn.host, turn.port, secret.as_bytes(), now + turn.lifetime)
+            }
+            Key::DeviceTokens | Key::MessageNew => None,
+        }
+    }
+}
+
+fn logged(what: &str, path: &Path, result: io::Result<String>) -> Option<String> {
+    result
+        .inspect_err(|error| tracing::warn!("{what}: cannot use {}: {error}", path.display()))
+        .ok()
+}
+
+/// The file's first line; a secret that ends in a line feed is the same secret.
+fn secret(path: &Path) -> io::Result<String> {
+    let text = std::fs::read_to_string(path)?;
+    match text.trim() {
+        "" => Err(io::Error::new(io::ErrorKind::InvalidData, "it is empty")),
+        secret => Ok(secret.to_owned()),
+    }
+}
+
+/// The file as JSON on one line.
+fn app_versions(path: &Path) -> io::Result<String> {
+    let json: serde_json::Value = serde_json::from_slice(&std::fs::read(path)?)?;
+    let text = json.to_string();
+    if text.len() > MAX_APP_VERSIONS {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            format!("it is longer than {MAX_APP_VERSIONS} bytes"),
+        ));
+    }
+    Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SAMPLE: &str = include_str!("../../chatmail-core/testdata/settings.json");
+
+    fn settings() -> Settings {
+        Settings::parse(SAMPLE, Path::new("sample")).unwrap()
+    }
+
+    #[test]
+    fn what_a_full_relay_announces() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut settings = settings();
+        let versions = dir.path().join("appversions.json");
+        std::fs::write(&versions, "{\n  \"clients\": [ ]\n}\n").unwrap();
+        settings.metadata.appversions_file = Some(versions);
+        let secret = dir.path().join("secret");
+        std::fs::write(&secret, "north\n").unwrap();
+        let turn = settings.metadata.turn.as_mut().unwrap();
+        turn.secret_file = secret;
+        turn.lifetime = 0;
+        let announcements = Announcements::new(Arc::new(settings));
+        let value = |key| announcements.value(key, 1_700_000_000).unwrap();
+        assert_eq!(value(Key::Admin), "mailto:privacy@example.org");
+        assert_eq!(value(Key::IrohRelay), "https://chat.example.org");
+        assert_eq!(value(Key::MaxMessageSize), "31457280");
+        assert_eq!(value(Key::MaxSmtpRecipients), "1000");
+        assert_eq!(value(Key::AppVersions), "{\"clients\":[]}");
+        assert_eq!(
+            value(Key::Turn),
+            "chat.example.org:3478:1700000000:CWyHi3zCeWqXBir9thl4m+iZPRY="
+        );
+    }
+
+    #[test]
+    fn what_is_not_set_or_not_readable_has_no_value() {
+        let dir = tempfile::tempdir().unwrap();
+        let empty = dir.path().join("empty");
+        std::fs::write(&empty, "\n").unwrap();
+        let mut settings = settings();
+        settings.metadata.admin = None;
+        settings.metadata.iroh_relay = None;
+        settings.metadata.appversions_file = Some(empty.clone());
+        settings.metadata.turn.as_mut().unwrap().secret_file = empty;
+        let bare = Announcements::new(Arc::new(settings.clone()));
+        settings.metadata.appversions_file = None;
+        settings.metadata.turn = None;
+        let none = Announcements::new(Arc::new(settings));
+        for key in [Key::Admin, Key::IrohRelay, Key::AppVersions, Key::Turn] {
+            assert_eq!(bare.value(key, 0), None, "{key:?}");
+            assert_eq!(none.value(key, 0), None, "{key:?}");
+        }
+    }
+}

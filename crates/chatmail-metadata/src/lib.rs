@@ -1,0 +1,43 @@
+//! METADATA of a relay: what it announces to clients, the tokens of their devices, and the notifications that wake
+//! them.
+
+pub mod announce;
+pub mod lookup;
+pub mod push;
+pub mod service;
+pub mod tokens;
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+/// Tells the Unix time.
+#[derive(Clone)]
+pub struct Clock(Arc<dyn Fn() -> u64 + Send + Sync>);
+
+impl Clock {
+    /// This machine's.
+    pub fn system() -> Self {
+        Self::new(|| {
+            SystemTime::now()
+                .duration_since(SystemTime::UNIX_EPOCH)
+                .map_or(0, |since| since.as_secs())
+        })
+    }
+
+    /// One that is read with `unix`, which returns seconds.
+    pub fn new(unix: impl Fn() -> u64 + Send + Sync + 'static) -> Self {
+        Self(Arc::new(unix))
+    }
+
+    /// Seconds since 1970.
+    pub fn unix(&self) -> u64 {
+        (self.0)()
+    }
+}
+
+impl fmt::Debug for Clock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Clock")
+    }
+}

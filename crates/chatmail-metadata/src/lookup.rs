@@ -1,0 +1,90 @@
+//! What the keys of METADATA mean.
+//!
+//! Dovecot maps an entry of the server, `GETMETADATA "" (/shared/vendor/deltachat/turn)`, to the key
+//! `shared/GUID/vendor/vendor.dovecot/pvt/server/vendor/deltachat/turn`, where GUID is that of the INBOX, and an entry
+//! of a mailbox, `SETMETADATA INBOX (/private/devicetoken "…")`, to `priv/GUID/devicetoken`
+//! (`src/lib-storage/mailbox-attribute.h` of Dovecot).
+
+/// Entries of the server, after its prefix.
+const SERVER: &str = "vendor/vendor.dovecot/pvt/server/";
+
+/// A key that this service knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Key {
+    /// `/shared/admin` (RFC 5464 section 6.2.1). Dovecot answers it itself where `mail_server_admin` is set.
+    Admin,
+    /// Which versions of apps there are, as JSON.
+    AppVersions,
+    /// Tokens of the account's devices at the notification server.
+    DeviceTokens,
+    /// URL of the relay that peers of a webxdc app meet at.
+    IrohRelay,
+    /// Most bytes of one message, as transferred. Only this project announces it: clients of other relays get no
+    /// value and have to try.
+    MaxMessageSize,
+    /// Most recipients of one message.
+    MaxSmtpRecipients,
+    /// Set by Dovecot's push notification hook when a message was delivered.
+    MessageNew,
+    /// Where to relay calls, and with which credentials.
+    Turn,
+}
+
+impl Key {
+    /// Reads the key of a dict request; none for the keys of anything else that clients may ask for.
+    pub fn parse(key: &str) -> Option<Self> {
+        let mut parts = key.splitn(3, '/');
+        let (namespace, _guid, entry) = (parts.next()?, parts.next()?, parts.next()?);
+        match (namespace, entry) {
+            ("priv", "devicetoken") => Some(Self::DeviceTokens),
+            ("priv", "messagenew") => Some(Self::MessageNew),
+            ("shared", entry) => match entry.strip_prefix(SERVER)? {
+                "admin" => Some(Self::Admin),
+                "vendor/deltachat/appversions" => Some(Self::AppVersions),
+                "vendor/deltachat/irohrelay" => Some(Self::IrohRelay),
+                "vendor/deltachat/maxmessagesize" => Some(Self::MaxMessageSize),
+                "vendor/deltachat/maxsmtprecipients" => Some(Self::MaxSmtpRecipients),
+                "vendor/deltachat/turn" => Some(Self::Turn),
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As Dovecot 2.4.1 sends them.
+    #[test]
+    fn keys_of_dovecot() {
+        let guid = "c92f64f79f0d1ed01e6d5b314f04886c";
+        for (entry, key) in [
+            ("devicetoken", Some(Key::DeviceTokens)),
+            ("messagenew", Some(Key::MessageNew)),
+            ("comment", None),
+            ("devicetoken/more", None),
+            ("vendor/vendor.dovecot/pvt/server/devicetoken", None),
+        ] {
+            assert_eq!(Key::parse(&format!("priv/{guid}/{entry}")), key, "{entry}");
+            assert_eq!(Key::parse(&format!("shared/{guid}/{entry}")), None, "{entry}");
+        }
+        for (entry, key) in [
+            ("admin", Some(Key::Admin)),
+            ("comment", None),
+            ("vendor/deltachat/turn", Some(Key::Turn)),
+            ("vendor/deltachat/maxmessagesize", Some(Key::MaxMessageSize)),
+            ("vendor/deltachat/", None),
+        ] {
+            assert_eq!(
+                Key::parse(&format!("shared/{guid}/{SERVER}{entry}")),
+                key,
+                "{entry}"
+            );
+        }
+        for key in ["", "/", "priv", "priv/", "priv//", "shared/x"] {
+            assert_eq!(Key::parse(key), None, "{key}");
+        }
+    }
+}

@@ -1,0 +1,125 @@
+//! The notification server over HTTPS.
+
+use std::time::{Duration, SystemTime};
+
+use reqwest::header::{HeaderMap, RETRY_AFTER};
+use reqwest::{Client, StatusCode, Url, redirect};
+
+use super::{Post, Reply};
+
+/// How long a request may take in all.
+pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// How often an HTTP/2 connection that carries a request is asked whether it still lives, and how long it may take to
+/// answer.
+const KEEP_ALIVE: Duration = Duration::from_secs(20);
+
+/// Most bytes that are read of a response, so that an HTTP/1.1 connection can be used again.
+const MAX_BODY: usize = 16 * 1024;
+
+/// A client that keeps its connection: with HTTP/2 one carries all requests.
+#[derive(Debug, Clone)]
+pub struct NotificationServer {
+    client: Client,
+    url: Url,
+}
+
+impl NotificationServer {
+    /// Trusts the certificate authorities of the system, or those in the file that `SSL_CERT_FILE` names.
+    pub fn new(url: Url, request_timeout: Duration) -> reqwest::Result<Self> {
+        let client = Client::builder()
+            .user_agent(concat!("chatmail-metadata/", env!("CARGO_PKG_VERSION")))
+            .redirect(redirect::Policy::none())
+            .connect_timeout(CONNECT_TIMEOUT)
+            .timeout(request_timeout)
+            .http2_keep_alive_interval(KEEP_ALIVE)
+            .http2_keep_alive_timeout(KEEP_ALIVE)
+            .build()?;
+        Ok(Self { client, url })
+    }
+
+    async fn request(&self, token: &str) -> reqwest::Result<Reply> {
+        let mut response = self
+            .client
+            .post(self.url.clone())
+            .body(token.to_owned())
+            .send()
+            .await?;
+        let status = response.status();
+        let after = retry_after(response.headers(), SystemTime::now());
+        let mut read = 0;
+        while read < MAX_BODY
+            && let Some(piece) = response.chunk().await?
+        {
+            read += piece.len();
+        }
+        Ok(match status {
+            StatusCode::GONE => Reply::Gone,
+            status if status.is_success() => Reply::Delivered,
+            status => Reply::Failed {
+                after,
+                reason: status.to_string(),
+            },
+        })
+    }
+}
+
+impl Post for NotificationServer {
+    async fn post(&self, token: &str) -> Reply {
+        match self.request(token).await {
+            Ok(reply) => reply,
+            Err(error) => Reply::Failed {
+                after: None,
+                reason: with_causes(&error),
+            },
+        }
+    }
+}
+
+/// The error with what caused it, which reqwest leaves out; neither holds the body.
+fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}
+
+/// Seconds or a date (RFC 9110 section 10.2.3).
+fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
+    let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
+    if let Ok(seconds) = text.parse() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let date = httpdate::parse_http_date(text).ok()?;
+    Some(date.duration_since(now).unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn retry_after_is_seconds_or_a_date() {
+        let now = httpdate::parse_http_date("Tue, 24 Nov 2026 20:00:00 GMT").unwrap();
+        let read = |value: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(RETRY_AFTER, value.parse().unwrap());
+            retry_after(&headers, now)
+        };
+        assert_eq!(read("120"), Some(Duration::from_secs(120)));
+        assert_eq!(
+            read("Tue, 24 Nov 2026 20:01:00 GMT"),
+            Some(Duration::from_secs(60))
+        );
+        assert_eq!(read("Tue, 24 Nov 2026 19:00:00 GMT"), Some(Duration::ZERO));
+        assert_eq!(read("soon"), None);
+        assert_eq!(read("-1"), None);
+        assert_eq!(retry_after(&HeaderMap::new(), now), None);
+    }
+}
