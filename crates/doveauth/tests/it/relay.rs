@@ -40,10 +40,6 @@ impl Relay {
         Self { dir, settings }
     }
 
-    pub(crate) fn path(&self) -> &Path {
-        self.dir.path()
-    }
-
     pub(crate) fn account(&self, address: &str) -> Account {
         MailStore::new(&self.settings.mailboxes_dir).account(&Address::parse(address).unwrap())
     }
