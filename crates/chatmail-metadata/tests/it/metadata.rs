@@ -1,0 +1,108 @@
+//! What Dovecot asks on behalf of clients.
+
+use std::fs;
+use std::path::Path;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use chatmail_core::turn;
+use dovecot_dict::Operation;
+
+use crate::process::{Relay, USER};
+
+const INBOX: &str = "43f5f508a7ea0366dff30200c15250e3";
+const SERVER: &str = "vendor/vendor.dovecot/pvt/server/vendor/deltachat";
+
+#[tokio::test]
+async fn what_the_relay_announces() {
+    let relay = Relay::new("https://localhost:1/notify");
+    let service = relay.start(Path::new("/dev/null")).await;
+    let mut dovecot = service.connect().await;
+    let mut transcript = String::new();
+    for entry in [
+        "irohrelay",
+        "maxsmtprecipients",
+        "maxmessagesize",
+        "appversions",
+        "nothing",
+    ] {
+        let reply = dovecot.lookup(&format!("shared/{INBOX}/{SERVER}/{entry}")).await;
+        transcript.push_str(&format!("{entry}: {reply}\n"));
+    }
+    insta::assert_snapshot!(transcript, @r"
+    irohrelay: Ohttps://chat.example.org
+    maxsmtprecipients: O1000
+    maxmessagesize: O31457280
+    appversions: N
+    nothing: N
+    ");
+
+    // The secret is not the one whose credentials every client of every other relay can make.
+    let reply = dovecot.lookup(&format!("shared/{INBOX}/{SERVER}/turn")).await;
+    let expires: u64 = reply.split(':').nth(2).unwrap().parse().unwrap();
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+    assert!((now + 432_000 - 60..=now + 432_000).contains(&expires));
+    let secret = b"not the constant that everybody knows";
+    let expected = turn::credentials("chat.example.org", 3478, secret, expires).unwrap();
+    assert_eq!(reply, format!("O{expected}"));
+
+    // A new secret counts from the next lookup on.
+    fs::write(relay.dir.path().join("turn-secret"), "another").unwrap();
+    let reply = dovecot.lookup(&format!("shared/{INBOX}/{SERVER}/turn")).await;
+    assert!(!reply.contains(expected.rsplit(':').next().unwrap()));
+}
+
+#[tokio::test]
+async fn device_tokens_are_kept_in_the_account() {
+    let relay = Relay::new("https://localhost:1/notify");
+    let service = relay.start(Path::new("/dev/null")).await;
+    let mut dovecot = service.connect().await;
+    let key = format!("priv/{INBOX}/devicetoken");
+    assert_eq!(dovecot.lookup(&key).await, "N");
+    dovecot.add_token("openpgp:AAAA").await;
+    dovecot.add_token("openpgp:BBBB").await;
+    assert_eq!(dovecot.lookup(&key).await, "Oopenpgp:AAAA openpgp:BBBB");
+    for refused in ["", "two tokens", "line\nfeed", &"x".repeat(4097)] {
+        let reply = dovecot.set("devicetoken", refused).await;
+        assert_eq!(reply, "F1\tnot a device token");
+    }
+    let reply = dovecot.set("comment", "mine").await;
+    assert_eq!(reply, "F1\tno such key, or it cannot be changed");
+
+    // They survive the process.
+    service.kill().await;
+    let service = relay.start(Path::new("/dev/null")).await;
+    let mut dovecot = service.connect().await;
+    assert_eq!(dovecot.lookup(&key).await, "Oopenpgp:AAAA openpgp:BBBB");
+    let folder = relay.settings.mailboxes_dir.join(USER);
+    let files: Vec<_> = fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name())
+        .collect();
+    assert_eq!(files, ["metadata.json"]);
+
+    // SETMETADATA with NIL.
+    assert_eq!(dovecot.change(Operation::Unset { key: key.clone() }).await, "O1");
+    assert_eq!(dovecot.lookup(&key).await, "N");
+}
+
+#[tokio::test]
+async fn what_breaks_the_protocol_is_cut_off_and_logged_without_content() {
+    let relay = Relay::new("https://localhost:1/notify");
+    let service = relay.start(Path::new("/dev/null")).await;
+    let mut dovecot = service.connect().await;
+    // Dovecot never sends a line of this length.
+    let mut other = service.connect().await;
+    let lookup = dovecot_dict::codec::Command::Lookup {
+        key: "shared/secret-".repeat(6000),
+        user: USER.to_owned(),
+    };
+    dovecot.send(&[lookup]).await;
+    assert_eq!(dovecot.reply().await, None);
+    assert_eq!(other.lookup("shared/x/y").await, "N", "others are served on");
+    drop(other);
+    let (success, log) = service.terminate().await;
+    assert!(success);
+    assert!(log.contains("line longer than 65536 bytes"), "{log}");
+    assert!(!log.contains("secret"), "{log}");
+    assert!(!log.contains(USER), "{log}");
+}

@@ -1,0 +1,134 @@
+//! From a message to the notification server.
+
+use std::fs;
+use std::time::{Duration, Instant};
+
+use chatmail_metadata::push::http::NotificationServer;
+use chatmail_metadata::push::{Post as _, Reply};
+use tokio::net::TcpListener;
+
+use crate::process::{Relay, USER};
+use crate::server::Server;
+
+#[tokio::test]
+async fn every_answer_of_the_server() {
+    let server = Server::start().await;
+    let relay = Relay::new(&server.url);
+    let service = relay.start(server.authority()).await;
+    let mut dovecot = service.connect().await;
+    let tokens = ["fine-1", "gone-1", "busy-1", "error-1", "reset-1"];
+    for token in tokens {
+        dovecot.add_token(token).await;
+    }
+    // A burst: each device is told once.
+    for _ in 0..5 {
+        dovecot.message().await;
+    }
+    assert_eq!(relay.pending().len(), tokens.len());
+    server
+        .until(|seen| {
+            ["busy-1", "error-1", "reset-1"]
+                .iter()
+                .all(|token| seen.count(token) >= 2)
+        })
+        .await;
+    relay.until_nothing_is_pending().await;
+    let seen = server.seen();
+    assert_eq!(seen.count("fine-1"), 1);
+    assert_eq!(seen.count("gone-1"), 1);
+    assert_eq!(seen.other_than_http2, 0);
+    let file = fs::read_to_string(relay.settings.mailboxes_dir.join(USER).join("metadata.json")).unwrap();
+    assert!(!file.contains("gone-1"), "{file}");
+    assert!(file.contains("reset-1"), "{file}");
+
+    // The connection that is there carries what comes later.
+    dovecot.message().await;
+    server.until(|seen| seen.count("fine-1") == 2).await;
+    assert_eq!(server.seen().connections, seen.connections);
+
+    let (success, log) = service.terminate().await;
+    assert!(success);
+    assert!(log.contains("notification request failed"), "{log}");
+    for token in tokens {
+        assert!(!log.contains(token), "{log}");
+    }
+}
+
+#[tokio::test]
+async fn a_killed_service_tells_the_devices_after_its_restart() {
+    let server = Server::start().await;
+    let relay = Relay::new(&server.url);
+    let service = relay.start(server.authority()).await;
+    let mut dovecot = service.connect().await;
+    dovecot.add_token("hang-1").await;
+    dovecot.message().await;
+    server.until(|seen| seen.count("hang-1") == 1).await;
+    // One request hangs, and a message has just been acknowledged.
+    dovecot.add_token("fine-2").await;
+    dovecot.message().await;
+    service.kill().await;
+    let content = fs::read_to_string(&relay.pending()[0]).unwrap();
+    assert!(content.starts_with(&format!("{USER}\n")), "{content}");
+
+    server.heal();
+    let service = relay.start(server.authority()).await;
+    server
+        .until(|seen| seen.count("hang-1") >= 2 && seen.count("fine-2") >= 1)
+        .await;
+    relay.until_nothing_is_pending().await;
+    assert!(service.terminate().await.0);
+}
+
+#[tokio::test]
+async fn what_hangs_holds_up_neither_others_nor_the_end() {
+    let server = Server::start().await;
+    let relay = Relay::new(&server.url);
+    let service = relay.start(server.authority()).await;
+    let mut dovecot = service.connect().await;
+    for token in ["hang-1", "hang-2", "hang-3", "fine-1"] {
+        dovecot.add_token(token).await;
+    }
+    dovecot.message().await;
+    server
+        .until(|seen| seen.count("fine-1") == 1 && seen.tokens.len() == 4)
+        .await;
+    drop(dovecot);
+    let begin = Instant::now();
+    assert!(service.terminate().await.0);
+    assert!(begin.elapsed() < Duration::from_secs(10));
+    assert_eq!(relay.pending().len(), 3);
+}
+
+#[tokio::test]
+async fn a_server_that_nobody_vouches_for_gets_no_token() {
+    let server = Server::start().await;
+    let relay = Relay::new(&server.url);
+    let stranger = Server::start().await;
+    let service = relay.start(stranger.authority()).await;
+    let mut dovecot = service.connect().await;
+    dovecot.add_token("fine-1").await;
+    dovecot.message().await;
+    drop(dovecot);
+    // The attempt ends with the handshake.
+    let mut service = Some(service);
+    while server.seen().connections == 0 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let (_, log) = service.take().unwrap().terminate().await;
+    assert!(log.contains("notification request failed"), "{log}");
+    assert_eq!(server.seen().tokens.len(), 0);
+    assert_eq!(relay.pending().len(), 1);
+}
+
+#[tokio::test]
+async fn a_request_ends_when_its_time_is_up() {
+    // Takes connections and never says a word.
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/notify", listener.local_addr().unwrap());
+    let client = NotificationServer::new(url.parse().unwrap(), Duration::from_millis(200)).unwrap();
+    let Reply::Failed { after: None, reason } = client.post("secret-token").await else {
+        panic!("it cannot have worked");
+    };
+    assert!(reason.contains("timed out"), "{reason}");
+    assert!(!reason.contains("secret-token"), "{reason}");
+}
