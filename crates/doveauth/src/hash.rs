@@ -1,7 +1,7 @@
 //! Password hashes in Dovecot's `{SCHEME}hash` form.
 
-use argon2::password_hash::{PasswordHash, PasswordHasher as _, PasswordVerifier as _, SaltString};
-use argon2::{Algorithm, Argon2, Params, Version};
+use argon2::password_hash::{Output, ParamsString, PasswordHash, Salt, SaltString};
+use argon2::{ARGON2ID_IDENT, Algorithm, Argon2, Block, Params, Version};
 use sha_crypt::{ROUNDS_DEFAULT, Sha512Params, sha512_crypt_b64};
 use subtle::ConstantTimeEq as _;
 
@@ -17,8 +17,9 @@ const MEMORY: u32 = 19_456;
 const PASSES: u32 = 2;
 const LANES: u32 = 1;
 
-/// Most memory in KiB that a stored hash may ask for.
+/// Most memory in KiB and most passes that a stored hash may ask for.
 const MAX_MEMORY: u32 = 256 * 1024;
+const MAX_PASSES: u32 = 16;
 
 /// Most rounds that a stored `{SHA512-CRYPT}` may ask for; crypt(3) writes 5000.
 const MAX_ROUNDS: usize = 1_000_000;
@@ -52,24 +53,65 @@ pub enum HashError {
     Hash(argon2::password_hash::Error),
 }
 
-fn hasher() -> Result<Argon2<'static>, HashError> {
-    let params = Params::new(MEMORY, PASSES, LANES, None).map_err(|error| HashError::Hash(error.into()))?;
-    Ok(Argon2::new(Algorithm::Argon2id, Version::V0x13, params))
+/// The memory that Argon2 works in. Reused, because an allocator keeps what was freed: with a new allocation for
+/// every hash, each thread that ever hashed would end up with 19 MiB or more of its own.
+#[derive(Debug, Default)]
+pub struct Scratch(Vec<Block>);
+
+impl Scratch {
+    fn argon2(
+        &mut self,
+        (version, params): (Version, Params),
+        password: &str,
+        salt: &[u8],
+        output: &mut [u8],
+    ) -> argon2::Result<()> {
+        self.0.resize(params.block_count(), Block::default());
+        let result = Argon2::new(Algorithm::Argon2id, version, params).hash_password_into_with_memory(
+            password.as_bytes(),
+            salt,
+            output,
+            &mut self.0,
+        );
+        // Stored hashes may ask for more than new ones do, once.
+        self.0.truncate(MEMORY as usize);
+        self.0.shrink_to_fit();
+        result
+    }
+}
+
+fn failed(error: impl Into<argon2::password_hash::Error>) -> HashError {
+    HashError::Hash(error.into())
 }
 
 /// Hashes a password for storing.
-pub fn hash(password: &str) -> Result<String, HashError> {
-    let salt = SaltString::encode_b64(&rand::random::<[u8; 16]>()).map_err(HashError::Hash)?;
-    let hash = hasher()?
-        .hash_password(password.as_bytes(), &salt)
-        .map_err(HashError::Hash)?;
+pub fn hash(password: &str, scratch: &mut Scratch) -> Result<String, HashError> {
+    let params = Params::new(MEMORY, PASSES, LANES, None).map_err(failed)?;
+    let salt_bytes = rand::random::<[u8; 16]>();
+    let salt = SaltString::encode_b64(&salt_bytes).map_err(failed)?;
+    let mut output = [0; Params::DEFAULT_OUTPUT_LEN];
+    scratch
+        .argon2(
+            (Version::V0x13, params.clone()),
+            password,
+            &salt_bytes,
+            &mut output,
+        )
+        .map_err(failed)?;
+    let hash = PasswordHash {
+        algorithm: ARGON2ID_IDENT,
+        version: Some(Version::V0x13.into()),
+        params: ParamsString::try_from(&params).map_err(failed)?,
+        salt: Some(salt.as_salt()),
+        hash: Some(Output::new(&output).map_err(failed)?),
+    };
     Ok(format!("{ARGON2ID}{hash}"))
 }
 
 /// Compares a password with a stored hash, in time that does not depend on how much of it is right.
-pub fn verify(password: &str, stored: &str) -> Result<Verdict, HashError> {
+pub fn verify(password: &str, stored: &str, scratch: &mut Scratch) -> Result<Verdict, HashError> {
     if let Some(hash) = stored.strip_prefix(ARGON2ID) {
-        verify_argon2(password, hash)
+        verify_argon2(password, hash, scratch)
     } else if let Some(hash) = stored.strip_prefix(SHA512_CRYPT) {
         verify_sha512_crypt(password, hash)
     } else {
@@ -81,22 +123,37 @@ pub fn verify(password: &str, stored: &str) -> Result<Verdict, HashError> {
     }
 }
 
-fn verify_argon2(password: &str, hash: &str) -> Result<Verdict, HashError> {
-    let malformed = |error: argon2::password_hash::Error| HashError::Malformed(error.to_string());
-    let hash = PasswordHash::new(hash).map_err(malformed)?;
-    let params = Params::try_from(&hash).map_err(malformed)?;
-    if params.m_cost() > MAX_MEMORY {
+fn verify_argon2(password: &str, text: &str, scratch: &mut Scratch) -> Result<Verdict, HashError> {
+    let malformed = || HashError::Malformed("not an Argon2id hash".to_owned());
+    let hash = PasswordHash::new(text).map_err(|_| malformed())?;
+    let params = Params::try_from(&hash).map_err(|_| malformed())?;
+    let version = hash
+        .version
+        .map_or(Ok(Version::V0x10), Version::try_from)
+        .map_err(|_| malformed())?;
+    let (Some(salt), Some(expected), true) = (hash.salt, hash.hash, hash.algorithm == ARGON2ID_IDENT) else {
+        return Err(malformed());
+    };
+    let memory = params.m_cost();
+    if memory > MAX_MEMORY || params.t_cost() > MAX_PASSES {
         return Err(HashError::Malformed(format!(
-            "wants {} KiB of memory",
-            params.m_cost()
+            "it asks for {memory} KiB and {} passes",
+            params.t_cost()
         )));
     }
-    match Argon2::default().verify_password(password.as_bytes(), &hash) {
-        Ok(()) if params.m_cost() < MEMORY => Ok(Verdict::MatchOutdated),
-        Ok(()) => Ok(Verdict::Match),
-        Err(argon2::password_hash::Error::Password) => Ok(Verdict::Mismatch),
-        Err(error) => Err(malformed(error)),
-    }
+    let mut salt_buffer = [0; Salt::MAX_LENGTH];
+    let salt = salt.decode_b64(&mut salt_buffer).map_err(|_| malformed())?;
+    let mut output = vec![0; expected.len()];
+    scratch
+        .argon2((version, params), password, salt, &mut output)
+        .map_err(|_| malformed())?;
+    Ok(if !bool::from(output.ct_eq(expected.as_bytes())) {
+        Verdict::Mismatch
+    } else if memory < MEMORY {
+        Verdict::MatchOutdated
+    } else {
+        Verdict::Match
+    })
 }
 
 /// `$6$[rounds=N$]SALT$HASH`, see <https://www.akkadia.org/drepper/SHA-crypt.txt>.
@@ -136,6 +193,32 @@ mod tests {
     const CRYPT_ROUNDS: &str = include_str!("../tests/data/sha512-crypt-rounds");
     // From `doveadm pw -s ARGON2ID -p correcthorse`.
     const DOVEADM_ARGON2ID: &str = include_str!("../tests/data/argon2id");
+
+    fn hash(password: &str) -> Result<String, HashError> {
+        super::hash(password, &mut Scratch::default())
+    }
+
+    fn verify(password: &str, stored: &str) -> Result<Verdict, HashError> {
+        super::verify(password, stored, &mut Scratch::default())
+    }
+
+    #[test]
+    fn memory_is_reused_and_does_not_grow() {
+        let mut scratch = Scratch::default();
+        let stored = super::hash("correcthorse", &mut scratch).unwrap();
+        let memory = scratch.0.as_ptr();
+        assert_eq!(
+            super::verify("correcthorse", &stored, &mut scratch).unwrap(),
+            Verdict::Match
+        );
+        assert_eq!(scratch.0.as_ptr(), memory);
+        super::verify("correcthorse", DOVEADM_ARGON2ID.trim_end(), &mut scratch).unwrap();
+        assert_eq!(scratch.0.capacity(), MEMORY as usize);
+        assert_eq!(
+            super::verify("correcthorse", &stored, &mut scratch).unwrap(),
+            Verdict::Match
+        );
+    }
 
     #[test]
     fn new_hashes_verify() {
@@ -192,6 +275,11 @@ mod tests {
         let greedy = DOVEADM_ARGON2ID.replace("m=65536", "m=4000000");
         assert!(matches!(
             verify("x", greedy.trim_end()),
+            Err(HashError::Malformed(_))
+        ));
+        let slow = DOVEADM_ARGON2ID.replace("t=3", "t=100000");
+        assert!(matches!(
+            verify("x", slow.trim_end()),
             Err(HashError::Malformed(_))
         ));
         let slow = CRYPT_ROUNDS.replace("rounds=1000", "rounds=999999999");

@@ -1,8 +1,10 @@
 //! How many passwords are hashed at once.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::Semaphore;
+
+use crate::hash::Scratch;
 
 /// Runs hashing on threads that may block, a few at a time: each takes its 19 MiB and a processor.
 #[derive(Debug)]
@@ -11,6 +13,8 @@ pub struct Hasher {
     admitted: Arc<Semaphore>,
     /// Those that run.
     running: Arc<Semaphore>,
+    /// Memory of those that do not run at the moment.
+    scratches: Arc<Mutex<Vec<Scratch>>>,
 }
 
 /// Too many passwords wait to be hashed, or the process ends.
@@ -24,20 +28,29 @@ impl Hasher {
         Self {
             admitted: Arc::new(Semaphore::new(parallel + waiting)),
             running: Arc::new(Semaphore::new(parallel)),
+            scratches: Arc::default(),
         }
     }
 
     /// Runs `work` when its turn comes; [`Busy`] at once when the queue is full.
     ///
     /// Work that has begun keeps its place even when nobody waits for it any more.
-    pub async fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T, Busy> {
+    pub async fn run<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut Scratch) -> T + Send + 'static,
+    ) -> Result<T, Busy> {
         let admitted = Arc::clone(&self.admitted).try_acquire_owned().map_err(|_| Busy)?;
         let running = Arc::clone(&self.running)
             .acquire_owned()
             .await
             .map_err(|_| Busy)?;
+        let scratches = Arc::clone(&self.scratches);
         tokio::task::spawn_blocking(move || {
-            let result = work();
+            let lock = || scratches.lock().unwrap_or_else(PoisonError::into_inner);
+            let free = lock().pop();
+            let mut scratch = free.unwrap_or_default();
+            let result = work(&mut scratch);
+            lock().push(scratch);
             drop((running, admitted));
             result
         })
@@ -64,7 +77,7 @@ mod tests {
                 let (now, most) = (Arc::clone(&now), Arc::clone(&most));
                 tokio::spawn(async move {
                     hasher
-                        .run(move || {
+                        .run(move |_| {
                             most.fetch_max(now.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
                             gate.lock().unwrap().recv().unwrap();
                             now.fetch_sub(1, Ordering::SeqCst);
@@ -76,7 +89,7 @@ mod tests {
         while hasher.admitted.available_permits() > 0 || now.load(Ordering::SeqCst) < 2 {
             tokio::task::yield_now().await;
         }
-        assert_eq!(hasher.run(|| ()).await, Err(Busy));
+        assert_eq!(hasher.run(|_| ()).await, Err(Busy));
         for _ in 0..5 {
             release.send(()).unwrap();
         }
@@ -84,6 +97,6 @@ mod tests {
             assert_eq!(task.await.unwrap(), Ok(()));
         }
         assert_eq!(most.load(Ordering::SeqCst), 2);
-        assert_eq!(hasher.run(|| 7).await, Ok(7));
+        assert_eq!(hasher.run(|_| 7).await, Ok(7));
     }
 }

@@ -20,6 +20,9 @@ use crate::memory::Memory;
 /// a little longer, and the client behind it much longer.
 pub const DEADLINE: Duration = Duration::from_secs(5);
 
+/// Most passwords that are hashed at once, however many processors there are: each keeps 19 MiB.
+const MAX_PARALLEL: usize = 8;
+
 /// Logins that may wait to be hashed, for each that is being hashed: what a processor does within [`DEADLINE`], nearly.
 const WAITING_PER_PROCESSOR: usize = 128;
 
@@ -86,7 +89,7 @@ struct Locked {
 impl Logins {
     /// Logins to the accounts that the settings name.
     pub fn new(settings: Arc<Settings>) -> Self {
-        let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        let processors = std::thread::available_parallelism().map_or(1, |all| all.get().min(MAX_PARALLEL));
         Self {
             store: MailStore::new(&settings.mailboxes_dir),
             settings,
@@ -181,7 +184,7 @@ impl Logins {
         let verdict = {
             let (password, stored) = (Arc::clone(password), Arc::clone(&stored));
             self.hasher
-                .run(move || hash::verify(&password, &stored))
+                .run(move |scratch| hash::verify(&password, &stored, scratch))
                 .await??
         };
         match verdict {
@@ -221,7 +224,10 @@ impl Logins {
 
     async fn hash(&self, password: &Password) -> Result<String, LoginError> {
         let password = Arc::clone(password);
-        Ok(self.hasher.run(move || hash::hash(&password)).await??)
+        Ok(self
+            .hasher
+            .run(move |scratch| hash::hash(&password, scratch))
+            .await??)
     }
 
     async fn lock(&self, address: &Address, account: Account) -> io::Result<Locked> {
