@@ -1,6 +1,7 @@
 //! `cargo lab bench`: how long mail takes, and where.
 
 mod delivery;
+mod expire;
 mod hops;
 mod stats;
 
@@ -11,11 +12,14 @@ use std::process::ExitCode;
 pub(crate) enum Bench {
     /// From submission to the IDLE notification and to FETCH, on one relay and across two
     Delivery(delivery::Delivery),
+    /// Expiry and report on stores of 100,000 and 1,000,000 messages; needs no relay
+    Expire(expire::Expire),
 }
 
 /// Runs a benchmark.
 pub(crate) async fn bench(which: &Bench) -> anyhow::Result<ExitCode> {
     match which {
         Bench::Delivery(arguments) => delivery::run(arguments).await,
+        Bench::Expire(arguments) => expire::run(arguments).await,
     }
 }
