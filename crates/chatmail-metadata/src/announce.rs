@@ -29,7 +29,6 @@ impl Announcements {
     pub fn value(&self, key: Key, now: u64) -> Option<String> {
         let metadata = &self.settings.metadata;
         match key {
-            Key::Admin => metadata.admin.as_ref().map(|address| format!("mailto:{address}")),
             Key::IrohRelay => metadata.iroh_relay.clone(),
             Key::MaxMessageSize => Some(self.settings.filtermail.max_message_size.to_string()),
             Key::MaxSmtpRecipients => Some(metadata.max_smtp_recipients.to_string()),
@@ -99,7 +98,6 @@ mod tests {
         turn.lifetime = 0;
         let announcements = Announcements::new(Arc::new(settings));
         let value = |key| announcements.value(key, 1_700_000_000).unwrap();
-        assert_eq!(value(Key::Admin), "mailto:privacy@example.org");
         assert_eq!(value(Key::IrohRelay), "https://chat.example.org");
         assert_eq!(value(Key::MaxMessageSize), "31457280");
         assert_eq!(value(Key::MaxSmtpRecipients), "1000");
@@ -116,7 +114,6 @@ mod tests {
         let empty = dir.path().join("empty");
         std::fs::write(&empty, "\n").unwrap();
         let mut settings = settings();
-        settings.metadata.admin = None;
         settings.metadata.iroh_relay = None;
         settings.metadata.appversions_file = Some(empty.clone());
         settings.metadata.turn.as_mut().unwrap().secret_file = empty;
@@ -124,7 +121,7 @@ mod tests {
         settings.metadata.appversions_file = None;
         settings.metadata.turn = None;
         let none = Announcements::new(Arc::new(settings));
-        for key in [Key::Admin, Key::IrohRelay, Key::AppVersions, Key::Turn] {
+        for key in [Key::IrohRelay, Key::AppVersions, Key::Turn] {
             assert_eq!(bare.value(key, 0), None, "{key:?}");
             assert_eq!(none.value(key, 0), None, "{key:?}");
         }

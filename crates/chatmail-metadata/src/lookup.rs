@@ -8,11 +8,10 @@
 /// Entries of the server, after its prefix.
 const SERVER: &str = "vendor/vendor.dovecot/pvt/server/";
 
-/// A key that this service knows.
+/// A key that this service knows. `/shared/admin` and `/shared/comment` are not among them: Dovecot answers both itself
+/// from `mail_server_admin` and `mail_server_comment`, and never asks for them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Key {
-    /// `/shared/admin` (RFC 5464 section 6.2.1). Dovecot answers it itself where `mail_server_admin` is set.
-    Admin,
     /// Which versions of apps there are, as JSON.
     AppVersions,
     /// Tokens of the account's devices at the notification server.
@@ -39,7 +38,6 @@ impl Key {
             ("priv", "devicetoken") => Some(Self::DeviceTokens),
             ("priv", "messagenew") => Some(Self::MessageNew),
             ("shared", entry) => match entry.strip_prefix(SERVER)? {
-                "admin" => Some(Self::Admin),
                 "vendor/deltachat/appversions" => Some(Self::AppVersions),
                 "vendor/deltachat/irohrelay" => Some(Self::IrohRelay),
                 "vendor/deltachat/maxmessagesize" => Some(Self::MaxMessageSize),
@@ -71,7 +69,7 @@ mod tests {
             assert_eq!(Key::parse(&format!("shared/{guid}/{entry}")), None, "{entry}");
         }
         for (entry, key) in [
-            ("admin", Some(Key::Admin)),
+            ("admin", None),
             ("comment", None),
             ("vendor/deltachat/turn", Some(Key::Turn)),
             ("vendor/deltachat/maxmessagesize", Some(Key::MaxMessageSize)),
