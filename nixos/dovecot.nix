@@ -50,6 +50,9 @@ in
         # Nothing about where users connect from.
         login_log_format_elements = "method=%{mechanism} %{secured}";
 
+        # Plugins of the same build as the running processes, also while a new system is activated.
+        mail_plugin_dir = lib.mkDefault "${cfg.dovecot.package}/lib/dovecot/modules";
+
         mail_uid = "vmail";
         mail_gid = "vmail";
         mail_driver = "maildir";
