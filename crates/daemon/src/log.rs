@@ -1,5 +1,7 @@
 //! Log lines: to the journal under systemd, to standard error elsewhere.
 
+use std::io::IsTerminal as _;
+
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
@@ -19,6 +21,7 @@ pub(crate) fn init() {
                 tracing_subscriber::fmt::layer()
                     .without_time()
                     .with_target(false)
+                    .with_ansi(std::io::stderr().is_terminal())
                     .with_writer(std::io::stderr),
             )
             .init(),

@@ -4,7 +4,6 @@
 //! doveauth checks then. So nothing is stored here, and an answer that is lost costs nothing.
 
 mod account;
-mod connection;
 mod web;
 
 use std::process::ExitCode;
@@ -28,11 +27,7 @@ fn main() -> ExitCode {
         let listener = service.unix_listener(&socket)?;
         let router = web::router(&service.settings)?;
         service.ready(&format!("answering on {}", socket.display()));
-        let shutdown = service.shutdown.clone();
-        daemon::serve(&service, listener, MAX_CONNECTIONS, |stream| {
-            connection::serve(stream, router.clone(), shutdown.clone())
-        })
-        .await;
+        daemon::serve_http(&service, listener, MAX_CONNECTIONS, router).await;
         Ok(())
     })
 }

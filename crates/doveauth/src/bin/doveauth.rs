@@ -27,9 +27,6 @@ async fn run(mut service: Service) -> anyhow::Result<()> {
     let listener = service.tcp_listener(service.settings.doveauth.listen)?;
     let router = http::router(Arc::new(Logins::new(Arc::clone(&service.settings))));
     service.ready("answering logins");
-    daemon::serve(&service, listener, MAX_CONNECTIONS, |stream| {
-        http::serve(router.clone(), stream, service.shutdown.clone())
-    })
-    .await;
+    daemon::serve_http(&service, listener, MAX_CONNECTIONS, router).await;
     Ok(())
 }
