@@ -49,6 +49,8 @@ in
 
         # Nothing about where users connect from.
         login_log_format_elements = "method=%{mechanism} %{secured}";
+        # Nor which account a line is about: the session tells what belongs together.
+        mail_log_prefix = "\"%{service}<%{session}>: \"";
 
         # Plugins of the same build as the running processes, also while a new system is activated.
         mail_plugin_dir = lib.mkDefault "${cfg.dovecot.package}/lib/dovecot/modules";
@@ -91,7 +93,8 @@ in
         imap_capability = {
           XCHATMAIL = true;
           XDELTAPUSH = true;
-        };
+        }
+        // lib.optionalAttrs (!cfg.imap.compress) { "\"COMPRESS=DEFLATE\"" = false; };
         imap_hibernate_timeout = "30 s";
         "protocol imap" = {
           imap_metadata = true;
@@ -125,7 +128,14 @@ in
 
         default_client_limit = 20000;
         # Guesses cannot be told apart by address: behind the port 443 all clients have ours.
-        "service anvil"."unix_listener anvil-auth-penalty".mode = "0";
+        "service anvil" = {
+          "unix_listener anvil-auth-penalty".mode = "0";
+          # LMTP, which does not run as root, counts its sessions there.
+          "unix_listener anvil" = {
+            mode = "0660";
+            group = "vmail";
+          };
+        };
         "service auth"."unix_listener ${queue}/private/auth" = {
           mode = "0660";
           user = postfix;

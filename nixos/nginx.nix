@@ -160,7 +160,8 @@ in
         }
         (lib.mkIf (cfg.web.root == null) {
           root = "/var/empty";
-          locations."= /".extraConfig = ''
+          locations."= /".extraConfig = "rewrite ^ /index.html last;";
+          locations."= /index.html".extraConfig = ''
             default_type text/html;
             types { }
             ${file "index.html" index}

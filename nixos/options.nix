@@ -265,6 +265,15 @@ in
       };
     };
 
+    imap.compress = mkOption {
+      type = types.bool;
+      default = false;
+      description = ''
+        Whether to offer IMAP COMPRESS (RFC 4978). Sessions that use it cannot be put to sleep, so each idle one keeps a
+        process with its memory.
+      '';
+    };
+
     dovecot.package = mkPackage "dovecot" ''
       Dovecot 2.4 with Lua. Set here because nixpkgs builds it without, and gives hosts with an older
       {option}`system.stateVersion` Dovecot 2.3.

@@ -207,7 +207,15 @@ in
     systemd.services.postfix = {
       wants = [ "opendkim.service" ];
       after = [ "opendkim.service" ];
-      serviceConfig.LimitNOFILE = 65536;
+      serviceConfig = {
+        LimitNOFILE = 65536;
+        # Postfix names every client with its address. What remains are lines about refused and timed out ones.
+        LogFilterPatterns = [
+          "~(connect|disconnect|lost connection after [A-Z]+) from "
+          "~client=[^ ]+\\["
+          "~replace: header Subject"
+        ];
+      };
     };
   };
 }
