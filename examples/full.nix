@@ -47,6 +47,21 @@
       keyFile = "/var/lib/certificates/chat.example.org/key.pem";
     };
 
+    turn = {
+      minPort = 49152;
+      maxPort = 65535;
+      secretFile = "/run/secrets/turn";
+    };
+    iroh.url = "https://iroh.example.org";
+    imap.compress = true;
+
+    metrics = {
+      enable = true;
+      listenAddress = "10.0.0.2";
+      textfileDirectory = "/var/lib/prometheus-node-exporter";
+      publicCounts = true;
+    };
+
     dkim.selector = "relay2026";
     dns.acmeAccountUri = "https://acme-v02.api.letsencrypt.org/acme/acct/123456";
     web.newAddressesPerMinute = 60;

@@ -8,7 +8,9 @@ in
   config = lib.mkIf cfg.enable {
     assertions = [
       {
-        assertion = builtins.match "([a-z0-9_]([a-z0-9-]*[a-z0-9])?\\.)+[a-z0-9]([a-z0-9-]*[a-z0-9])?" cfg.domain != null;
+        assertion =
+          builtins.match "([a-z0-9_]([a-z0-9-]*[a-z0-9])?\\.)+[a-z0-9]([a-z0-9-]*[a-z0-9])?" cfg.domain
+          != null;
         message = "services.chatmail.domain is \"${cfg.domain}\"; set it to a full domain name in lower case, such as \"chat.example.org\".";
       }
       {
@@ -16,17 +18,21 @@ in
         message = "services.chatmail.accounts.usernameMinLength is above usernameMaxLength; set it to ${toString cfg.accounts.usernameMaxLength} or less.";
       }
       {
-        assertion = cfg.tls.mode == "external" -> cfg.tls.certificateFile != null && cfg.tls.keyFile != null;
+        assertion =
+          cfg.tls.mode == "external" -> cfg.tls.certificateFile != null && cfg.tls.keyFile != null;
         message = "services.chatmail.tls.mode is \"external\": set services.chatmail.tls.certificateFile and services.chatmail.tls.keyFile.";
       }
       {
-        assertion = cfg.tls.mode != "external" -> cfg.tls.certificateFile == null && cfg.tls.keyFile == null;
+        assertion =
+          cfg.tls.mode != "external" -> cfg.tls.certificateFile == null && cfg.tls.keyFile == null;
         message = "services.chatmail.tls.certificateFile and keyFile are only used with services.chatmail.tls.mode = \"external\"; set the mode or remove the files.";
       }
       {
         assertion =
           cfg.tls.mode == "acme"
-          -> config.security.acme.defaults.email != null || config.security.acme.certs.${cfg.domain}.email != null;
+          ->
+            config.security.acme.defaults.email != null
+            || config.security.acme.certs.${cfg.domain}.email != null;
         message = "services.chatmail.tls.mode is \"acme\": set security.acme.defaults.email to an address that the certificate authority can reach you at.";
       }
       {
@@ -36,6 +42,10 @@ in
       {
         assertion = cfg.enableIPv6 || cfg.addresses == [ ] || lib.any isIPv4 cfg.addresses;
         message = "services.chatmail.enableIPv6 is false but services.chatmail.addresses has IPv6 addresses only; add the IPv4 address or turn IPv6 on.";
+      }
+      {
+        assertion = cfg.turn.minPort <= cfg.turn.maxPort;
+        message = "services.chatmail.turn.minPort is above services.chatmail.turn.maxPort; set it to ${toString cfg.turn.maxPort} or less.";
       }
       {
         assertion = lib.versionAtLeast cfg.dovecot.package.version "2.4";

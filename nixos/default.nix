@@ -17,8 +17,12 @@
     ./postfix.nix
     ./opendkim.nix
     ./dovecot.nix
+    ./expire.nix
     ./nginx.nix
     ./unbound.nix
+    ./coturn.nix
+    ./iroh-relay.nix
+    ./metrics.nix
     ./journald.nix
   ];
 }

@@ -312,6 +312,95 @@ in
       };
     };
 
+    turn = {
+      enable = mkOption {
+        type = types.bool;
+        default = true;
+        description = "Whether to run a TURN server (coturn) for calls, and to give clients credentials for it.";
+      };
+      package = lib.mkPackageOption pkgs "coturn" { };
+      port = mkOption {
+        type = types.port;
+        default = 3478;
+        description = "Port that clients connect to, over UDP and TCP.";
+      };
+      minPort = mkOption {
+        type = types.port;
+        default = 50000;
+        description = "First UDP port that calls are relayed through. Each call takes one or two.";
+      };
+      maxPort = mkOption {
+        type = types.port;
+        default = 52999;
+        description = "Last UDP port that calls are relayed through.";
+      };
+      lifetime = mkOption {
+        type = types.ints.positive;
+        default = 5 * 24 * 3600;
+        defaultText = lib.literalExpression "5 * 24 * 3600";
+        description = "Seconds that credentials are valid for; clients ask for new ones half a day before they end.";
+      };
+      secretFile = mkOption {
+        type = types.nullOr runtimePath;
+        default = null;
+        example = "/run/secrets/turn";
+        description = ''
+          File with the secret that credentials are made with, for several relays that share a TURN server for example.
+          None: made once by the relay.
+        '';
+      };
+      allowedPeers = mkOption {
+        type = types.listOf types.str;
+        default = [ ];
+        example = [ "192.168.7.0-192.168.7.255" ];
+        description = ''
+          Addresses that calls may be relayed to although they are not public: without this, private, loopback and
+          reserved ranges are refused.
+        '';
+      };
+    };
+
+    iroh = {
+      enable = mkOption {
+        type = types.bool;
+        default = true;
+        description = "Whether to run an iroh relay, for realtime connections between devices.";
+      };
+      package = mkPackage "iroh-relay" "iroh-relay 0.35: clients do not speak the protocol of later ones.";
+      url = mkOption {
+        type = types.nullOr types.str;
+        default = if cfg.iroh.enable then "https://${cfg.domain}" else null;
+        defaultText = lib.literalExpression ''"https://''${config.services.chatmail.domain}" with iroh.enable, else null'';
+        example = "https://iroh.example.org";
+        description = "The iroh relay that clients are told of; none: their own choice.";
+      };
+    };
+
+    metrics = {
+      enable = lib.mkEnableOption "metrics for Prometheus: counters of the relay on port 3903 (mtail), and those of Dovecot on port 3904";
+      package = lib.mkPackageOption pkgs "mtail" { };
+      listenAddress = mkOption {
+        type = types.str;
+        default = "127.0.0.1";
+        example = "10.0.0.2";
+        description = "Address of this host that Prometheus reaches. The firewall is left as it is.";
+      };
+      textfileDirectory = mkOption {
+        type = types.nullOr runtimePath;
+        default = null;
+        example = "/var/lib/prometheus-node-exporter";
+        description = ''
+          Folder that the node exporter's textfile collector reads; `fsreport.prom` with the sizes of the mailboxes is
+          written there every hour. It has to be writable for the user `vmail`.
+        '';
+      };
+      publicCounts = mkOption {
+        type = types.bool;
+        default = false;
+        description = "Whether the web site serves the counts of accounts at `/metrics`.";
+      };
+    };
+
     journal.private = mkOption {
       type = types.bool;
       default = true;

@@ -13,7 +13,9 @@ let
   cfg = config.services.chatmail;
   settings = cfg.settings;
 
-  regexp = name: lines: "regexp:${pkgs.writeText "postfix-${name}" (lib.concatMapStrings (l: l + "\n") lines)}";
+  regexp =
+    name: lines:
+    "regexp:${pkgs.writeText "postfix-${name}" (lib.concatMapStrings (l: l + "\n") lines)}";
 
   drop = header: "/^${header}:/ IGNORE";
 
@@ -170,31 +172,29 @@ in
           maxproc = cfg.connections.smtp;
           args = options { smtpd_proxy_filter = settings.filtermail.incoming_listen; };
         };
-        submission =
-          smtpd "submission" { maxproc = cfg.connections.smtp; } (
-            submission // { syslog_name = "postfix/submission"; }
-          );
-        submissions =
-          smtpd "submissions" { maxproc = cfg.connections.smtp; } (
-            submission
-            // {
-              smtpd_tls_wrappermode = "yes";
-              syslog_name = "postfix/submissions";
-            }
-          );
+        submission = smtpd "submission" { maxproc = cfg.connections.smtp; } (
+          submission // { syslog_name = "postfix/submission"; }
+        );
+        submissions = smtpd "submissions" { maxproc = cfg.connections.smtp; } (
+          submission
+          // {
+            smtpd_tls_wrappermode = "yes";
+            syslog_name = "postfix/submissions";
+          }
+        );
         ${settings.filtermail.outgoing_reinject} =
-          smtpd settings.filtermail.outgoing_reinject { maxproc = cfg.connections.filter; } (
-            reinjection
-            // {
-              cleanup_service_name = "submission-cleanup";
-              smtpd_milters = "unix:/run/opendkim/opendkim.sock";
-              syslog_name = "postfix/reinject";
-            }
-          );
-        ${settings.filtermail.incoming_reinject} =
-          smtpd settings.filtermail.incoming_reinject { maxproc = cfg.connections.filter; } (
-            reinjection // { syslog_name = "postfix/reinject_incoming"; }
-          );
+          smtpd settings.filtermail.outgoing_reinject { maxproc = cfg.connections.filter; }
+            (
+              reinjection
+              // {
+                cleanup_service_name = "submission-cleanup";
+                smtpd_milters = "unix:/run/opendkim/opendkim.sock";
+                syslog_name = "postfix/reinject";
+              }
+            );
+        ${settings.filtermail.incoming_reinject} = smtpd settings.filtermail.incoming_reinject {
+          maxproc = cfg.connections.filter;
+        } (reinjection // { syslog_name = "postfix/reinject_incoming"; });
         submission-cleanup = {
           private = false;
           maxproc = 0;

@@ -117,8 +117,8 @@ in
             socket = "/run/chatmail-metadata/metadata.socket";
             queue_dir = "/var/lib/chatmail-metadata/pending_notifications";
             notification_url = cfg.push.notificationUrl;
-            iroh_relay = null;
-            turn = null;
+            iroh_relay = cfg.iroh.url;
+            turn = lib.mkDefault null;
             max_smtp_recipients = cfg.messages.maxRecipients;
             appversions_file = null;
             admin = cfg.adminAddress;

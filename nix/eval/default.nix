@@ -21,7 +21,8 @@ let
 
   services = tree + "/nixos/modules/services";
   # Modules from before nixos-26.05 give way to stand-ins with the options of that release.
-  outdated = !nixpkgsLib.hasInfix "settings.main" (builtins.readFile (services + "/mail/postfix.nix"));
+  outdated =
+    !nixpkgsLib.hasInfix "settings.main" (builtins.readFile (services + "/mail/postfix.nix"));
   standIns = nixpkgsLib.optionals outdated [
     ./modules/dovecot.nix
     ./modules/postfix.nix

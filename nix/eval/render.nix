@@ -20,7 +20,7 @@ let
       )
     );
 
-  names = lib.filter (name: config.systemd.units.${name}.enable) (
+  names = lib.filter (name: config.systemd.units.${name}.enable or false) (
     lib.unique (
       map (name: "${name}.service") (
         ours "services"

@@ -230,7 +230,8 @@ let
     writeScriptBin = written;
     writeShellScript = name: text: written name "#!${final.runtimeShell}\n${text}";
     writeShellScriptBin = name: text: written name "#!${final.runtimeShell}\n${text}";
-    writeShellApplication = arguments: written arguments.name "#!${final.runtimeShell}\n${arguments.text}";
+    writeShellApplication =
+      arguments: written arguments.name "#!${final.runtimeShell}\n${arguments.text}";
     writers = {
       writeBash = written;
       writeBashBin = written;
@@ -239,9 +240,15 @@ let
       writePython3 = name: _: written name;
     };
 
-    runCommand = name: _: _: fake name { };
-    runCommandCC = name: _: _: fake name { };
-    runCommandLocal = name: _: _: fake name { };
+    runCommand =
+      name: _: _:
+      fake name { };
+    runCommandCC =
+      name: _: _:
+      fake name { };
+    runCommandLocal =
+      name: _: _:
+      fake name { };
     buildEnv = arguments: fake arguments.name { };
     symlinkJoin = arguments: fake (arguments.name or "join") { };
     linkFarm = name: _: fake name { };

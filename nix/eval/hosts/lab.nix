@@ -12,6 +12,15 @@
       minMemoryAvailable = 0;
       minDiskFree = 0;
     };
+
+    # Calls between clients of the lab stay in its network.
+    turn.allowedPeers = [ "198.18.25.0-198.18.25.255" ];
+    # Debian has no iroh-relay.
+    iroh.enable = false;
+    metrics = {
+      enable = true;
+      publicCounts = true;
+    };
   };
 
   services.unbound = {

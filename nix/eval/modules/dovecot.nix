@@ -13,12 +13,7 @@ let
 
   isSection = value: builtins.isAttrs value && !lib.isDerivation value;
 
-  scalar =
-    value:
-    if builtins.isBool value then
-      if value then "yes" else "no"
-    else
-      toString value;
+  scalar = value: if builtins.isBool value then if value then "yes" else "no" else toString value;
 
   # Settings of a section come before the sections in it.
   lines =

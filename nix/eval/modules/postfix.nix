@@ -33,8 +33,7 @@ let
   masterEntry =
     { config, options, ... }:
     let
-      column =
-        option: print: if options.${option}.isDefined then print config.${option} else "-";
+      column = option: print: if options.${option}.isDefined then print config.${option} else "-";
       argument = arg: (lib.optionalString (lib.hasPrefix "-" arg) "\n ") + " ${arg}";
     in
     {

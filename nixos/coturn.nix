@@ -1,0 +1,157 @@
+# TURN, for calls between clients that cannot reach each other directly. The unit is ours so that its secret never
+# passes through the store and a coturn that the host runs for something else stays as it is.
+{
+  config,
+  lib,
+  pkgs,
+  ...
+}:
+let
+  cfg = config.services.chatmail;
+  hardening = import ./hardening.nix;
+
+  secretFile =
+    if cfg.turn.secretFile != null then cfg.turn.secretFile else "/var/lib/chatmail-turn/secret";
+  ownSecret = cfg.turn.secretFile == null;
+
+  # Who has credentials may relay to the internet, and not into networks that the host can reach and others cannot.
+  denied = [
+    "0.0.0.0-0.255.255.255"
+    "10.0.0.0-10.255.255.255"
+    "100.64.0.0-100.127.255.255"
+    "127.0.0.0-127.255.255.255"
+    "169.254.0.0-169.254.255.255"
+    "172.16.0.0-172.31.255.255"
+    "192.0.0.0-192.0.0.255"
+    "192.0.2.0-192.0.2.255"
+    "192.88.99.0-192.88.99.255"
+    "192.168.0.0-192.168.255.255"
+    "198.18.0.0-198.19.255.255"
+    "198.51.100.0-198.51.100.255"
+    "203.0.113.0-203.0.113.255"
+    "240.0.0.0-255.255.255.255"
+    "::"
+    "::1"
+    "::ffff:0:0-::ffff:ffff:ffff"
+    "64:ff9b::-64:ff9b::ffff:ffff"
+    "64:ff9b:1::-64:ff9b:1:ffff:ffff:ffff:ffff:ffff"
+    "100::-100::ffff:ffff:ffff:ffff"
+    "2001::-2001:1ff:ffff:ffff:ffff:ffff:ffff:ffff"
+    "2001:db8::-2001:db8:ffff:ffff:ffff:ffff:ffff:ffff"
+    "2002::-2002:ffff:ffff:ffff:ffff:ffff:ffff:ffff"
+    "fc00::-fdff:ffff:ffff:ffff:ffff:ffff:ffff:ffff"
+    "fe80::-febf:ffff:ffff:ffff:ffff:ffff:ffff:ffff"
+  ];
+
+  configFile = pkgs.writeText "turnserver.conf" ''
+    realm=${cfg.domain}
+    listening-port=${toString cfg.turn.port}
+    min-port=${toString cfg.turn.minPort}
+    max-port=${toString cfg.turn.maxPort}
+    use-auth-secret
+    fingerprint
+    stale-nonce=600
+    no-cli
+    no-tls
+    no-dtls
+    no-multicast-peers
+    no-software-attribute
+    log-file=stdout
+    ${lib.concatMapStringsSep "\n" (range: "denied-peer-ip=${range}") denied}
+    ${lib.concatMapStringsSep "\n" (range: "allowed-peer-ip=${range}") cfg.turn.allowedPeers}
+  '';
+
+  # coturn reads the secret only from its configuration, which therefore is put together at run time.
+  start = pkgs.writeShellScript "chatmail-turn" ''
+    set -eu
+    { cat ${configFile}; echo "static-auth-secret=$(cat "$CREDENTIALS_DIRECTORY/turn-secret")"; } \
+      >"$RUNTIME_DIRECTORY/turnserver.conf"
+    exec ${cfg.turn.package}/bin/turnserver -c "$RUNTIME_DIRECTORY/turnserver.conf"
+  '';
+
+  makeSecret = pkgs.writeShellScript "chatmail-turn-secret" ''
+    set -eu
+    if [ -s "$1" ]; then
+      exit 0
+    fi
+    ${lib.getExe pkgs.openssl} rand -hex 32 >"$1.new"
+    mv "$1.new" "$1"
+  '';
+
+  secretUnit = lib.optional ownSecret "chatmail-turn-secret.service";
+in
+{
+  config = lib.mkIf (cfg.enable && cfg.turn.enable) {
+    services.chatmail.settings.metadata.turn = {
+      host = cfg.domain;
+      inherit (cfg.turn) port lifetime;
+      secret_file = "/run/credentials/chatmail-metadata.service/turn-secret";
+    };
+
+    networking.firewall = lib.mkIf cfg.openFirewall {
+      allowedTCPPorts = [ cfg.turn.port ];
+      allowedUDPPorts = [ cfg.turn.port ];
+      allowedUDPPortRanges = [
+        {
+          from = cfg.turn.minPort;
+          to = cfg.turn.maxPort;
+        }
+      ];
+    };
+
+    systemd.services = {
+      chatmail-turn-secret = lib.mkIf ownSecret {
+        description = "Secret that TURN credentials are made with";
+        wantedBy = [ "multi-user.target" ];
+        serviceConfig = hardening // {
+          Type = "oneshot";
+          RemainAfterExit = true;
+          ExecStart = "${makeSecret} ${secretFile}";
+          StateDirectory = "chatmail-turn";
+          StateDirectoryMode = "0700";
+          PrivateNetwork = true;
+        };
+      };
+
+      chatmail-metadata = {
+        requires = secretUnit;
+        after = secretUnit;
+        serviceConfig.LoadCredential = [ "turn-secret:${secretFile}" ];
+      };
+
+      chatmail-turn = {
+        description = "TURN server of the relay";
+        wantedBy = [ "multi-user.target" ];
+        requires = secretUnit;
+        after = secretUnit ++ [ "network.target" ];
+        startLimitIntervalSec = 0;
+        serviceConfig = hardening // {
+          Type = "simple";
+          ExecStart = "${start}";
+          Restart = "always";
+          RestartSec = "1s";
+          DynamicUser = true;
+          # It would log the address of every caller.
+          LogFilterPatterns = [
+            "ERROR"
+            "~session"
+          ];
+          LoadCredential = [ "turn-secret:${secretFile}" ];
+          RuntimeDirectory = "chatmail-turn";
+          RuntimeDirectoryMode = "0700";
+          RestrictAddressFamilies = [
+            "AF_INET"
+            "AF_INET6"
+            # It looks up the addresses of the host.
+            "AF_NETLINK"
+            "AF_UNIX"
+          ];
+          IPAddressDeny = "";
+          LimitNOFILE = 65536;
+          TasksMax = 512;
+          MemoryMax = "512M";
+        };
+      };
+    };
+  };
+}

@@ -1,0 +1,145 @@
+# What runs by the clock over all mailboxes: removal of old mail and accounts, reports, counts.
+{
+  config,
+  lib,
+  utils,
+  ...
+}:
+let
+  cfg = config.services.chatmail;
+  hardening = import ./hardening.nix;
+
+  # A run over the mailboxes at low priority; mail goes first.
+  job =
+    {
+      name,
+      description,
+      command,
+      at,
+      service ? { },
+    }:
+    {
+      systemd.timers.${name} = {
+        inherit description;
+        wantedBy = [ "timers.target" ];
+        timerConfig = {
+          OnCalendar = at;
+          # A machine that was off at that time catches up.
+          Persistent = true;
+        };
+      };
+      systemd.services.${name} = {
+        inherit description;
+        serviceConfig =
+          hardening
+          // {
+            Type = "oneshot";
+            ExecStart = utils.escapeSystemdExecArgs (
+              [ "${cfg.package}/bin/${lib.head command}" ]
+              ++ lib.tail command
+              ++ [
+                "--settings"
+                "${cfg.settingsFile}"
+              ]
+            );
+            User = "vmail";
+            Group = "vmail";
+            PrivateUsers = false;
+            PrivateNetwork = true;
+            ProtectHome = "tmpfs";
+            BindReadOnlyPaths = [ cfg.mailboxes.directory ];
+            Nice = 19;
+            IOSchedulingClass = "idle";
+            TasksMax = 512;
+            # Setting priorities of threads is not among the system calls that services need.
+            SystemCallFilter = [ "@system-service" ];
+          }
+          // service;
+      };
+    };
+in
+{
+  config = lib.mkIf cfg.enable (
+    lib.mkMerge [
+      (job {
+        name = "chatmail-expire";
+        description = "Removal of old messages and inactive accounts";
+        command = [
+          "chatmail-expire"
+          "--remove"
+        ];
+        at = "*-*-* 00:02:00";
+        service = {
+          BindReadOnlyPaths = [ ];
+          BindPaths = [ cfg.mailboxes.directory ];
+        };
+      })
+
+      (job {
+        name = "chatmail-fsreport";
+        description = "Report on mailboxes and logins";
+        command = [ "chatmail-fsreport" ];
+        at = "*-*-* 08:02:00";
+      })
+
+      (lib.mkIf (cfg.metrics.textfileDirectory != null) (job {
+        name = "chatmail-fsreport-textfile";
+        description = "Sizes of mailboxes for Prometheus";
+        command = [
+          "chatmail-fsreport"
+          "--textfile"
+          "${cfg.metrics.textfileDirectory}/fsreport.prom"
+        ];
+        at = "hourly";
+        service = {
+          ReadWritePaths = [ cfg.metrics.textfileDirectory ];
+          UMask = "0022";
+        };
+      }))
+
+      (lib.mkIf cfg.metrics.publicCounts (job {
+        name = "chatmail-metrics";
+        description = "Account counts that the web site serves";
+        command = [
+          "chatmail-metrics"
+          "--output"
+          "/var/lib/chatmail-metrics/metrics"
+        ];
+        at = "*:0/5";
+        service = {
+          StateDirectory = "chatmail-metrics";
+          StateDirectoryMode = "0755";
+          UMask = "0022";
+        };
+      }))
+
+      (lib.mkIf cfg.metrics.publicCounts {
+        services.nginx.virtualHosts.${cfg.domain}.locations."= /metrics".extraConfig = ''
+          default_type text/plain;
+          types { }
+          alias /var/lib/chatmail-metrics/metrics;
+        '';
+      })
+
+      {
+        # Dovecot asks for room when a mailbox is at three quarters; clients warn their users from four fifths on.
+        services.dovecot2.settings = {
+          "quota \"User quota\""."warning nearly-full" = {
+            quota_storage_percentage = 75;
+            "execute quota-warning".args = "${
+              toString (cfg.mailboxes.quota * 70 / 100 / 1048576)
+            } ${cfg.mailboxes.directory}/%{user}";
+          };
+          "service quota-warning" = {
+            executable = "script ${cfg.package}/bin/chatmail-quota-expire --settings ${cfg.settingsFile}";
+            user = "vmail";
+            "unix_listener quota-warning" = {
+              user = "vmail";
+              mode = "0600";
+            };
+          };
+        };
+      }
+    ]
+  );
+}

@@ -1,0 +1,190 @@
+# Numbers for Prometheus: counters from the journal (mtail), Dovecot's own, and the sizes of the mailboxes.
+{
+  config,
+  lib,
+  pkgs,
+  ...
+}:
+let
+  cfg = config.services.chatmail;
+  hardening = import ./hardening.nix;
+  loopback = lib.hasPrefix "127." cfg.metrics.listenAddress || cfg.metrics.listenAddress == "::1";
+
+  # The journal is read on from where the last run stopped, so that a restart misses no line.
+  mtail = pkgs.writeShellScript "chatmail-mtail" ''
+    set -euo pipefail
+    ${pkgs.systemd}/bin/journalctl --follow --output=short-iso --cursor-file="$STATE_DIRECTORY/cursor" \
+      | ${lib.getExe cfg.metrics.package} --address=${cfg.metrics.listenAddress} --port=3903 \
+          --progs=${./files/relay.mtail} --logs=- --logtostderr
+  '';
+
+  # Labels of a metric, in this order.
+  label = name: { _section = { inherit name; }; };
+  # A histogram of microseconds with one bucket per power of ten.
+  histogram =
+    name: from: to:
+    label name
+    // {
+      "method exponential" = {
+        base = 10;
+        min_magnitude = from;
+        max_magnitude = to;
+      };
+    };
+  duration = histogram "duration";
+
+  finished = "event=imap_command_finished";
+  idle = "${finished} AND cmd_name=IDLE";
+  unhibernated = "event=imap_client_unhibernated";
+  delivered = "event=mail_delivery_finished";
+
+  # Which events Dovecot counts, under the names of the reference relay.
+  dovecotMetrics = {
+    imap_command = {
+      filter = finished;
+      fields = [
+        "bytes_in"
+        "bytes_out"
+        "lock_wait_usecs"
+        "running_usecs"
+      ];
+      group_by = [
+        (label "cmd_name")
+        (label "tagged_reply_state")
+      ];
+    };
+    imap_command_duration = {
+      filter = finished;
+      group_by = [
+        (label "cmd_name")
+        (duration 1 8)
+      ];
+    };
+    imap_command_slow = {
+      filter = "${finished} AND duration>1000000 AND NOT cmd_name=IDLE";
+      group_by = [ (label "cmd_name") ];
+    };
+    imap_idle = {
+      filter = idle;
+      fields = [
+        "bytes_in"
+        "bytes_out"
+        "running_usecs"
+      ];
+      group_by = [ (label "tagged_reply_state") ];
+    };
+    imap_idle_duration = {
+      filter = idle;
+      group_by = [ (duration 5 11) ];
+    };
+    imap_idle_commands = {
+      filter = idle;
+      group_by = [ (label "tagged_reply_state") ];
+    };
+    imap_idle_failed.filter = "${idle} AND NOT tagged_reply_state=OK";
+
+    imap_hibernated.filter = "event=imap_client_hibernated";
+    imap_hibernated_failed.filter = "event=imap_client_hibernated AND error=*";
+    imap_unhibernated = {
+      filter = unhibernated;
+      fields = [ "hibernation_usecs" ];
+    };
+    imap_unhibernated_reason = {
+      filter = unhibernated;
+      fields = [ "hibernation_usecs" ];
+      group_by = [ (label "reason") ];
+    };
+    imap_unhibernated_reason_sleep = {
+      filter = unhibernated;
+      group_by = [
+        (label "reason")
+        (histogram "hibernation_usecs" 4 8)
+      ];
+    };
+    imap_unhibernated_failed.filter = "${unhibernated} AND error=*";
+    imap_hibernation_duration = {
+      filter = unhibernated;
+      group_by = [
+        (label "reason")
+        (duration 5 11)
+      ];
+    };
+
+    auth_request = {
+      filter = "event=auth_request_finished";
+      group_by = [ (label "success") ];
+    };
+    auth_request_duration = {
+      filter = "event=auth_request_finished";
+      group_by = [
+        (label "success")
+        (duration 2 6)
+      ];
+    };
+    auth_failed.filter = "event=auth_request_finished AND success=no";
+    auth_passdb = {
+      filter = "event=auth_passdb_request_finished";
+      group_by = [
+        (label "result")
+        (label "cache")
+      ];
+    };
+    auth_master_login.filter = "event=auth_master_client_login_finished";
+    auth_master_login_failed.filter = "event=auth_master_client_login_finished AND error=*";
+
+    mail_delivery.filter = delivered;
+    mail_delivery_duration = {
+      filter = delivered;
+      group_by = [ (duration 3 7) ];
+    };
+    mail_delivery_failed.filter = "${delivered} AND error=*";
+
+    client_connected.filter = "event=client_connection_connected AND category=\"service:imap\"";
+    client_disconnected = {
+      filter = "event=client_connection_disconnected AND category=\"service:imap\"";
+      fields = [
+        "bytes_in"
+        "bytes_out"
+      ];
+    };
+  };
+in
+{
+  config = lib.mkIf (cfg.enable && cfg.metrics.enable) {
+    services.dovecot2.settings = {
+      "service stats"."inet_listener http" = {
+        port = 3904;
+        listen = cfg.metrics.listenAddress;
+      };
+    }
+    // lib.mapAttrs' (name: lib.nameValuePair "metric ${name}") dovecotMetrics;
+
+    systemd.services.mtail = {
+      description = "Counters of the relay for Prometheus";
+      wantedBy = [ "multi-user.target" ];
+      startLimitIntervalSec = 0;
+      serviceConfig =
+        hardening
+        // {
+          Type = "simple";
+          ExecStart = "${mtail}";
+          Restart = "always";
+          RestartSec = "1s";
+          DynamicUser = true;
+          SupplementaryGroups = [ "systemd-journal" ];
+          StateDirectory = "mtail";
+          StateDirectoryMode = "0700";
+          # Groups of the host count only outside a user namespace.
+          PrivateUsers = false;
+          RestrictAddressFamilies = [
+            "AF_INET"
+            "AF_INET6"
+            "AF_UNIX"
+          ];
+          TasksMax = 512;
+          MemoryMax = "512M";
+        }
+        // (if loopback then { IPAddressAllow = "localhost"; } else { IPAddressDeny = ""; });
+    };
+  };
+}
