@@ -48,7 +48,7 @@ async fn signal(context: &Context, relay: &str, unit: &str, signal: &str) -> any
 }
 
 /// Kills the service at once and waits until another process is ready.
-async fn kill(context: &Context, relay: &str, unit: &str) -> anyhow::Result<()> {
+pub(super) async fn kill(context: &Context, relay: &str, unit: &str) -> anyhow::Result<()> {
     let (before, _) = state(context, relay, unit).await?;
     signal(context, relay, unit, "KILL").await?;
     let back = || async {

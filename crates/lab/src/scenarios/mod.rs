@@ -12,6 +12,7 @@ mod headers;
 mod kill;
 mod outside;
 mod policy;
+mod push;
 mod rendered;
 mod run;
 mod tls;
@@ -92,6 +93,11 @@ pub(crate) const SCENARIOS: &[Scenario] = table! {
 
     "bounce-from-the-other-relay", Machines, 120, bounce::unknown_user;
     "header-cleanup", Addresses, 60, headers::cleanup;
+
+    "metadata-announcements", Addresses, 60, push::announcements;
+    "device-tokens", Addresses, 60, push::device_tokens;
+    "message-wakes-devices", Machines, 120, push::message_wakes_devices;
+    "notification-server-in-trouble", Machines, 180, push::server_in_trouble;
 
     "port-25-needs-tls", Addresses, 60, tls::port_25;
     "client-ports-need-tls-1.3", Addresses, 60, tls::client_ports;

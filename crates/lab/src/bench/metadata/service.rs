@@ -1,0 +1,214 @@
+//! The real service with files of its own, and a notification server that takes everything at once.
+
+use std::convert::Infallible;
+use std::fs;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, bail, ensure};
+use http_body_util::{BodyExt as _, Empty};
+use hyper::Response;
+use hyper::body::{Bytes, Incoming};
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::server::conn::auto;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::net::{TcpListener, TcpStream, UnixStream};
+use tokio::process::{Child, Command};
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+/// How long the service may take to start or to end.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// How often a condition is looked at that nothing announces.
+const POLL: Duration = Duration::from_millis(10);
+
+/// Answers every request with 200, over HTTP without TLS: what is measured is the service.
+pub(super) struct Server {
+    pub(super) address: SocketAddr,
+    requests: Arc<AtomicUsize>,
+    _stop: DropGuard,
+}
+
+impl Server {
+    pub(super) async fn start() -> anyhow::Result<Self> {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+        let address = listener.local_addr()?;
+        let requests = Arc::new(AtomicUsize::new(0));
+        let stop = CancellationToken::new();
+        let accepting = accept(listener, Arc::clone(&requests), stop.clone());
+        tokio::spawn(stop.clone().run_until_cancelled_owned(accepting));
+        Ok(Self {
+            address,
+            requests,
+            _stop: stop.drop_guard(),
+        })
+    }
+
+    /// Requests so far.
+    pub(super) fn count(&self) -> usize {
+        self.requests.load(Ordering::Relaxed)
+    }
+}
+
+async fn accept(listener: TcpListener, requests: Arc<AtomicUsize>, stop: CancellationToken) {
+    while let Ok((stream, _)) = listener.accept().await {
+        let connection = serve(stream, Arc::clone(&requests));
+        tokio::spawn(stop.clone().run_until_cancelled_owned(connection));
+    }
+}
+
+async fn serve(stream: TcpStream, requests: Arc<AtomicUsize>) {
+    let answer = service_fn(move |request: hyper::Request<Incoming>| {
+        let requests = Arc::clone(&requests);
+        async move {
+            if request.into_body().collect().await.is_ok() {
+                requests.fetch_add(1, Ordering::Relaxed);
+            }
+            Ok::<_, Infallible>(Response::new(Empty::<Bytes>::new()))
+        }
+    });
+    let builder = auto::Builder::new(TokioExecutor::new());
+    // A connection that breaks shows as a request that is missing.
+    let _ = builder.serve_connection(TokioIo::new(stream), answer).await;
+}
+
+/// Files of a relay.
+pub(super) struct Site {
+    root: tempfile::TempDir,
+    pub(super) store: PathBuf,
+    pub(super) queue: PathBuf,
+    socket: PathBuf,
+}
+
+impl Site {
+    pub(super) fn new(folder: &Path, server: SocketAddr) -> anyhow::Result<Self> {
+        let root = tempfile::Builder::new()
+            .prefix("chatmail-bench-")
+            .tempdir_in(folder)?;
+        let path = |name: &str| root.path().join(name);
+        let (store, queue, socket) = (path("mail"), path("queue"), path("metadata.socket"));
+        for folder in [&store, &queue] {
+            fs::create_dir(folder)?;
+        }
+        let sample = include_str!("../../../../chatmail-core/testdata/settings.json");
+        let mut settings = chatmail_core::Settings::parse(sample, Path::new("settings.json"))?;
+        settings.mailboxes_dir.clone_from(&store);
+        settings.metadata.queue_dir.clone_from(&queue);
+        settings.metadata.socket.clone_from(&socket);
+        settings.metadata.notification_url = format!("http://{server}/notify");
+        let secret = path("secret");
+        fs::write(&secret, "a secret of the benchmark")?;
+        settings.metadata.turn.as_mut().context("no TURN")?.secret_file = secret;
+        fs::write(path("settings.json"), serde_json::to_string(&settings)?)?;
+        Ok(Self {
+            root,
+            store,
+            queue,
+            socket,
+        })
+    }
+
+    /// Starts the service that was built with this program.
+    pub(super) async fn start(&self) -> anyhow::Result<Service> {
+        let program = std::env::current_exe()?.with_file_name("chatmail-metadata");
+        let child = Command::new(&program)
+            .arg("--settings")
+            .arg(self.root.path().join("settings.json"))
+            .stdin(Stdio::null())
+            .kill_on_drop(true)
+            .spawn()
+            .with_context(|| {
+                format!(
+                    "cannot run {}; `cargo build --release --package chatmail-metadata` builds it",
+                    program.display()
+                )
+            })?;
+        let service = Service {
+            child,
+            socket: self.socket.clone(),
+        };
+        let end = Instant::now() + PATIENCE;
+        while UnixStream::connect(&service.socket).await.is_err() {
+            ensure!(Instant::now() < end, "the service does not start");
+            tokio::time::sleep(POLL).await;
+        }
+        Ok(service)
+    }
+
+    /// Waits until the queue is empty; fails when the server gets nothing for a while.
+    pub(super) async fn until_nothing_is_pending(&self, server: &Server) -> anyhow::Result<()> {
+        let (mut seen, mut last) = (server.count(), Instant::now());
+        while fs::read_dir(&self.queue)?.next().is_some() {
+            if server.count() > seen {
+                (seen, last) = (server.count(), Instant::now());
+            }
+            ensure!(
+                last.elapsed() < PATIENCE,
+                "no notification comes any more after {seen}"
+            );
+            tokio::time::sleep(POLL).await;
+        }
+        Ok(())
+    }
+}
+
+/// A running service; killed when dropped.
+pub(super) struct Service {
+    child: Child,
+    socket: PathBuf,
+}
+
+impl Service {
+    pub(super) fn client(&self) -> Client {
+        Client {
+            socket: self.socket.clone(),
+        }
+    }
+
+    /// Most memory in bytes that it ever had in use.
+    pub(super) fn peak_memory(&self) -> Option<u64> {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id()?)).ok()?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+        let kibibytes: u64 = line.trim().strip_suffix("kB")?.trim_end().parse().ok()?;
+        Some(kibibytes * 1024)
+    }
+
+    /// Ends it in order.
+    pub(super) async fn stop(mut self) -> anyhow::Result<()> {
+        let pid = self.child.id().context("the service has ended by itself")?;
+        kill(Pid::from_raw(pid.try_into()?), Signal::SIGTERM)?;
+        match tokio::time::timeout(PATIENCE, self.child.wait()).await {
+            Ok(status) => {
+                let status = status?;
+                ensure!(status.success(), "the service ended with {status}");
+                Ok(())
+            }
+            Err(_) => bail!("the service does not end"),
+        }
+    }
+}
+
+/// Speaks the dict protocol as Dovecot does.
+pub(super) struct Client {
+    socket: PathBuf,
+}
+
+impl Client {
+    /// One request on a new connection; the reply without its line feed.
+    pub(super) async fn ask(&self, request: &str) -> anyhow::Result<String> {
+        let mut stream = BufReader::new(UnixStream::connect(&self.socket).await?);
+        stream
+            .write_all(format!("H4\t0\t0\t\tmetadata\n{request}").as_bytes())
+            .await?;
+        let mut reply = String::new();
+        stream.read_line(&mut reply).await?;
+        Ok(reply.trim_end_matches('\n').to_owned())
+    }
+}

@@ -1,0 +1,215 @@
+//! A notification server in the place of notifications.delta.chat: the lab's DNS gives that name this machine's
+//! address, and the lab's CA vouches for it.
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, bail};
+use http_body_util::{BodyExt as _, Empty, Limited};
+use hyper::body::{Bytes, Incoming};
+use hyper::header::RETRY_AFTER;
+use hyper::service::service_fn;
+use hyper::{Request, Response, StatusCode, Version};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::server::conn::auto;
+use rustls::ServerConfig;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Notify;
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use crate::scenarios::Context;
+
+/// The server that relays are set up for.
+const NAME: &str = "notifications.delta.chat";
+
+/// Longest body that is read.
+const MAX_BODY: usize = 16 * 1024;
+
+/// One request.
+#[derive(Debug, Clone)]
+pub(super) struct Notification {
+    /// The token that it carried.
+    pub(super) token: String,
+    /// When it arrived.
+    pub(super) at: Instant,
+    /// Which relay it came from.
+    pub(super) from: SocketAddr,
+    /// Whether it came over HTTP/2.
+    pub(super) http2: bool,
+}
+
+/// What a server has got and how it answers.
+#[derive(Debug, Default)]
+struct Shared {
+    got: Mutex<Vec<Notification>>,
+    arrived: Notify,
+    /// Answers everything with 200.
+    healed: CancellationToken,
+}
+
+/// A running server; ends when dropped.
+pub(super) struct Server {
+    shared: Arc<Shared>,
+    _stop: DropGuard,
+}
+
+impl Server {
+    /// Starts it and makes its name known. A token's first word says how it is answered: `gone` with 410; `busy`, `error`
+    /// and `reset` with 429, 500 and a reset the first time; `hang` never; all others with 200.
+    pub(super) async fn start(context: &Context) -> anyhow::Result<Self> {
+        let host = context.topology.host;
+        let machines = context.machines()?;
+        let acceptor = TlsAcceptor::from(Arc::new(tls(&machines.certificate(&[NAME.to_owned()])?)?));
+        let listener = TcpListener::bind((host, 443))
+            .await
+            .with_context(|| format!("cannot be {NAME} at {host}"))?;
+        machines
+            .publish(NAME, &format!("{NAME}. 60 IN A {host}\n"))
+            .await?;
+        let shared = Arc::new(Shared::default());
+        let stop = CancellationToken::new();
+        tokio::spawn(stop.clone().run_until_cancelled_owned(accept(
+            listener,
+            acceptor,
+            Arc::clone(&shared),
+            stop.clone(),
+        )));
+        Ok(Self {
+            shared,
+            _stop: stop.drop_guard(),
+        })
+    }
+
+    /// Everything that came for a token.
+    pub(super) fn of(&self, token: &str) -> Vec<Notification> {
+        let got = self.shared.got.lock().unwrap_or_else(PoisonError::into_inner);
+        got.iter().filter(|one| one.token == token).cloned().collect()
+    }
+
+    /// Waits until so many requests came for a token; gives them all.
+    pub(super) async fn wait(
+        &self,
+        token: &str,
+        count: usize,
+        within: Duration,
+    ) -> anyhow::Result<Vec<Notification>> {
+        let waiting = async {
+            loop {
+                let mut arrived = std::pin::pin!(self.shared.arrived.notified());
+                arrived.as_mut().enable();
+                let got = self.of(token);
+                if got.len() >= count {
+                    return got;
+                }
+                arrived.await;
+            }
+        };
+        match tokio::time::timeout(within, waiting).await {
+            Ok(got) => Ok(got),
+            Err(_) => bail!(
+                "{} notifications instead of {count} for {token} within {within:?}",
+                self.of(token).len()
+            ),
+        }
+    }
+
+    /// Answers everything with 200 from now on, also what hangs.
+    pub(super) fn heal(&self) {
+        self.shared.healed.cancel();
+    }
+}
+
+fn tls((chain, key): &(String, String)) -> anyhow::Result<ServerConfig> {
+    let chain = CertificateDer::pem_slice_iter(chain.as_bytes()).collect::<Result<Vec<_>, _>>()?;
+    let key = PrivateKeyDer::from_pem_slice(key.as_bytes())?;
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let mut config = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .with_no_client_auth()
+        .with_single_cert(chain, key)?;
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    Ok(config)
+}
+
+async fn accept(listener: TcpListener, acceptor: TlsAcceptor, shared: Arc<Shared>, stop: CancellationToken) {
+    while let Ok((stream, from)) = listener.accept().await {
+        let connection = serve(stream, from, acceptor.clone(), Arc::clone(&shared));
+        tokio::spawn(stop.clone().run_until_cancelled_owned(connection));
+    }
+}
+
+async fn serve(stream: TcpStream, from: SocketAddr, acceptor: TlsAcceptor, shared: Arc<Shared>) {
+    let Ok(stream) = acceptor.accept(stream).await else {
+        return;
+    };
+    let reset = CancellationToken::new();
+    let service = service_fn(|request| answer(request, from, Arc::clone(&shared), reset.clone()));
+    let builder = auto::Builder::new(TokioExecutor::new());
+    let connection = builder.serve_connection(TokioIo::new(stream), service);
+    tokio::select! {
+        // However it ended, the relay's next request comes on another connection.
+        _ = connection => {}
+        () = reset.cancelled() => {}
+    }
+}
+
+async fn answer(
+    request: Request<Incoming>,
+    from: SocketAddr,
+    shared: Arc<Shared>,
+    reset: CancellationToken,
+) -> Result<Response<Empty<Bytes>>, Infallible> {
+    let http2 = request.version() == Version::HTTP_2;
+    let expected = request.method() == "POST" && request.uri().path() == "/notify";
+    let body = Limited::new(request.into_body(), MAX_BODY).collect().await;
+    let token = body
+        .ok()
+        .and_then(|body| String::from_utf8(body.to_bytes().to_vec()).ok());
+    let (Some(token), true) = (token, expected) else {
+        return Ok(response(StatusCode::BAD_REQUEST));
+    };
+    let first = {
+        let mut got = shared.got.lock().unwrap_or_else(PoisonError::into_inner);
+        let first = !got.iter().any(|one| one.token == token);
+        got.push(Notification {
+            token: token.clone(),
+            at: Instant::now(),
+            from,
+            http2,
+        });
+        first
+    };
+    shared.arrived.notify_waiters();
+    if shared.healed.is_cancelled() {
+        return Ok(response(StatusCode::OK));
+    }
+    let mut response = response(match token.split('-').next() {
+        Some("gone") => StatusCode::GONE,
+        Some("busy") if first => StatusCode::TOO_MANY_REQUESTS,
+        Some("error") if first => StatusCode::INTERNAL_SERVER_ERROR,
+        Some("reset") if first => {
+            reset.cancel();
+            std::future::pending().await
+        }
+        Some("hang") => {
+            shared.healed.cancelled().await;
+            StatusCode::OK
+        }
+        _ => StatusCode::OK,
+    });
+    if response.status() == StatusCode::TOO_MANY_REQUESTS {
+        response.headers_mut().insert(RETRY_AFTER, 2.into());
+    }
+    Ok(response)
+}
+
+fn response(status: StatusCode) -> Response<Empty<Bytes>> {
+    let mut response = Response::new(Empty::new());
+    *response.status_mut() = status;
+    response
+}
