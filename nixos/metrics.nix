@@ -10,12 +10,15 @@ let
   hardening = import ./hardening.nix;
   loopback = lib.hasPrefix "127." cfg.metrics.listenAddress || cfg.metrics.listenAddress == "::1";
 
-  # The journal is read on from where the last run stopped, so that a restart misses no line.
+  # The journal is read on from where the last run stopped, so that a restart misses no line. mtail would wait for ever
+  # for more lines of a journalctl that is gone, hence the kill.
   mtail = pkgs.writeShellScript "chatmail-mtail" ''
-    set -euo pipefail
-    ${pkgs.systemd}/bin/journalctl --follow --output=short-iso --cursor-file="$STATE_DIRECTORY/cursor" \
-      | ${lib.getExe cfg.metrics.package} --address=${cfg.metrics.listenAddress} --port=3903 \
-          --progs=${./files/relay.mtail} --logs=- --logtostderr
+    set -eu
+    exec ${lib.getExe cfg.metrics.package} --address=${cfg.metrics.listenAddress} --port=3903 \
+      --progs=${./files/relay.mtail} --logs=- --logtostderr < <(
+        ${pkgs.systemd}/bin/journalctl --follow --output=short-iso --cursor-file="$STATE_DIRECTORY/cursor"
+        kill $$
+      )
   '';
 
   # Labels of a metric, in this order.
@@ -174,6 +177,8 @@ in
           SupplementaryGroups = [ "systemd-journal" ];
           StateDirectory = "mtail";
           StateDirectoryMode = "0700";
+          # journalctl reads the boot's id there.
+          ProcSubset = "all";
           # Groups of the host count only outside a user namespace.
           PrivateUsers = false;
           RestrictAddressFamilies = [
