@@ -1,9 +1,12 @@
 use std::collections::VecDeque;
 use std::fs;
 use std::path::PathBuf;
+use std::sync::Mutex;
 
+use super::schedule::DEADLINE;
 use super::*;
 use chatmail_core::MailStore;
+use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 
 const UNIX: u64 = 1_800_000_000;

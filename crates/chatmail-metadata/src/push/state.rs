@@ -1,0 +1,277 @@
+//! What takers and senders of notifications share: the schedule in memory, the queue on disk, and the steps between.
+
+use std::collections::hash_map::RandomState;
+use std::hash::BuildHasher as _;
+use std::io;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::Notify;
+use tokio::task::spawn_blocking;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::queue::{Id, Item, Queue};
+use super::schedule::{DEADLINE, End, Inserted, Job, Key, Limits, Offer, Schedule};
+use super::throttle::Throttle;
+use super::{Post, PushError, Reply};
+use crate::Clock;
+use crate::tokens::TokenStore;
+
+/// Most notifications that are kept in memory alone because the disk takes none.
+const MAX_UNSTORED: usize = 10_000;
+
+/// Files that are read between two looks at whether the service has to end.
+const LOAD_AT_ONCE: usize = 256;
+
+/// The schedule, and what its entries stand for.
+#[derive(Debug)]
+pub(super) struct Shared<P> {
+    pub(super) tokens: Arc<TokenStore>,
+    pub(super) queue: Queue,
+    post: P,
+    pub(super) clock: Clock,
+    schedule: Mutex<Schedule<Stored>>,
+    accounts: RandomState,
+    devices: RandomState,
+    /// Something was added to the schedule.
+    pub(super) changed: Notify,
+    /// Notifications that are in memory alone.
+    unstored: AtomicUsize,
+    /// Whether there are notifications on disk that memory had no room for.
+    pub(super) more_on_disk: AtomicBool,
+    failed: Throttle,
+    given_up: Throttle,
+    pub(super) disk: Throttle,
+}
+
+/// Where a notification is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Stored {
+    Disk(Id),
+    Memory(Arc<Item>),
+}
+
+impl<P: Post> Shared<P> {
+    pub(super) fn new(queue: Queue, tokens: Arc<TokenStore>, post: P, limits: Limits, clock: Clock) -> Self {
+        Self {
+            tokens,
+            queue,
+            post,
+            clock,
+            schedule: Mutex::new(Schedule::new(limits)),
+            accounts: RandomState::new(),
+            devices: RandomState::new(),
+            changed: Notify::new(),
+            unstored: AtomicUsize::new(0),
+            more_on_disk: AtomicBool::new(false),
+            failed: Throttle::default(),
+            given_up: Throttle::default(),
+            disk: Throttle::default(),
+        }
+    }
+
+    pub(super) fn schedule(&self) -> MutexGuard<'_, Schedule<Stored>> {
+        self.schedule.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn key(&self, item: &Item) -> Key {
+        Key {
+            account: self.accounts.hash_one(item.address.as_str()),
+            token: self.devices.hash_one(&item.token),
+        }
+    }
+
+    /// Stores a notification unless one is pending that covers it. Returns whether anything was added.
+    pub(super) fn take(&self, item: Item) -> Result<bool, PushError> {
+        let (key, start) = (self.key(&item), item.start);
+        if self.schedule().offer(key, start, Instant::now()) == Offer::Merged {
+            return Ok(false);
+        }
+        let stored = match self.queue.store(&item) {
+            Ok(id) => Stored::Disk(id),
+            Err(error) => {
+                self.disk
+                    .warn("cannot store a push notification, keeping it in memory", &error);
+                if self.unstored.fetch_add(1, Ordering::Relaxed) >= MAX_UNSTORED {
+                    self.unstored.fetch_sub(1, Ordering::Relaxed);
+                    return Err(PushError::Full);
+                }
+                Stored::Memory(Arc::new(item))
+            }
+        };
+        match self.insert(key, stored.clone(), start) {
+            // It stays on disk until there is room.
+            true => Ok(true),
+            false if matches!(stored, Stored::Disk(_)) => Ok(false),
+            false => {
+                self.discard(vec![stored]);
+                Err(PushError::Full)
+            }
+        }
+    }
+
+    /// Returns false if there is no room.
+    fn insert(&self, key: Key, stored: Stored, start: u64) -> bool {
+        let inserted = self.schedule().insert(key, stored.clone(), start, Instant::now());
+        match inserted {
+            Inserted::Taken(replaced) => self.discard(replaced.into_iter().collect()),
+            Inserted::Covered => self.discard(vec![stored]),
+            Inserted::Full => {
+                self.more_on_disk.store(true, Ordering::Relaxed);
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Blocks on the disk.
+    fn discard(&self, items: Vec<Stored>) {
+        for item in items {
+            match item {
+                Stored::Disk(id) => {
+                    if let Err(error) = self.queue.remove(id) {
+                        self.disk
+                            .warn("cannot remove a push notification that is done", &error);
+                    }
+                }
+                Stored::Memory(_) => {
+                    self.unstored.fetch_sub(1, Ordering::Relaxed);
+                }
+            }
+        }
+    }
+
+    /// Takes in what is on disk, as far as there is room.
+    pub(super) async fn load(self: Arc<Self>, found: Option<Vec<Id>>, shutdown: CancellationToken) {
+        let shared = Arc::clone(&self);
+        let loading = spawn_blocking(move || {
+            let ids = match found {
+                Some(ids) => ids,
+                None => shared.queue.ids()?,
+            };
+            for ids in ids.chunks(LOAD_AT_ONCE) {
+                if shutdown.is_cancelled() {
+                    break;
+                }
+                for id in ids {
+                    match shared.load_one(*id) {
+                        Ok(true) => {}
+                        Ok(false) => return Ok(()),
+                        // It stays for the next start; the others are not held up.
+                        Err(error) => shared.disk.warn("cannot read a push notification", &error),
+                    }
+                }
+                shared.changed.notify_one();
+            }
+            io::Result::Ok(())
+        });
+        if let Ok(Err(error)) = loading.await {
+            self.disk.warn("cannot read the push queue", &error);
+        }
+    }
+
+    /// Returns false if there is no room.
+    fn load_one(&self, id: Id) -> io::Result<bool> {
+        let Some(item) = self.queue.read(id)? else {
+            return Ok(true);
+        };
+        let now = self.clock.unix();
+        // A clock that was wrong must not keep a notification forever.
+        let start = item.start.min(now);
+        if start.saturating_add(DEADLINE) < now {
+            self.give_up();
+            self.discard(vec![Stored::Disk(id)]);
+            return Ok(true);
+        }
+        Ok(self.insert(self.key(&item), Stored::Disk(id), start))
+    }
+
+    fn give_up(&self) {
+        self.given_up.error("notification exceeded deadline");
+    }
+
+    pub(super) async fn send(self: Arc<Self>, job: Job<Stored>) {
+        let item = match &job.item {
+            Stored::Memory(item) => Ok(Some(Item::clone(item))),
+            Stored::Disk(id) => {
+                let (shared, id) = (Arc::clone(&self), *id);
+                spawn_blocking(move || shared.queue.read(id))
+                    .await
+                    .unwrap_or_else(|error| Err(io::Error::other(error)))
+            }
+        };
+        let end = match &item {
+            Ok(Some(item)) => self.request(item).await,
+            Ok(None) => End::Done,
+            Err(error) => {
+                self.disk.warn("cannot read a push notification", error);
+                End::Failed(None)
+            }
+        };
+        let ended = spawn_blocking(move || {
+            if let (Ok(Some(item)), End::Gone) = (&item, end) {
+                let now = self.clock.unix();
+                if let Err(error) = self.tokens.remove(&item.address, &item.token, now) {
+                    self.disk.warn("cannot remove a device token", &error);
+                }
+            }
+            let finished = self
+                .schedule()
+                .finish(job.key, end, Instant::now(), self.clock.unix());
+            if finished.given_up {
+                self.give_up();
+            }
+            self.discard(finished.discard);
+            if let (End::Failed(_), Stored::Memory(item)) = (end, &job.item) {
+                self.store_later(job.key, item);
+            }
+        });
+        // Fails only when the runtime ends; the file is sent again after the restart.
+        let _ = ended.await;
+    }
+
+    async fn request(&self, item: &Item) -> End {
+        match self.post.post(&item.token).await {
+            Reply::Delivered => End::Done,
+            Reply::Gone => End::Gone,
+            Reply::Failed { after, reason } => {
+                self.failed.warn("notification request failed", &reason);
+                End::Failed(after)
+            }
+        }
+    }
+
+    /// Stores what is in memory alone; for the end of the process. Blocks on the disk.
+    pub(super) fn store_all(&self) {
+        let items: Vec<_> = self
+            .schedule()
+            .items()
+            .filter_map(|stored| match stored {
+                Stored::Memory(item) => Some(Arc::clone(item)),
+                Stored::Disk(_) => None,
+            })
+            .collect();
+        let lost = items
+            .iter()
+            .filter(|item| self.queue.store(item).is_err())
+            .count();
+        if lost > 0 {
+            tracing::error!("{lost} push notifications are lost, because the disk takes none");
+        }
+    }
+
+    /// Moves a notification from memory to a disk that has room again.
+    fn store_later(&self, key: Key, item: &Arc<Item>) {
+        let Ok(id) = self.queue.store(item) else {
+            return;
+        };
+        let memory = Stored::Memory(Arc::clone(item));
+        let left = match self.schedule().item_mut(key) {
+            Some(stored) if *stored == memory => std::mem::replace(stored, Stored::Disk(id)),
+            // It was given up or replaced meanwhile.
+            _ => Stored::Disk(id),
+        };
+        self.discard(vec![left]);
+    }
+}
