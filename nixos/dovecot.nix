@@ -2,7 +2,6 @@
 {
   config,
   lib,
-  pkgs,
   ...
 }:
 let
@@ -175,8 +174,9 @@ in
         "chatmail-metadata.socket"
         "doveauth.socket"
         "lastlogin.socket"
+        # The queue of Postfix holds sockets of Dovecot.
+        "postfix-setup.service"
       ];
-      # The queue of Postfix holds sockets of Dovecot.
       wants = [ "postfix-setup.service" ];
       serviceConfig.LimitNOFILE = 65536;
     };

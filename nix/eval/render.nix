@@ -3,11 +3,14 @@
   lib,
   tree,
   host,
-}@arguments:
+}:
 let
-  sys = import ./. arguments;
+  sys = import ./. { inherit lib tree host; };
   inherit (sys) config options;
-  lib = import (/. + toString arguments.lib);
+in
+let
+  # From here on the functions, not the folder.
+  inherit (sys) lib;
 
   # Units that the relay's own module defines, or adds to.
   ours =

@@ -23,15 +23,18 @@ pub(super) fn current(project: &Path) -> anyhow::Result<String> {
     let mut hashes = BTreeMap::new();
     for top in INPUTS.into_iter().chain([RENDERED]) {
         let path = project.join(top);
-        let files = if path.is_file() { vec![PathBuf::new()] } else { files_below(&path)? };
+        let files = if path.is_file() {
+            vec![PathBuf::new()]
+        } else {
+            files_below(&path)?
+        };
         for file in files {
             let name = Path::new(top).join(&file);
             let name = name.to_string_lossy().trim_end_matches('/').to_owned();
             if name == format!("{RENDERED}/{NAME}") {
                 continue;
             }
-            let bytes =
-                std::fs::read(project.join(&name)).with_context(|| format!("cannot read {name}"))?;
+            let bytes = std::fs::read(project.join(&name)).with_context(|| format!("cannot read {name}"))?;
             hashes.insert(name, hex(&Sha256::digest(bytes)));
         }
     }

@@ -28,14 +28,20 @@ fn project() -> &'static Path {
 /// Renders every host. With `check` nothing is written, and it is an error when what is committed differs.
 ///
 /// Without nixpkgs at hand a check compares the manifest only and says so.
-pub fn run(check: bool) -> anyhow::Result<()> {
+pub(crate) fn run(check: bool) -> anyhow::Result<()> {
     let project = project();
     let rendered = project.join(RENDERED);
     let Some(nixpkgs) = Nixpkgs::find()? else {
         if !check {
-            bail!("rendering needs nix-instantiate and nixpkgs: {}", nix::HOW_TO_POINT_TO_NIXPKGS);
+            bail!(
+                "rendering needs nix-instantiate and nixpkgs: {}",
+                nix::HOW_TO_POINT_TO_NIXPKGS
+            );
         }
-        println!("render: not evaluated, nixpkgs is not at hand ({})", nix::HOW_TO_POINT_TO_NIXPKGS);
+        println!(
+            "render: not evaluated, nixpkgs is not at hand ({})",
+            nix::HOW_TO_POINT_TO_NIXPKGS
+        );
         return check_manifest(project);
     };
 
@@ -58,7 +64,10 @@ pub fn run(check: bool) -> anyhow::Result<()> {
             print!("{difference}");
         }
         if !different.is_empty() {
-            bail!("{} rendered files differ from what the module gives; run `cargo lab render`", different.len());
+            bail!(
+                "{} rendered files differ from what the module gives; run `cargo lab render`",
+                different.len()
+            );
         }
         check_manifest(project)?;
         println!("render: {} hosts are as committed", evaluations.len());
@@ -75,7 +84,10 @@ fn check_manifest(project: &Path) -> anyhow::Result<()> {
     if complaints.is_empty() {
         return Ok(());
     }
-    bail!("the rendering is not what its manifest says:\n{}", complaints.join("\n"))
+    bail!(
+        "the rendering is not what its manifest says:\n{}",
+        complaints.join("\n")
+    )
 }
 
 /// Hosts by name, with the file that configures each: all examples, and the relays of the lab.
@@ -83,9 +95,15 @@ fn hosts(project: &Path) -> anyhow::Result<BTreeMap<String, PathBuf>> {
     let mut hosts = BTreeMap::new();
     for (folder, prefix) in [("examples", ""), ("nix/eval/hosts", "lab-")] {
         let folder = project.join(folder);
-        for entry in folder.read_dir().with_context(|| format!("cannot list {}", folder.display()))? {
+        for entry in folder
+            .read_dir()
+            .with_context(|| format!("cannot list {}", folder.display()))?
+        {
             let path = entry?.path();
-            let name = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
+            let name = path
+                .file_stem()
+                .and_then(|stem| stem.to_str())
+                .unwrap_or_default();
             if path.extension().is_some_and(|extension| extension == "nix") && name.starts_with(prefix) {
                 hosts.insert(name.to_owned(), path);
             }
@@ -97,7 +115,10 @@ fn hosts(project: &Path) -> anyhow::Result<BTreeMap<String, PathBuf>> {
 /// The files of one host, in the format that `machine/` puts into a container.
 fn render(host: &str, evaluation: &Evaluation) -> anyhow::Result<Files> {
     if !evaluation.failed.is_empty() {
-        bail!("{host} does not hold what the module asserts:\n{}", evaluation.failed.join("\n"));
+        bail!(
+            "{host} does not hold what the module asserts:\n{}",
+            evaluation.failed.join("\n")
+        );
     }
     for warning in &evaluation.warnings {
         eprintln!("render: {host}: {warning}");
@@ -105,7 +126,9 @@ fn render(host: &str, evaluation: &Evaluation) -> anyhow::Result<Files> {
     let mut files = Files::new();
     let mut store = Store::default();
     for (path, source) in &evaluation.etc {
-        let text = store.text_at(source).with_context(|| format!("{host}: /etc/{path}"))?;
+        let text = store
+            .text_at(source)
+            .with_context(|| format!("{host}: /etc/{path}"))?;
         files.insert(Path::new("etc").join(path), text);
     }
     for (name, text) in &evaluation.units {
@@ -117,7 +140,10 @@ fn render(host: &str, evaluation: &Evaluation) -> anyhow::Result<Files> {
         ("sysusers.conf", &evaluation.sysusers),
         ("tmpfiles.conf", &evaluation.tmpfiles),
     ] {
-        files.insert(PathBuf::from(name), lines.iter().map(|line| format!("{line}\n")).collect());
+        files.insert(
+            PathBuf::from(name),
+            lines.iter().map(|line| format!("{line}\n")).collect(),
+        );
     }
     for (path, text) in store.into_files() {
         files.insert(Path::new("store").join(path), text);
@@ -179,7 +205,10 @@ fn write_tree(folder: &Path, files: &Files) -> anyhow::Result<()> {
 fn remove_other_hosts(rendered: &Path, hosts: &BTreeMap<String, PathBuf>) -> anyhow::Result<()> {
     for entry in rendered.read_dir()? {
         let entry = entry?;
-        let known = entry.file_name().to_str().is_some_and(|name| hosts.contains_key(name));
+        let known = entry
+            .file_name()
+            .to_str()
+            .is_some_and(|name| hosts.contains_key(name));
         if entry.file_type()?.is_dir() && !known {
             std::fs::remove_dir_all(entry.path())
                 .with_context(|| format!("cannot remove {}", entry.path().display()))?;
@@ -196,7 +225,11 @@ mod tests {
     #[test]
     fn nobody_forgot_to_render() {
         let complaints = manifest::complaints(project()).unwrap();
-        assert!(complaints.is_empty(), "run `cargo lab render`:\n{}", complaints.join("\n"));
+        assert!(
+            complaints.is_empty(),
+            "run `cargo lab render`:\n{}",
+            complaints.join("\n")
+        );
     }
 
     #[test]

@@ -8,8 +8,7 @@ use anyhow::{Context as _, bail};
 use serde::Deserialize;
 
 /// For messages about a missing nixpkgs.
-pub(super) const HOW_TO_POINT_TO_NIXPKGS: &str =
-    "set CHATMAIL_NIXPKGS to a checkout, or NIX_PATH with nixpkgs=CHECKOUT, \
+pub(super) const HOW_TO_POINT_TO_NIXPKGS: &str = "set NIXPKGS to a checkout, or NIX_PATH with nixpkgs=CHECKOUT, \
      or CHATMAIL_NIXPKGS_LIB and CHATMAIL_NIXOS_TREE to its lib folder and to a folder with its nixos folder";
 
 /// What `nix/eval/render.nix` says about a host.
@@ -48,13 +47,16 @@ impl Nixpkgs {
             .unwrap_or_default()
             .split(':')
             .find_map(|entry| entry.strip_prefix("nixpkgs=").map(PathBuf::from));
-        let checkout = variable("CHATMAIL_NIXPKGS").or(in_nix_path);
+        let checkout = variable("NIXPKGS").or(in_nix_path);
         let lib = variable("CHATMAIL_NIXPKGS_LIB").or_else(|| Some(checkout.as_ref()?.join("lib")));
         let tree = variable("CHATMAIL_NIXOS_TREE").or(checkout);
         let (Some(lib), Some(tree)) = (lib, tree) else {
             return Ok(None);
         };
-        for needed in [lib.join("default.nix"), tree.join("nixos/modules/module-list.nix")] {
+        for needed in [
+            lib.join("default.nix"),
+            tree.join("nixos/modules/module-list.nix"),
+        ] {
             if !needed.is_file() {
                 bail!("{} is missing; {HOW_TO_POINT_TO_NIXPKGS}", needed.display());
             }
@@ -107,6 +109,7 @@ impl Nixpkgs {
         if !output.status.success() {
             bail!("{}", String::from_utf8_lossy(&output.stderr).trim_end());
         }
-        serde_json::from_slice(&output.stdout).context("nix/eval/render.nix gives something else than expected")
+        serde_json::from_slice(&output.stdout)
+            .context("nix/eval/render.nix gives something else than expected")
     }
 }

@@ -68,19 +68,32 @@ impl Store {
         } else if path.is_file() {
             // A program in a package of its own was written as one file: where it lies in the package is said here.
             let target = Path::new(reference.name).join(reference.below);
-            self.collect_file(&path, if reference.below.is_empty() { Path::new(reference.name) } else { &target })?;
+            self.collect_file(
+                &path,
+                if reference.below.is_empty() {
+                    Path::new(reference.name)
+                } else {
+                    &target
+                },
+            )?;
         }
         Ok(())
     }
 
     fn collect_file(&mut self, path: &Path, target: &Path) -> anyhow::Result<()> {
-        if !self.seen.insert(format!("{} {}", path.display(), target.display())) {
+        if !self
+            .seen
+            .insert(format!("{} {}", path.display(), target.display()))
+        {
             return Ok(());
         }
         let text = self.text_at(path)?;
         match self.files.get(target) {
             Some(other) if *other != text => {
-                bail!("two files of the store are called {} but differ: give them names", target.display())
+                bail!(
+                    "two files of the store are called {} but differ: give them names",
+                    target.display()
+                )
             }
             _ => self.files.insert(target.to_owned(), text),
         };

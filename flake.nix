@@ -1,0 +1,71 @@
+{
+  description = "A chatmail relay for NixOS: mail for Delta Chat and other end-to-end encrypting clients";
+
+  inputs.nixpkgs.url = "github:NixOS/nixpkgs/nixos-26.05";
+
+  outputs =
+    { self, nixpkgs }:
+    let
+      inherit (nixpkgs) lib;
+
+      packagesFor = import ./nix/packages;
+      forAllSystems =
+        make:
+        lib.genAttrs [
+          "x86_64-linux"
+          "aarch64-linux"
+        ] (system: make nixpkgs.legacyPackages.${system});
+
+      programs = [
+        "chatmail-expire"
+        "chatmail-fsreport"
+        "chatmail-metadata"
+        "chatmail-metrics"
+        "chatmail-quota-expire"
+        "doveauth"
+        "filtermail"
+        "lastlogin"
+        "newemail"
+      ];
+    in
+    {
+      nixosModules = {
+        default = self.nixosModules.chatmail;
+        chatmail = lib.modules.importApply ./nixos { inherit packagesFor; };
+      };
+
+      overlays.default =
+        final: _:
+        let
+          packages = packagesFor final;
+        in
+        {
+          inherit (packages) chatmail;
+          chatmail-dovecot = packages.dovecot;
+          chatmail-iroh-relay = packages.iroh-relay;
+          chatmail-opendkim = packages.opendkim;
+        };
+
+      packages = forAllSystems (
+        pkgs:
+        let
+          packages = packagesFor pkgs;
+          binary = pkgs.callPackage ./nix/packages/binary.nix { inherit (packages) chatmail; };
+        in
+        packages // lib.genAttrs programs binary // { default = packages.chatmail; }
+      );
+
+      checks = forAllSystems (pkgs: import ./nix/checks.nix { inherit lib pkgs self; });
+
+      devShells = forAllSystems (pkgs: {
+        default = pkgs.callPackage ./nix/devshell.nix { };
+      });
+
+      formatter = forAllSystems (pkgs: pkgs.nixfmt-tree);
+
+      templates.default = {
+        path = ./examples/template;
+        description = "A host that is a chatmail relay";
+      };
+    };
+}

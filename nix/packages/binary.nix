@@ -1,0 +1,14 @@
+# One program of the `chatmail` package as a package of its own.
+{ chatmail, runCommand }:
+name:
+runCommand name
+  {
+    inherit (chatmail) version;
+    meta = chatmail.meta // {
+      mainProgram = name;
+    };
+  }
+  ''
+    mkdir -p $out/bin
+    ln -s ${chatmail}/bin/${name} $out/bin/${name}
+  ''
