@@ -1,0 +1,49 @@
+//! `chatmail dns`: what the zone of the relay has to hold.
+
+mod dkim;
+mod records;
+mod zone;
+
+use chatmail_core::Settings;
+use time::OffsetDateTime;
+
+/// Print the DNS records that the relay needs.
+#[derive(clap::Args)]
+pub(crate) struct Options {
+    /// Print a zone file that name servers load as it is.
+    #[arg(long)]
+    zone: bool,
+    /// Leave SOA and NS out of the zone file, for import into a zone that exists.
+    #[arg(long, requires = "zone")]
+    without_soa: bool,
+    /// Serial of the SOA record; the time in seconds unless given.
+    #[arg(
+        long,
+        requires = "zone",
+        conflicts_with = "without_soa",
+        value_name = "NUMBER"
+    )]
+    serial: Option<u32>,
+}
+
+pub(crate) fn run(options: &Options, settings: &Settings) -> anyhow::Result<String> {
+    let key = dkim::public_key(&settings.dns.dkim_key_file)?;
+    let records = records::of(settings, &key)?;
+    if !options.zone {
+        return Ok(zone::table(&settings.domain, &records));
+    }
+    let head = if options.without_soa {
+        zone::Head::None
+    } else {
+        zone::Head::Soa {
+            serial: options.serial.unwrap_or_else(now),
+        }
+    };
+    Ok(zone::file(&settings.domain, head, &records))
+}
+
+/// Serials may wrap around (RFC 1982), so that the truncation in 2106 does no harm.
+fn now() -> u32 {
+    let seconds = OffsetDateTime::now_utc().unix_timestamp().rem_euclid(1 << 32);
+    u32::try_from(seconds).unwrap_or_default()
+}

@@ -1,0 +1,134 @@
+//! The records of a relay, decided from its settings.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use chatmail_core::settings::{Settings, TlsMode};
+
+/// A record of the relay's zone. All names are whole and without the final dot.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Record {
+    pub(crate) need: Need,
+    pub(crate) name: String,
+    pub(crate) data: Data,
+}
+
+/// What happens without a record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Need {
+    /// Mail does not flow, or a page cannot be reached.
+    Required,
+    /// Forgery is easier, or other mail clients need to be configured by hand.
+    Recommended,
+}
+
+/// Type and value of a record.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Data {
+    A(Ipv4Addr),
+    Aaaa(Ipv6Addr),
+    Mx {
+        preference: u16,
+        host: String,
+    },
+    Cname(String),
+    Txt(String),
+    /// `issue` property (RFC 8659 section 4.2), not critical.
+    CaaIssue(String),
+    /// The only server, so without priority and weight (RFC 2782).
+    Srv {
+        port: u16,
+        host: String,
+    },
+}
+
+/// Why there is no zone to print.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub(crate) enum RecordsError {
+    /// The relay is known by its address.
+    #[error("a relay whose domain is an address literal ({0}) has no zone: it needs no DNS records")]
+    AddressLiteral(String),
+    /// The zone would lead nowhere.
+    #[error(
+        "the settings name no public address of the relay (`dns.addresses`), which the A and AAAA records need"
+    )]
+    NoAddress,
+}
+
+/// The records of a relay, in the order in which an operator sets them up.
+pub(crate) fn of(settings: &Settings, dkim_public_key: &str) -> Result<Vec<Record>, RecordsError> {
+    let domain = &settings.domain;
+    let dns = &settings.dns;
+    if domain.starts_with('[') {
+        return Err(RecordsError::AddressLiteral(domain.clone()));
+    }
+    if dns.addresses.is_empty() {
+        return Err(RecordsError::NoAddress);
+    }
+    let below = |label: &str| format!("{label}.{domain}");
+    let record = |need| move |name: String, data| Record { need, name, data };
+
+    let required = record(Need::Required);
+    let mut records: Vec<_> = dns
+        .addresses
+        .iter()
+        .map(|address| match *address {
+            IpAddr::V4(v4) => Data::A(v4),
+            IpAddr::V6(v6) => Data::Aaaa(v6),
+        })
+        .map(|data| required(domain.clone(), data))
+        .collect();
+    records.push(required(
+        domain.clone(),
+        Data::Mx {
+            preference: 10,
+            host: domain.clone(),
+        },
+    ));
+    records.push(required(below("www"), Data::Cname(domain.clone())));
+    // The policy is only published where other servers can verify the certificate (RFC 8461 section 3.1, 3.3).
+    if verifiable(settings.tls.mode) {
+        records.push(required(below("mta-sts"), Data::Cname(domain.clone())));
+        let policy = format!("v=STSv1; id={}", dns.mta_sts_id);
+        records.push(required(below("_mta-sts"), Data::Txt(policy)));
+    }
+    records.push(required(
+        below(&format!("{}._domainkey", dns.dkim_selector)),
+        Data::Txt(format!("v=DKIM1;k=rsa;p={dkim_public_key};s=email;t=s")),
+    ));
+
+    let recommended = record(Need::Recommended);
+    records.push(recommended(domain.clone(), Data::Txt("v=spf1 a ~all".to_owned())));
+    records.push(recommended(
+        below("_dmarc"),
+        Data::Txt("v=DMARC1;p=reject;adkim=s;aspf=s".to_owned()),
+    ));
+    records.push(recommended(
+        below("_adsp._domainkey"),
+        Data::Txt("dkim=discardable".to_owned()),
+    ));
+    // Certificates that an operator brings may be anybody's.
+    if settings.tls.mode == TlsMode::Acme {
+        let issuer = match &dns.acme_account_uri {
+            Some(uri) => format!("letsencrypt.org;accounturi={uri}"),
+            None => "letsencrypt.org".to_owned(),
+        };
+        records.push(recommended(domain.clone(), Data::CaaIssue(issuer)));
+    }
+    for (service, port) in [
+        ("_submission._tcp", 587),
+        ("_submissions._tcp", 465),
+        ("_imap._tcp", 143),
+        ("_imaps._tcp", 993),
+    ] {
+        let host = domain.clone();
+        records.push(recommended(below(service), Data::Srv { port, host }));
+    }
+    Ok(records)
+}
+
+fn verifiable(mode: TlsMode) -> bool {
+    match mode {
+        TlsMode::Acme | TlsMode::External => true,
+        TlsMode::SelfSigned => false,
+    }
+}
