@@ -2,6 +2,11 @@
 { config, lib, ... }:
 let
   cfg = config.services.chatmail;
+  onPort443 = lib.attrNames (
+    lib.filterAttrs (
+      _: host: lib.any (listen: listen.port == 443) host.listen
+    ) config.services.nginx.virtualHosts
+  );
   isIPv4 = address: builtins.match "[0-9.]+" address != null;
 in
 {
@@ -42,6 +47,15 @@ in
       {
         assertion = cfg.enableIPv6 || cfg.addresses == [ ] || lib.any isIPv4 cfg.addresses;
         message = "services.chatmail.enableIPv6 is false but services.chatmail.addresses has IPv6 addresses only; add the IPv4 address or turn IPv6 on.";
+      }
+      {
+        assertion = config.services.nginx.defaultSSLListenPort != 443 && onPort443 == [ ];
+        message = "Port 443 is shared between web, IMAP and SMTP by services.chatmail. ${
+          if onPort443 == [ ] then
+            "Leave services.nginx.defaultSSLListenPort at 8443"
+          else
+            "Remove the listen entries with port 443 from services.nginx.virtualHosts.\"${lib.head onPort443}\""
+        }: sites are then served on port 443 through the relay's front.";
       }
       {
         assertion = cfg.turn.minPort <= cfg.turn.maxPort;

@@ -41,21 +41,6 @@ let
     sslCertificate = lib.mkIf (cfg.tls.mode != "acme") cfg.tls.files.certificate;
     sslCertificateKey = lib.mkIf (cfg.tls.mode != "acme") cfg.tls.files.key;
     forceSSL = true;
-    listen = [
-      {
-        addr = "127.0.0.1";
-        port = 8443;
-        ssl = true;
-      }
-      {
-        addr = "0.0.0.0";
-        port = 80;
-      }
-    ]
-    ++ lib.optional v6 {
-      addr = "[::]";
-      port = 80;
-    };
   };
 
   newAddress = {
@@ -89,6 +74,8 @@ in
       enable = true;
       # Sessions through port 443 live as long as a worker does.
       enableReload = lib.mkDefault true;
+      # All sites of the host are behind the front on port 443, ours like others.
+      defaultSSLListenPort = lib.mkDefault 8443;
 
       commonHttpConfig = ''
         log_format chatmail '"$request_method $uri" $status $body_bytes_sent $request_time';

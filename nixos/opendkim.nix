@@ -51,6 +51,8 @@ let
     On-BadSignature reject
     On-KeyNotFound reject
     On-NoSignature reject
+    # Who runs it, so that a check by root finds the key's owner in order.
+    UserID opendkim:opendkim
     Socket local:/run/opendkim/opendkim.sock
     UMask 007
   '';

@@ -135,7 +135,7 @@ mod tests {
         assert_eq!(
             reference(&text),
             Some(Reference {
-                entry: &text[..text.len() - 1],
+                entry: text.trim_end_matches('.'),
                 name: "a-1.conf",
                 below: "",
             })

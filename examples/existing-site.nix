@@ -1,0 +1,33 @@
+# A host that has a web site, a resolver and a firewall of its own, and becomes a relay besides.
+{
+  services.chatmail = {
+    enable = true;
+    domain = "chat.example.org";
+    # The resolver below answers on 127.0.0.1.
+    resolver.enable = false;
+  };
+
+  services.nginx.virtualHosts."www.example.net" = {
+    enableACME = true;
+    forceSSL = true;
+    root = "/srv/www/example.net";
+  };
+
+  services.unbound = {
+    enable = true;
+    settings.server.interface = [
+      "127.0.0.1"
+      "10.0.0.1"
+    ];
+  };
+
+  networking.firewall.allowedTCPPorts = [ 22 ];
+  networking.firewall.interfaces.lan.allowedUDPPorts = [ 53 ];
+
+  security.acme = {
+    acceptTerms = true;
+    defaults.email = "admin@example.org";
+  };
+
+  system.stateVersion = "26.05";
+}
