@@ -1,9 +1,11 @@
 //! The notification server over HTTPS.
 
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use reqwest::header::{HeaderMap, RETRY_AFTER};
 use reqwest::{Client, StatusCode, Url, redirect};
+use tokio::time::{Instant, timeout};
 
 use super::{Post, Reply};
 
@@ -19,11 +21,22 @@ const KEEP_ALIVE: Duration = Duration::from_secs(20);
 /// Most bytes that are read of a response, so that an HTTP/1.1 connection can be used again.
 const MAX_BODY: usize = 16 * 1024;
 
+/// How long a response stands for a connection that still is there. The client closes one that is idle for 90 s.
+const WARM: Duration = Duration::from_secs(60);
+
+/// How long requests wait for the first one to open a connection. A server that hangs holds up nothing for longer.
+const OPENING: Duration = Duration::from_secs(2);
+
 /// A client that keeps its connection: with HTTP/2 one carries all requests.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct NotificationServer {
     client: Client,
     url: Url,
+    /// When the last response came.
+    responded: Mutex<Option<Instant>>,
+    /// Held by the request that opens the connection. Without it each of a burst would open one, since the client
+    /// learns only then that one is enough.
+    opening: tokio::sync::Mutex<()>,
 }
 
 impl NotificationServer {
@@ -37,7 +50,22 @@ impl NotificationServer {
             .http2_keep_alive_interval(KEEP_ALIVE)
             .http2_keep_alive_timeout(KEEP_ALIVE)
             .build()?;
-        Ok(Self { client, url })
+        Ok(Self {
+            client,
+            url,
+            responded: Mutex::new(None),
+            opening: tokio::sync::Mutex::new(()),
+        })
+    }
+
+    fn is_warm(&self) -> bool {
+        let responded = self.responded.lock().unwrap_or_else(PoisonError::into_inner);
+        responded.is_some_and(|at| at.elapsed() < WARM)
+    }
+
+    fn set_warm(&self, warm: bool) {
+        let mut responded = self.responded.lock().unwrap_or_else(PoisonError::into_inner);
+        *responded = warm.then(Instant::now);
     }
 
     async fn request(&self, token: &str) -> reqwest::Result<Reply> {
@@ -68,7 +96,17 @@ impl NotificationServer {
 
 impl Post for NotificationServer {
     async fn post(&self, token: &str) -> Reply {
-        match self.request(token).await {
+        let mut opening = None;
+        if !self.is_warm() {
+            opening = timeout(OPENING, self.opening.lock()).await.ok();
+        }
+        if self.is_warm() {
+            opening = None;
+        }
+        let result = self.request(token).await;
+        self.set_warm(result.is_ok());
+        drop(opening);
+        match result {
             Ok(reply) => reply,
             Err(error) => Reply::Failed {
                 after: None,

@@ -1,7 +1,7 @@
 //! From a message to the notification server.
 
 use std::fs;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use chatmail_metadata::push::http::NotificationServer;
 use chatmail_metadata::push::{Post as _, Reply};
@@ -52,6 +52,26 @@ async fn every_answer_of_the_server() {
     for token in tokens {
         assert!(!log.contains(token), "{log}");
     }
+}
+
+#[tokio::test]
+async fn many_notifications_share_a_connection() {
+    let server = Server::start().await;
+    let relay = Relay::new(&server.url);
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+    fs::create_dir(&relay.settings.metadata.queue_dir).unwrap();
+    for number in 0..500 {
+        fs::write(
+            relay.settings.metadata.queue_dir.join(format!("{number:032x}")),
+            format!("account{number:03}@chat.example.org\n{now}\nfine-{number}"),
+        )
+        .unwrap();
+    }
+    let service = relay.start(server.authority()).await;
+    server.until(|seen| seen.tokens.len() == 500).await;
+    relay.until_nothing_is_pending().await;
+    assert_eq!(server.seen().connections, 1);
+    assert!(service.terminate().await.0);
 }
 
 #[tokio::test]
