@@ -2,7 +2,7 @@
 
 mod server;
 
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context as _, bail, ensure};
 
@@ -83,6 +83,23 @@ pub(super) async fn announcements(context: &Context) -> anyhow::Result<()> {
     ensure!(
         admin.as_deref().is_some_and(|admin| admin.starts_with("mailto:")),
         "/shared/admin is {admin:?}"
+    );
+    let turn = imap.server_metadata("/shared/vendor/deltachat/turn").await?;
+    let turn = turn.context("no TURN server is announced")?;
+    let [host, "3478", expires, password] = turn.split(':').collect::<Vec<_>>()[..] else {
+        bail!("the TURN server is announced as {turn:?}");
+    };
+    let now = SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)?
+        .as_secs();
+    let left = expires.parse::<u64>()?.saturating_sub(now);
+    ensure!(host == account.peer.domain, "the TURN server is {host}");
+    // Delta Chat asks again when less than half a day is left.
+    ensure!(left > 12 * 60 * 60, "credentials end in {left} s");
+    ensure!(
+        password.len() == 28,
+        "{} characters are no HMAC-SHA1",
+        password.len()
     );
     Ok(())
 }
