@@ -159,6 +159,12 @@ in
         services.chatmail.settingsFile = (pkgs.formats.json { }).generate "chatmail-settings.json" settings;
 
         environment.etc."chatmail/settings.json".source = cfg.settingsFile;
+        # A system whose services would refuse their settings is not built.
+        system.checks = [
+          (pkgs.runCommand "chatmail-settings-check" { } ''
+            ${cfg.package}/bin/doveauth --settings ${cfg.settingsFile} --check-config >$out
+          '')
+        ];
         environment.systemPackages = [ cfg.package ];
       }
 
