@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 /// How a relay of the lab proves its name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Certificate {
+pub(crate) enum Certificate {
     /// Made by the relay itself; clients accept it for names that begin with `_`.
     SelfSigned,
     /// Signed by the lab's own CA.
@@ -17,33 +17,33 @@ pub enum Certificate {
 
 /// One relay.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Relay {
+pub(crate) struct Relay {
     /// Name of the machine, as `cargo lab shell` takes it.
-    pub name: String,
+    pub(crate) name: String,
     /// Mail domain and host name.
-    pub domain: String,
+    pub(crate) domain: String,
     /// Address that all of the relay's standard ports are reached at.
-    pub ipv4: Ipv4Addr,
+    pub(crate) ipv4: Ipv4Addr,
     /// What clients must accept.
-    pub certificate: Certificate,
+    pub(crate) certificate: Certificate,
 }
 
 /// A running lab, as `cargo lab up --json` prints it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Topology {
+pub(crate) struct Topology {
     /// The relays, in the order of their names.
-    pub relays: Vec<Relay>,
+    pub(crate) relays: Vec<Relay>,
     /// Resolver that answers for every domain of the lab and with NXDOMAIN for all others.
-    pub resolver: Ipv4Addr,
+    pub(crate) resolver: Ipv4Addr,
     /// Address of the host that scenarios run on, as the relays see it; mail from outside comes from here.
-    pub host: Ipv4Addr,
+    pub(crate) host: Ipv4Addr,
     /// Certificate of the lab's CA, PEM.
-    pub ca_file: PathBuf,
+    pub(crate) ca_file: PathBuf,
 }
 
 impl Topology {
     /// The relay with this machine name.
-    pub fn relay(&self, name: &str) -> Option<&Relay> {
+    pub(crate) fn relay(&self, name: &str) -> Option<&Relay> {
         self.relays.iter().find(|relay| relay.name == name)
     }
 }

@@ -1,0 +1,147 @@
+//! One cgroup for each machine: whatever a machine ever starts is in it, and ends with it.
+//!
+//! The groups are made below the root of the cgroup2 tree, beside those of an init system, so that the lab needs
+//! none on the host. On hosts with the hybrid layout `systemd-nspawn` mirrors them into the tree `name=systemd`.
+
+use std::fs;
+use std::io::{self, Read as _, Seek as _};
+use std::os::fd::AsFd as _;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, bail};
+use nix::poll::{PollFd, PollFlags, PollTimeout};
+
+/// Name of the lab's group; the machines' groups are in it.
+const GROUP: &str = "chatmail-lab";
+/// How long the kernel may take to end killed processes.
+const KILL_DEADLINE: Duration = Duration::from_secs(20);
+/// Controllers that units in the machines set limits with.
+const CONTROLLERS: [&str; 3] = ["cpu", "memory", "pids"];
+
+/// Where the cgroup2 tree is mounted.
+pub(super) fn mount_point() -> anyhow::Result<Option<PathBuf>> {
+    mount_of(|kind, _| kind == "cgroup2")
+}
+
+/// First mount whose file system type and super options `wanted` takes (proc_pid_mountinfo(5)).
+fn mount_of(wanted: impl Fn(&str, &str) -> bool) -> anyhow::Result<Option<PathBuf>> {
+    let table = fs::read_to_string("/proc/self/mountinfo").context("cannot read /proc/self/mountinfo")?;
+    Ok(table.lines().find_map(|line| {
+        let (mount, file_system) = line.split_once(" - ")?;
+        let mut fields = file_system.split(' ');
+        let (kind, options) = (fields.next()?, fields.nth(1).unwrap_or_default());
+        wanted(kind, options)
+            .then(|| mount.split(' ').nth(4).map(PathBuf::from))
+            .flatten()
+    }))
+}
+
+/// The lab's group in the cgroup2 tree.
+fn group() -> anyhow::Result<PathBuf> {
+    Ok(mount_point()?
+        .context("no cgroup2 file system is mounted")?
+        .join(GROUP))
+}
+
+/// Makes the group of a machine; its first process is moved in by writing to `cgroup.procs`.
+pub(super) fn create(machine: &str) -> anyhow::Result<PathBuf> {
+    let group = group()?;
+    let path = group.join(machine);
+    fs::create_dir_all(&path).with_context(|| format!("cannot make the cgroup {}", path.display()))?;
+    // Limits in the machines' units act only where the host hands the controllers down; without them they don't.
+    let available = fs::read_to_string(group.join("cgroup.controllers")).unwrap_or_default();
+    for controller in CONTROLLERS {
+        if available.split_whitespace().any(|name| name == controller) {
+            fs::write(group.join("cgroup.subtree_control"), format!("+{controller}"))
+                .with_context(|| format!("cannot hand the controller {controller} to the machines"))?;
+        }
+    }
+    Ok(path)
+}
+
+/// Kills every process of every machine, waits for their end and removes the groups.
+pub(super) fn kill_all() -> anyhow::Result<()> {
+    let group = group()?;
+    if group.exists() {
+        kill(&group)?;
+        remove(&group)?;
+    }
+    let mirror =
+        mount_of(|kind, options| kind == "cgroup" && options.split(',').any(|one| one == "name=systemd"))?;
+    if let Some(mirror) = mirror.map(|path| path.join(GROUP)).filter(|path| path.exists()) {
+        remove(&mirror)?;
+    }
+    Ok(())
+}
+
+fn kill(group: &Path) -> anyhow::Result<()> {
+    let mut events = fs::File::open(group.join("cgroup.events")).context("cannot open cgroup.events")?;
+    let deadline = Instant::now() + KILL_DEADLINE;
+    loop {
+        let mut text = String::new();
+        events.rewind()?;
+        events.read_to_string(&mut text)?;
+        if text.lines().any(|line| line == "populated 0") {
+            return Ok(());
+        }
+        if fs::write(group.join("cgroup.kill"), "1").is_err() {
+            // Kernels before 5.14 have no `cgroup.kill`.
+            kill_each(group)?;
+        }
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            bail!("processes in {} do not end", group.display());
+        }
+        let mut poll = [PollFd::new(events.as_fd(), PollFlags::POLLPRI)];
+        let wait = left.min(Duration::from_secs(1));
+        match nix::poll::poll(
+            &mut poll,
+            PollTimeout::try_from(wait).unwrap_or(PollTimeout::ZERO),
+        ) {
+            // The end of a child wakes it as well.
+            Ok(_) | Err(nix::errno::Errno::EINTR) => (),
+            Err(error) => return Err(error).context("cannot wait for the end of the machines"),
+        }
+    }
+}
+
+fn kill_each(group: &Path) -> anyhow::Result<()> {
+    for folder in folders(group)? {
+        for pid in fs::read_to_string(folder.join("cgroup.procs"))?.lines() {
+            let pid = nix::unistd::Pid::from_raw(pid.parse()?);
+            match nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL) {
+                Ok(()) | Err(nix::errno::Errno::ESRCH) => (),
+                Err(error) => bail!("cannot kill process {pid}: {error}"),
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Removes a group and all below it, deepest first.
+fn remove(group: &Path) -> anyhow::Result<()> {
+    for folder in folders(group)?.iter().rev() {
+        match fs::remove_dir(folder) {
+            Ok(()) => (),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => (),
+            Err(error) => bail!("cannot remove the cgroup {}: {error}", folder.display()),
+        }
+    }
+    Ok(())
+}
+
+/// A group and all below it, parents first.
+fn folders(group: &Path) -> anyhow::Result<Vec<PathBuf>> {
+    let mut found = vec![group.to_owned()];
+    let mut next = 0;
+    while let Some(folder) = found.get(next).cloned() {
+        for entry in fs::read_dir(&folder)?.flatten() {
+            if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                found.push(entry.path());
+            }
+        }
+        next += 1;
+    }
+    Ok(found)
+}

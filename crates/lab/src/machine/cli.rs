@@ -1,0 +1,114 @@
+//! `cargo lab up`, `shell`, `logs` and `down`.
+
+use std::os::unix::process::CommandExt as _;
+use std::process::{Command, ExitCode};
+
+use anyhow::Context as _;
+
+use super::{Lab, Paths, Progress, container, lock, prerequisites, start};
+use crate::topology::{Certificate, Topology};
+
+/// Arguments of `cargo lab up`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Up {
+    /// Print where everything is as JSON
+    #[arg(long)]
+    json: bool,
+    /// When the relays do not come up, leave the machines running for a look
+    #[arg(long)]
+    keep: bool,
+}
+
+/// Arguments of `cargo lab shell`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Shell {
+    /// Machine: a, b, c or dns
+    relay: String,
+    /// What to run instead of a shell
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    command: Vec<String>,
+}
+
+/// Arguments of `cargo lab logs`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Logs {
+    /// Machine: a, b, c or dns
+    relay: String,
+    /// Go on with what is logged from now on
+    #[arg(short, long)]
+    follow: bool,
+    /// Only this unit
+    unit: Option<String>,
+}
+
+/// Starts the lab and tells where everything is.
+pub(crate) async fn up(arguments: &Up) -> anyhow::Result<ExitCode> {
+    let lab = Lab::start(&Progress::new(), arguments.keep).await?;
+    if arguments.json {
+        println!("{}", serde_json::to_string_pretty(lab.topology())?);
+    } else {
+        print(lab.topology());
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn print(topology: &Topology) {
+    println!("\n{:8} {:10} {:16} certificate", "relay", "domain", "address");
+    for relay in &topology.relays {
+        let certificate = match relay.certificate {
+            Certificate::SelfSigned => "self-signed",
+            Certificate::LabCa => "signed by the lab's CA",
+        };
+        println!(
+            "{:8} {:10} {:16} {certificate}",
+            relay.name,
+            relay.domain,
+            relay.ipv4.to_string()
+        );
+    }
+    println!("\nresolver {}", topology.resolver);
+    println!("this host, as the relays see it: {}", topology.host);
+    println!("certificate of the lab's CA: {}", topology.ca_file.display());
+    println!(
+        "\n`cargo lab shell a` looks into a relay, `cargo lab logs a` shows its journal, `cargo lab down` ends all."
+    );
+}
+
+/// Becomes a shell, or a command, in a machine.
+pub(crate) fn shell(arguments: &Shell) -> anyhow::Result<ExitCode> {
+    let command = match arguments.command.as_slice() {
+        [] => vec!["bash".to_owned(), "--login".to_owned()],
+        given => given.to_vec(),
+    };
+    become_in(&arguments.relay, &command)
+}
+
+/// Becomes journalctl in a machine.
+pub(crate) fn logs(arguments: &Logs) -> anyhow::Result<ExitCode> {
+    let mut command = vec!["journalctl".to_owned(), "--no-hostname".to_owned()];
+    command.extend(arguments.follow.then(|| "--follow".to_owned()));
+    command.extend(arguments.unit.as_ref().map(|unit| format!("--unit={unit}")));
+    become_in(&arguments.relay, &command)
+}
+
+/// Replaces this process with a command in a machine.
+fn become_in(machine: &str, command: &[String]) -> anyhow::Result<ExitCode> {
+    let leader = Lab::attach()?.leader(machine)?;
+    let terminal = format!(
+        "TERM={}",
+        std::env::var("TERM").unwrap_or_else(|_| "dumb".to_owned())
+    );
+    let line = container::enter(leader, &[&terminal]);
+    let (program, rest) = line.split_first().context("nothing to run")?;
+    let error = Command::new(program).args(rest).args(command).exec();
+    Err(error).context("cannot run nsenter")
+}
+
+/// Ends the lab, whatever of it there is.
+pub(crate) async fn down() -> anyhow::Result<ExitCode> {
+    prerequisites::check()?;
+    let paths = Paths::from_environment()?;
+    let _lock = lock(&paths)?;
+    start::end(&paths)?;
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,222 @@
+//! One machine: its file tree, its boot, and commands in it.
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt as _, symlink};
+use std::path::{Path, PathBuf};
+use std::process::{Output, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use tokio::net::UnixDatagram;
+use tokio::process::Command;
+
+use super::paths::Paths;
+use super::state::{Leader, Machine};
+use super::{cgroup, network};
+
+/// How long a machine may take until systemd has started every unit or given up on it.
+const BOOT_DEADLINE: Duration = Duration::from_secs(60);
+/// How long a command in a machine may take.
+const COMMAND_SECONDS: &str = "60";
+/// Where commands are looked for in a machine; NixOS puts those of the system into the first.
+const PATH: &str = "PATH=/run/current-system/sw/bin:/usr/sbin:/usr/bin";
+/// Directories of a machine's own tree, with their modes.
+const DIRECTORIES: [(&str, u32); 13] = [
+    ("dev", 0o755),
+    ("home", 0o755),
+    ("mnt", 0o755),
+    ("nix/store", 0o755),
+    ("opt", 0o755),
+    ("proc", 0o555),
+    ("root", 0o700),
+    ("run", 0o755),
+    ("srv", 0o755),
+    ("sys", 0o555),
+    ("tmp", 0o1777),
+    ("usr/lib", 0o755),
+    ("var", 0o755),
+];
+
+/// Makes the tree of a machine anew: `/etc` and `/var` are copies, `/usr` is shared and bound at boot.
+pub(super) fn make_tree(rootfs: &Path, root: &Path, name: &str) -> anyhow::Result<()> {
+    if root.exists() {
+        fs::remove_dir_all(root).with_context(|| format!("cannot remove {}", root.display()))?;
+    }
+    for (directory, mode) in DIRECTORIES {
+        let path = root.join(directory);
+        fs::create_dir_all(&path).with_context(|| format!("cannot make {}", path.display()))?;
+        fs::set_permissions(&path, fs::Permissions::from_mode(mode))?;
+    }
+    for entry in fs::read_dir(rootfs)?
+        .flatten()
+        .filter(|entry| entry.path().is_symlink())
+    {
+        symlink(fs::read_link(entry.path())?, root.join(entry.file_name()))?;
+    }
+    // systemd-nspawn looks for this before it binds `/usr`.
+    fs::copy(rootfs.join("usr/lib/os-release"), root.join("usr/lib/os-release"))?;
+    let status = std::process::Command::new("cp")
+        .args(["-a", "--reflink=auto", "--"])
+        .args([rootfs.join("etc"), rootfs.join("var")])
+        .arg(root)
+        .status()
+        .context("cannot run cp")?;
+    if !status.success() {
+        bail!(
+            "cannot copy /etc and /var of {} to {}",
+            rootfs.display(),
+            root.display()
+        );
+    }
+    // Without it systemd takes the boot for the first one and enables every unit of Debian's.
+    fs::write(
+        root.join("etc/machine-id"),
+        format!("{:032x}\n", rand::random::<u128>() | 1),
+    )?;
+    fs::write(root.join("etc/hostname"), format!("{name}\n"))?;
+    fs::write(root.join("etc/hosts"), "127.0.0.1 localhost\n::1 localhost\n")?;
+    Ok(())
+}
+
+/// How a machine is booted.
+#[derive(Debug, Clone)]
+pub(super) struct Boot {
+    /// Name of the machine.
+    pub(super) name: String,
+    /// Tree whose `/usr` it shares.
+    pub(super) rootfs: PathBuf,
+    /// Directories of the host that it sees, read-only: on the host, in the machine.
+    pub(super) binds: Vec<(PathBuf, String)>,
+}
+
+/// Boots a machine and waits until systemd has nothing left to start.
+pub(super) async fn boot(paths: &Paths, boot: &Boot) -> anyhow::Result<Machine> {
+    let name = &boot.name;
+    let group = cgroup::create(name)?;
+    let folder = tempfile::tempdir()?;
+    let notify = folder.path().join("notify");
+    let socket = UnixDatagram::bind(&notify)?;
+    let console = fs::File::create(paths.console(name))?;
+    // A shell moves itself into the machine's cgroup before it becomes the container: everything is born in there.
+    // `setsid` keeps Ctrl-C at the terminal of the lab away from machines that are to stay.
+    let mut command = Command::new("setsid");
+    command
+        .args(["sh", "-c", r#"echo $$ >"$1" && shift && exec "$@""#, "sh"])
+        .arg(group.join("cgroup.procs"));
+    command.args([
+        "systemd-nspawn",
+        "--quiet",
+        "--boot",
+        "--register=no",
+        "--keep-unit",
+        "--notify-ready=yes",
+    ]);
+    command.args([
+        "--resolv-conf=off",
+        "--timezone=off",
+        "--link-journal=no",
+        "--console=read-only",
+    ]);
+    command.args(["--capability=CAP_NET_ADMIN", "--machine", name]);
+    command.arg(format!("--directory={}", paths.machine(name).display()));
+    command.arg(format!(
+        "--network-namespace-path={}",
+        network::namespace_file(name).display()
+    ));
+    command.arg(format!("--bind-ro={}:/usr", boot.rootfs.join("usr").display()));
+    for (host, inside) in &boot.binds {
+        command.arg(format!("--bind-ro={}:{inside}", host.display()));
+    }
+    // Debian 13 in the machine wants the cgroup2 layout, whatever layout the host has.
+    command
+        .env("SYSTEMD_NSPAWN_UNIFIED_HIERARCHY", "1")
+        .env("NOTIFY_SOCKET", &notify);
+    command
+        .stdin(Stdio::null())
+        .stdout(console.try_clone()?)
+        .stderr(console);
+    let mut process = command.spawn().context("cannot run systemd-nspawn")?;
+    let up = tokio::time::timeout(BOOT_DEADLINE, async {
+        tokio::select! {
+            leader = ready(&socket) => leader,
+            ended = process.wait() => bail!("systemd-nspawn ended early: {}", ended?),
+        }
+    });
+    match up.await {
+        Ok(Ok(leader)) => Ok(Machine {
+            name: name.clone(),
+            leader,
+        }),
+        Ok(Err(error)) => Err(error.context(complaint(paths, name))),
+        Err(_) => bail!("{} within {} s", complaint(paths, name), BOOT_DEADLINE.as_secs()),
+    }
+}
+
+fn complaint(paths: &Paths, name: &str) -> String {
+    format!(
+        "machine {name} did not boot (its console: {})",
+        paths.console(name).display()
+    )
+}
+
+/// Follows the messages of systemd-nspawn (sd_notify(3)) until the machine has booted.
+async fn ready(socket: &UnixDatagram) -> anyhow::Result<Leader> {
+    let mut leader = None;
+    let mut buffer = [0; 4096];
+    loop {
+        let length = socket.recv(&mut buffer).await?;
+        let message = String::from_utf8_lossy(buffer.get(..length).unwrap_or_default());
+        for line in message.lines() {
+            if let Some(pid) = line.strip_prefix("X_NSPAWN_LEADER_PID=") {
+                leader = Some(Leader::of(pid.parse()?)?);
+            }
+            if line == "READY=1" {
+                return leader.context("systemd-nspawn named no first process");
+            }
+        }
+    }
+}
+
+/// The start of a command line that runs the rest in all namespaces of a machine, as root, with a clean environment.
+pub(super) fn enter(leader: Leader, environment: &[&str]) -> Vec<String> {
+    let pid = leader.pid.to_string();
+    let mut line = vec![
+        "nsenter", "--target", &pid, "--mount", "--uts", "--ipc", "--net", "--pid", "--cgroup", "--wd=/",
+    ];
+    line.extend(["--", "env", "-i", PATH, "HOME=/root", "LANG=C.UTF-8"]);
+    line.extend(environment);
+    line.into_iter().map(str::to_owned).collect()
+}
+
+/// A command in a machine that ends with this process.
+pub(super) fn command(leader: Leader, argv: &[&str]) -> Command {
+    let line = enter(leader, &[]);
+    let mut command = Command::new("nsenter");
+    command
+        .args(line.iter().skip(1))
+        .args(argv)
+        .stdin(Stdio::null())
+        .kill_on_drop(true);
+    command
+}
+
+/// Runs a command in a machine to its end, at most for a minute.
+pub(super) async fn exec(leader: Leader, argv: &[&str]) -> anyhow::Result<Output> {
+    // The deadline is kept inside, where the command itself can be ended.
+    let mut limited = vec!["timeout", "--kill-after=5", COMMAND_SECONDS];
+    limited.extend(argv);
+    command(leader, &limited)
+        .output()
+        .await
+        .context("cannot run nsenter")
+}
+
+/// Runs a command in a machine and returns what it printed; fails when the command does.
+pub(super) async fn capture(leader: Leader, argv: &[&str]) -> anyhow::Result<String> {
+    let output = exec(leader, argv).await?;
+    if !output.status.success() {
+        let said = String::from_utf8_lossy(&output.stderr);
+        bail!("`{}` failed ({}): {}", argv.join(" "), output.status, said.trim());
+    }
+    String::from_utf8(output.stdout).with_context(|| format!("`{}` printed no UTF-8", argv.join(" ")))
+}

@@ -1,0 +1,140 @@
+//! The machines of the lab: containers under systemd-nspawn with Debian's daemons and our services, configured by what
+//! the NixOS module rendered.
+
+mod ca;
+mod cgroup;
+pub(crate) mod cli;
+mod container;
+mod dns;
+mod journal;
+mod network;
+mod packages;
+mod paths;
+mod prerequisites;
+mod progress;
+mod rendering;
+mod rootfs;
+mod services;
+mod start;
+mod state;
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::Output;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use nix::fcntl::{Flock, FlockArg};
+
+pub(crate) use self::journal::Cursor;
+pub(crate) use self::progress::Progress;
+
+use self::paths::Paths;
+use self::state::{Leader, State};
+use crate::topology::Topology;
+
+/// A running lab.
+#[derive(Debug)]
+pub(crate) struct Lab {
+    paths: Paths,
+    state: State,
+}
+
+impl Lab {
+    /// Starts the relays, or attaches to those that run when they were made from the same build. Whatever was started
+    /// is ended again when something fails, and on SIGINT and SIGTERM.
+    pub(crate) async fn up(progress: &Progress) -> anyhow::Result<Self> {
+        Self::start(progress, false).await
+    }
+
+    /// As [`Self::up`]; with `keep`, machines of a lab that does not come up stay for a look.
+    async fn start(progress: &Progress, keep: bool) -> anyhow::Result<Self> {
+        prerequisites::check()?;
+        let paths = Paths::from_environment()?;
+        let _lock = lock(&paths)?;
+        let state = start::start(&paths, progress, keep).await?;
+        Ok(Self { paths, state })
+    }
+
+    /// The lab that runs.
+    pub(crate) fn attach() -> anyhow::Result<Self> {
+        let paths = Paths::from_environment()?;
+        let state = State::load(&paths).context("no lab is running; `cargo lab up` starts one")?;
+        Ok(Self { paths, state })
+    }
+
+    /// Where the relays are.
+    pub(crate) fn topology(&self) -> &Topology {
+        &self.state.topology
+    }
+
+    /// Runs a command in a machine as root, at most for 60 s; then it is killed.
+    pub(crate) async fn exec(&self, machine: &str, argv: &[&str]) -> anyhow::Result<Output> {
+        container::exec(self.leader(machine)?, argv).await
+    }
+
+    /// Messages that a machine logged after `since`, of one unit or of all.
+    pub(crate) async fn journal(
+        &self,
+        machine: &str,
+        unit: Option<&str>,
+        since: &Cursor,
+    ) -> anyhow::Result<Vec<String>> {
+        journal::since(self.leader(machine)?, unit, since).await
+    }
+
+    /// The place in a machine's journal after everything logged so far.
+    pub(crate) async fn cursor(&self, machine: &str) -> anyhow::Result<Cursor> {
+        journal::cursor(self.leader(machine)?).await
+    }
+
+    /// Waits for the first message after `since` that holds `want`.
+    pub(crate) async fn follow(
+        &self,
+        machine: &str,
+        unit: Option<&str>,
+        since: &Cursor,
+        want: &str,
+        deadline: Duration,
+    ) -> anyhow::Result<String> {
+        journal::follow(self.leader(machine)?, unit, since, want, deadline).await
+    }
+
+    /// The machine's file tree on the host: all but `/usr`, `/run`, `/tmp` and our programs.
+    pub(crate) fn root(&self, machine: &str) -> PathBuf {
+        self.paths.machine(machine)
+    }
+
+    /// Loads a zone into the lab's name server, in place of an earlier one of that name.
+    pub(crate) async fn publish(&self, zone: &str, text: &str) -> anyhow::Result<()> {
+        dns::publish(&self.root(dns::NAME), self.leader(dns::NAME)?, &[(zone, text)]).await
+    }
+
+    /// A certificate for these names that every machine trusts, with its chain, and its key; both PEM.
+    pub(crate) fn certificate(&self, names: &[String]) -> anyhow::Result<(String, String)> {
+        let signed = ca::Ca::ensure(&self.paths)?.sign(names)?;
+        Ok((signed.chain, signed.key))
+    }
+
+    /// Ends the lab.
+    pub(crate) async fn down(self) -> anyhow::Result<()> {
+        let _lock = lock(&self.paths)?;
+        start::end(&self.paths)
+    }
+
+    fn leader(&self, machine: &str) -> anyhow::Result<Leader> {
+        self.state.leader(machine)
+    }
+}
+
+/// Where programs that the lab fetches are kept.
+pub(crate) fn cache() -> anyhow::Result<PathBuf> {
+    Ok(Paths::from_environment()?.base().clone())
+}
+
+/// Waits until no other `cargo lab` starts or ends the machines.
+fn lock(paths: &Paths) -> anyhow::Result<Flock<fs::File>> {
+    let file = fs::File::create(paths.lock()).context("cannot open the lab's lock")?;
+    Flock::lock(file, FlockArg::LockExclusive)
+        .map_err(|(_, error)| anyhow::anyhow!("cannot lock the lab: {error}"))
+}

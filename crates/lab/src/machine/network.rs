@@ -1,0 +1,93 @@
+//! The lab's network: a bridge on the host, and for each machine a network namespace with a fixed address on it.
+//!
+//! The addresses are set before a machine boots, so that nothing in it has to configure or wait for a network.
+//! 198.18.0.0/15 is set aside for tests between networks (RFC 2544) and is on no host by accident.
+
+use std::net::Ipv4Addr;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+use anyhow::{Context as _, bail};
+
+/// The bridge on the host.
+const BRIDGE: &str = "chatmail-lab";
+/// The host on the bridge.
+pub(super) const HOST: Ipv4Addr = Ipv4Addr::new(198, 18, 25, 1);
+/// Prefix length of the lab's network.
+const PREFIX: u8 = 24;
+
+/// Makes the bridge and one namespace for each machine.
+pub(super) fn create(machines: &[(&str, Ipv4Addr)]) -> anyhow::Result<()> {
+    ip(&format!(
+        "link add {BRIDGE} type bridge\naddress add {HOST}/{PREFIX} dev {BRIDGE}\nlink set {BRIDGE} up\n"
+    ))?;
+    for (machine, address) in machines {
+        let (space, link) = (namespace(machine), host_link(machine));
+        ip(&format!(
+            "netns add {space}\n\
+             link add {link} type veth peer name eth0 netns {space}\n\
+             link set {link} master {BRIDGE} up\n"
+        ))?;
+        ip(&format!(
+            "-n {space} link set lo up\n\
+             -n {space} address add {address}/{PREFIX} dev eth0\n\
+             -n {space} link set eth0 up\n\
+             -n {space} route add default via {HOST}\n"
+        ))?;
+    }
+    Ok(())
+}
+
+/// Removes what [`create`] made, whatever of it there is.
+pub(super) fn remove(machines: &[&str]) -> anyhow::Result<()> {
+    for machine in machines {
+        // The link first: the kernel ends a namespace later, and the link's name must be free at once.
+        let link = host_link(machine);
+        if exists(&link) {
+            ip(&format!("link delete {link}\n"))?;
+        }
+        if namespace_file(machine).exists() {
+            ip(&format!("netns delete {}\n", namespace(machine)))?;
+        }
+    }
+    if exists(BRIDGE) {
+        ip(&format!("link delete {BRIDGE}\n"))?;
+    }
+    Ok(())
+}
+
+/// The namespace of a machine, as a file.
+pub(super) fn namespace_file(machine: &str) -> PathBuf {
+    PathBuf::from("/run/netns").join(namespace(machine))
+}
+
+fn namespace(machine: &str) -> String {
+    format!("{BRIDGE}-{machine}")
+}
+
+/// Name of the host's end; at most 15 bytes.
+fn host_link(machine: &str) -> String {
+    format!("cml-{machine}")
+}
+
+fn exists(link: &str) -> bool {
+    PathBuf::from("/sys/class/net").join(link).exists()
+}
+
+/// Runs one `ip` for each line; the first that fails ends it.
+fn ip(lines: &str) -> anyhow::Result<()> {
+    for line in lines.lines() {
+        let output = Command::new("ip")
+            .args(line.split_whitespace())
+            .stdin(Stdio::null())
+            .output()
+            .with_context(|| format!("cannot run ip {line}"))?;
+        if !output.status.success() {
+            bail!(
+                "`ip {line}` failed: {}",
+                String::from_utf8_lossy(&output.stderr).trim()
+            );
+        }
+    }
+    Ok(())
+}

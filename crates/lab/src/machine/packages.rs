@@ -1,0 +1,92 @@
+//! What stands for packages of nixpkgs in a relay: links to Debian's files of the same software.
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt as _, symlink};
+use std::path::Path;
+
+use anyhow::Context as _;
+
+/// Package with our programs, which is bound into the relays.
+pub(super) const OURS: &str = "chatmail";
+
+/// Package, path in it, where Debian has that.
+const LINKS: [(&str, &str, &str); 33] = [
+    ("bash", "bin", "/usr/bin"),
+    ("coreutils", "bin", "/usr/bin"),
+    ("coreutils", "sbin", "/usr/sbin"),
+    ("coturn", "bin", "/usr/bin"),
+    ("dovecot", "bin/doveadm", "/usr/bin/doveadm"),
+    ("dovecot", "bin/doveconf", "/usr/bin/doveconf"),
+    ("dovecot", "bin/dovecot", "/usr/sbin/dovecot"),
+    ("dovecot", "lib/dovecot", "/usr/lib/dovecot"),
+    ("dovecot", "libexec/dovecot", "/usr/lib/dovecot"),
+    ("findutils", "bin", "/usr/bin"),
+    ("findutils", "sbin", "/usr/sbin"),
+    ("glibcLocales", "lib/locale", "/usr/lib/locale"),
+    ("gnugrep", "bin", "/usr/bin"),
+    ("gnugrep", "sbin", "/usr/sbin"),
+    ("gnused", "bin", "/usr/bin"),
+    ("gnused", "sbin", "/usr/sbin"),
+    ("lego", "bin", "/usr/bin"),
+    (
+        "mailcap",
+        "etc/nginx/mime.types",
+        "/usr/share/chatmail-lab/nginx/mime.types",
+    ),
+    ("mtail", "bin", "/usr/bin"),
+    ("nginxStable", "conf", "/usr/share/chatmail-lab/nginx"),
+    ("opendkim", "bin", "/usr/sbin"),
+    ("openssl", "bin", "/usr/bin"),
+    ("postfix", "bin", "/usr/sbin"),
+    ("postfix", "etc/postfix", "/usr/share/chatmail-lab/postfix"),
+    ("postfix", "libexec/postfix", "/usr/lib/postfix/sbin"),
+    ("postfix", "sbin", "/usr/sbin"),
+    ("postfix", "share/man", "/usr/share/man"),
+    ("postfix", "share/postfix", "/usr/share/postfix"),
+    ("systemd", "bin", "/usr/bin"),
+    ("systemd", "sbin", "/usr/sbin"),
+    ("tzdata", "share/zoneinfo", "/usr/share/zoneinfo"),
+    ("unbound-with-systemd", "bin", "/usr/sbin"),
+    ("util-linux", "bin", "/usr/bin"),
+];
+
+/// nginx of nixpkgs has the stream module built in, Debian's loads it.
+const NGINX: &str = "#!/bin/sh\n\
+    exec /usr/sbin/nginx -g 'load_module /usr/lib/nginx/modules/ngx_stream_module.so;' \"$@\"\n";
+
+/// Programs that a NixOS system has in its path beside ours and that units of NixOS name there.
+const SYSTEM: [&str; 1] = ["kill"];
+
+/// Whether a package has a stand-in.
+pub(super) fn known(package: &str) -> bool {
+    package == OURS || LINKS.iter().any(|(name, ..)| *name == package)
+}
+
+/// Puts the stand-ins into a relay's tree. `programs` are the names of ours.
+pub(super) fn install(root: &Path, programs: &[String]) -> anyhow::Result<()> {
+    let store = root.join("nix/store");
+    for (package, path, target) in LINKS {
+        link(target, &store.join(package).join(path))?;
+    }
+    let nginx = store.join("nginxStable/bin/nginx");
+    fs::create_dir_all(store.join("nginxStable/bin"))?;
+    fs::write(&nginx, NGINX)?;
+    fs::set_permissions(&nginx, fs::Permissions::from_mode(0o755))?;
+
+    // What `/run/current-system` points to on NixOS; the links below /run are made at boot.
+    let system = store.join("system-path/sw/bin");
+    for program in programs {
+        link(&format!("/nix/store/{OURS}/bin/{program}"), &system.join(program))?;
+    }
+    for program in SYSTEM {
+        link(&format!("/usr/bin/{program}"), &system.join(program))?;
+    }
+    Ok(())
+}
+
+fn link(target: &str, path: &Path) -> anyhow::Result<()> {
+    if let Some(folder) = path.parent() {
+        fs::create_dir_all(folder)?;
+    }
+    symlink(target, path).with_context(|| format!("cannot link {}", path.display()))
+}

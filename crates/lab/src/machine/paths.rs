@@ -1,0 +1,86 @@
+//! Where the lab keeps its files on the host.
+
+use std::path::PathBuf;
+
+use anyhow::Context as _;
+
+/// The lab's directory: `CHATMAIL_LAB_DIR`, or `chatmail-lab` in the user's cache directory.
+#[derive(Debug, Clone)]
+pub(super) struct Paths {
+    base: PathBuf,
+}
+
+impl Paths {
+    /// Reads the environment and makes the directory.
+    pub(super) fn from_environment() -> anyhow::Result<Self> {
+        let absolute = |name: &str| {
+            std::env::var_os(name)
+                .map(PathBuf::from)
+                .filter(|path| path.is_absolute())
+        };
+        let base = match absolute("CHATMAIL_LAB_DIR") {
+            Some(path) => path,
+            None => absolute("XDG_CACHE_HOME")
+                .or_else(|| absolute("HOME").map(|home| home.join(".cache")))
+                .context("set CHATMAIL_LAB_DIR or HOME to an absolute path: the lab keeps its files there")?
+                .join("chatmail-lab"),
+        };
+        std::fs::create_dir_all(&base).with_context(|| format!("cannot make {}", base.display()))?;
+        Ok(Self { base })
+    }
+
+    /// The directory itself.
+    pub(super) fn base(&self) -> &PathBuf {
+        &self.base
+    }
+
+    /// Debian tree that all machines share the `/usr` of; `key` names its package list.
+    pub(super) fn rootfs(&self, key: &str) -> PathBuf {
+        self.base.join(format!("rootfs-{key}"))
+    }
+
+    /// Own tree of one machine: everything but `/usr`.
+    pub(super) fn machine(&self, name: &str) -> PathBuf {
+        self.base.join("machines").join(name)
+    }
+
+    /// Our programs as the running relays see them.
+    pub(super) fn programs(&self) -> PathBuf {
+        self.base.join("programs")
+    }
+
+    /// Boot console of one machine.
+    pub(super) fn console(&self, name: &str) -> PathBuf {
+        self.base.join("machines").join(format!("{name}.console"))
+    }
+
+    /// resolv.conf(5) for clients of the running relays.
+    pub(super) fn resolv_conf(&self) -> PathBuf {
+        self.base.join("resolv.conf")
+    }
+
+    /// What runs at the moment.
+    pub(super) fn state(&self) -> PathBuf {
+        self.base.join("state.json")
+    }
+
+    /// Held while a lab is started or ended.
+    pub(super) fn lock(&self) -> PathBuf {
+        self.base.join("lock")
+    }
+
+    /// Certificate of the lab's CA, PEM.
+    pub(super) fn ca_certificate(&self) -> PathBuf {
+        self.base.join("ca.pem")
+    }
+
+    /// Key of the lab's CA, PEM.
+    pub(super) fn ca_key(&self) -> PathBuf {
+        self.base.join("ca.key")
+    }
+}
+
+/// Root of the source tree: the rendering is read and the services are built there.
+pub(super) fn workspace() -> PathBuf {
+    PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."))
+}

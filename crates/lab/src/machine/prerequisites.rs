@@ -1,0 +1,61 @@
+//! What the lab needs on the host, checked before anything is started.
+
+use std::path::Path;
+
+use anyhow::bail;
+
+use super::cgroup;
+
+/// Programs, each with the Debian package that holds it.
+const PROGRAMS: [(&str, &str); 7] = [
+    ("cc", "gcc libc6-dev"),
+    ("ip", "iproute2"),
+    ("mmdebstrap", "mmdebstrap"),
+    ("nsenter", "util-linux"),
+    ("setsid", "util-linux"),
+    ("systemd-nspawn", "systemd-container"),
+    ("unshare", "util-linux"),
+];
+
+/// Keys that Debian's archive is signed with, and the package that holds them.
+const KEYRING: (&str, &str) = (
+    "/usr/share/keyrings/debian-archive-keyring.gpg",
+    "debian-archive-keyring",
+);
+
+/// Fails with everything that is missing and the command that installs it.
+pub(super) fn check() -> anyhow::Result<()> {
+    if !nix::unistd::geteuid().is_root() {
+        bail!("the lab starts containers and needs root: run it again as root, for example with `sudo -E`");
+    }
+    let mut missing: Vec<&str> = Vec::new();
+    let mut packages: Vec<&str> = Vec::new();
+    for (program, package) in PROGRAMS {
+        if !on_path(program) {
+            missing.push(program);
+            packages.push(package);
+        }
+    }
+    if !Path::new(KEYRING.0).exists() {
+        missing.push(KEYRING.0);
+        packages.push(KEYRING.1);
+    }
+    packages.dedup();
+    if !missing.is_empty() {
+        bail!(
+            "missing: {}\ninstall with: apt-get install {}",
+            missing.join(", "),
+            packages.join(" ")
+        );
+    }
+    if cgroup::mount_point()?.is_none() {
+        bail!("no cgroup2 file system is mounted; mount it with: mount -t cgroup2 cgroup2 /sys/fs/cgroup");
+    }
+    Ok(())
+}
+
+/// Whether a program is found by its name.
+fn on_path(program: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).any(|folder| folder.join(program).is_file())
+}

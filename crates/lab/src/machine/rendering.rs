@@ -1,0 +1,197 @@
+//! Puts a host that `cargo lab render` wrote into a machine: every file as it is, to where NixOS has it.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::os::unix::fs::{PermissionsExt as _, symlink};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, bail, ensure};
+
+use super::ca::Signed;
+use super::{packages, rootfs};
+
+/// What the lab adds at boot: paths that exist on every NixOS system, and the certificate that an operator would have
+/// put in place for the mode `external`. Debian's nginx keeps request bodies in /var/lib/nginx, which its unit on
+/// NixOS may not write to; there they are in the cache directory.
+const TMPFILES: &str = "\
+d /var/empty 0555 root root -
+L /run/current-system - - - - /nix/store/system-path
+L /run/wrappers/bin/sendmail - - - - /usr/sbin/sendmail
+L+ /var/lib/nginx - - - - /var/cache/nginx
+z /etc/chatmail/tls/key.pem 0640 root nginx -
+";
+
+/// Where nix/eval/hosts/lab-c.nix expects the certificate of the operator.
+const EXTERNAL_TLS: &str = "etc/chatmail/tls";
+
+/// One rendered host.
+#[derive(Debug, Clone)]
+pub(super) struct Rendering {
+    folder: PathBuf,
+}
+
+impl Rendering {
+    /// The rendering of a relay of the lab.
+    pub(super) fn of(workspace: &Path, relay: &str) -> anyhow::Result<Self> {
+        let folder = workspace.join("tests/rendered").join(format!("lab-{relay}"));
+        ensure!(
+            folder.is_dir(),
+            "there is no {}; `cargo lab render` writes it",
+            folder.display()
+        );
+        let rendering = Self { folder };
+        rendering.check_packages()?;
+        Ok(rendering)
+    }
+
+    /// All files, relative to the folder, sorted.
+    pub(super) fn files(&self) -> anyhow::Result<Vec<PathBuf>> {
+        let mut files = Vec::new();
+        let mut folders = vec![self.folder.clone()];
+        while let Some(folder) = folders.pop() {
+            for entry in fs::read_dir(&folder).with_context(|| format!("cannot list {}", folder.display()))? {
+                let entry = entry?;
+                if entry.file_type()?.is_dir() {
+                    folders.push(entry.path());
+                } else {
+                    files.push(entry.path().strip_prefix(&self.folder)?.to_owned());
+                }
+            }
+        }
+        files.sort();
+        Ok(files)
+    }
+
+    /// Text of one of [`Self::files`].
+    pub(super) fn text(&self, file: &Path) -> anyhow::Result<String> {
+        let path = self.folder.join(file);
+        fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))
+    }
+
+    /// Units that the machine starts at boot.
+    pub(super) fn wanted_units(&self) -> anyhow::Result<BTreeSet<String>> {
+        Ok(self.wants()?.into_iter().map(|(_, unit)| unit).collect())
+    }
+
+    /// Target, unit.
+    fn wants(&self) -> anyhow::Result<Vec<(String, String)>> {
+        let text = self.text(Path::new("wants"))?;
+        let pair = |line: &str| {
+            line.split_once(' ')
+                .map(|(target, unit)| (target.to_owned(), unit.to_owned()))
+        };
+        text.lines()
+            .map(|line| pair(line).with_context(|| format!("wants: no target and unit: {line}")))
+            .collect()
+    }
+
+    /// Writes the host into a machine's tree. `certificate` is for the mode `external`.
+    pub(super) fn apply(
+        &self,
+        root: &Path,
+        programs: &[String],
+        certificate: Option<&Signed>,
+    ) -> anyhow::Result<()> {
+        packages::install(root, programs)?;
+        for file in self.files()? {
+            let text = self.text(&file)?;
+            let Some(place) = place(&file) else { continue };
+            write(&root.join(place), &text)?;
+        }
+        for (target, unit) in self.wants()? {
+            let folder = root.join("etc/systemd/system").join(format!("{target}.wants"));
+            fs::create_dir_all(&folder)?;
+            symlink(format!("/etc/systemd/system/{unit}"), folder.join(&unit))
+                .with_context(|| format!("cannot enable {unit}"))?;
+        }
+        write(&root.join("etc/tmpfiles.d/lab.conf"), TMPFILES)?;
+        write(&root.join("etc/ld.so.preload"), rootfs::PRELOAD)?;
+        if let Some(certificate) = certificate {
+            write(&root.join(EXTERNAL_TLS).join("fullchain.pem"), &certificate.chain)?;
+            let key = root.join(EXTERNAL_TLS).join("key.pem");
+            write(&key, &certificate.key)?;
+            fs::set_permissions(&key, fs::Permissions::from_mode(0o600))?;
+        }
+        Ok(())
+    }
+
+    /// Fails when the rendering names something in the store that is neither in it nor a package with a stand-in.
+    fn check_packages(&self) -> anyhow::Result<()> {
+        let mut unknown = BTreeSet::new();
+        for file in self.files()? {
+            for name in store_names(&self.text(&file)?) {
+                if !packages::known(name) && !self.folder.join("store").join(name).exists() {
+                    unknown.insert(name.to_owned());
+                }
+            }
+        }
+        if !unknown.is_empty() {
+            let unknown: Vec<_> = unknown.into_iter().collect();
+            bail!(
+                "{} names packages that crates/lab/src/machine/packages.rs has no stand-in for: {}",
+                self.folder.display(),
+                unknown.join(", ")
+            );
+        }
+        Ok(())
+    }
+}
+
+/// Where a file of the rendering belongs in a machine.
+fn place(file: &Path) -> Option<PathBuf> {
+    if let Ok(below) = file.strip_prefix("etc") {
+        return Some(Path::new("etc").join(below));
+    }
+    if let Ok(below) = file.strip_prefix("store") {
+        return Some(Path::new("nix/store").join(below));
+    }
+    if let Ok(below) = file.strip_prefix("units") {
+        return Some(Path::new("etc/systemd/system").join(below));
+    }
+    match file.to_str() {
+        Some("sysusers.conf") => Some("etc/sysusers.d/nixos.conf".into()),
+        Some("tmpfiles.conf") => Some("etc/tmpfiles.d/nixos.conf".into()),
+        _ => None,
+    }
+}
+
+/// The first components of all paths into the store that a text names.
+fn store_names(text: &str) -> impl Iterator<Item = &str> {
+    text.split("/nix/store/").skip(1).filter_map(|rest| {
+        let name = rest
+            .split(|c: char| !(c.is_ascii_alphanumeric() || "+-._".contains(c)))
+            .next()?;
+        let name = name.trim_end_matches('.');
+        // systemd reads what we leave out here: triggers that only NixOS acts on.
+        (!name.is_empty() && !name.starts_with("X-Restart-Triggers")).then_some(name)
+    })
+}
+
+/// Scripts are executable, as they are in the store.
+fn write(path: &Path, text: &str) -> anyhow::Result<()> {
+    if let Some(folder) = path.parent() {
+        fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    }
+    fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))?;
+    let mode = if text.starts_with("#!") { 0o755 } else { 0o644 };
+    Ok(fs::set_permissions(path, fs::Permissions::from_mode(mode))?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_package_of_the_committed_rendering_has_a_stand_in() {
+        for relay in ["a", "b", "c"] {
+            Rendering::of(&super::super::paths::workspace(), relay).unwrap();
+        }
+    }
+
+    #[test]
+    fn names_end_where_the_path_component_does() {
+        let names: Vec<_> =
+            store_names("a /nix/store/x-1.conf; (/nix/store/postfix/bin). /nix/store/y.").collect();
+        assert_eq!(names, ["x-1.conf", "postfix", "y"]);
+    }
+}

@@ -1,0 +1,191 @@
+//! The Debian tree that the machines are made of: installed once, kept in the lab's directory.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context as _, bail};
+use sha2::{Digest as _, Sha256};
+
+use super::paths::Paths;
+use super::progress::Progress;
+
+/// Release of Debian: the first with Dovecot 2.4 and Postfix 3.10, as NixOS 26.05 has them.
+const SUITE: &str = "trixie";
+
+/// What a relay is made of, and a person who looks at one wants at hand.
+const PACKAGES: [&str; 24] = [
+    "bind9-host",
+    "ca-certificates",
+    "coturn",
+    "curl",
+    "dovecot-auth-lua",
+    "dovecot-imapd",
+    "dovecot-lmtpd",
+    "iproute2",
+    "lego",
+    "less",
+    "libnginx-mod-stream",
+    "libnss-systemd",
+    "lua-cjson",
+    "mtail",
+    "nginx",
+    "opendkim",
+    "opendkim-tools",
+    "openssl",
+    "pebble",
+    "postfix",
+    "procps",
+    "systemd-sysv",
+    "tzdata",
+    "unbound",
+];
+
+/// Makes Debian's Dovecot tell IDLE clients of new mail at once, as the flake's patched one does.
+const PRELOAD_SOURCE: &str = include_str!("../../files/idle-at-once.c");
+
+/// Where it is in a machine.
+pub(super) const PRELOAD: &str = "/usr/lib/chatmail-lab/idle-at-once.so";
+
+/// Run on the finished tree. Nothing of Debian's starts by itself and no configuration of Debian's daemons is left:
+/// what runs in a relay is what the module rendered, and what packages only read moves below `/usr`. Units that only serve consoles, package updates and boot
+/// bookkeeping would cost time at every start.
+const CUSTOMIZE: &str = r#"set -eu
+cd "$1"
+find etc/systemd/system -name '*.wants' -prune -exec rm -r {} +
+find etc/systemd/system -type l -delete
+mkdir usr/share/chatmail-lab
+mv etc/nginx etc/postfix usr/share/chatmail-lab
+# `postfix set-permissions` also visits programs, and those lie on a read-only file system in a machine.
+sed -i -E '/^\$(queue|data)_directory/!d' usr/share/chatmail-lab/postfix/postfix-files
+rm -rf usr/share/chatmail-lab/postfix/postfix-files.d
+rm -rf etc/rc?.d etc/init.d etc/dovecot etc/opendkim* etc/unbound etc/turnserver.conf etc/mtail
+rm -f etc/.updated var/.updated etc/hostname etc/resolv.conf etc/machine-id
+for unit in console-getty.service getty@.service getty.target ldconfig.service systemd-hwdb-update.service \
+    systemd-journal-catalog-update.service systemd-logind.service systemd-update-done.service \
+    systemd-networkd.service systemd-firstboot.service; do
+    ln -s /dev/null "etc/systemd/system/$unit"
+done
+ln -s /usr/lib/systemd/system/multi-user.target etc/systemd/system/default.target
+rm -rf var/lib/apt var/cache var/lib/dpkg/info var/log var/lib/postfix var/lib/unbound
+mkdir -p var/cache var/log
+"#;
+
+/// Installs the tree unless it is there, and returns its path.
+pub(super) fn ensure(paths: &Paths, progress: &Progress) -> anyhow::Result<PathBuf> {
+    let tree = paths.rootfs(&key());
+    if tree.exists() {
+        return Ok(tree);
+    }
+    progress.step(format_args!(
+        "Installing Debian {SUITE} for the machines; only the first start does this"
+    ));
+    let partial = tree.with_extension("partial");
+    if partial.exists() {
+        fs::remove_dir_all(&partial).with_context(|| format!("cannot remove {}", partial.display()))?;
+    }
+    // In a mount namespace of its own, so that whatever an interrupted installation leaves mounted goes with it.
+    let mut command = Command::new("unshare");
+    command.args([
+        "--mount",
+        "mmdebstrap",
+        "--mode=root",
+        "--variant=minbase",
+        "--format=directory",
+    ]);
+    command.arg(format!("--include={}", PACKAGES.join(",")));
+    command.args([
+        "--aptopt=APT::Install-Recommends \"false\"",
+        "--dpkgopt=path-exclude=/usr/share/doc/*",
+        "--dpkgopt=path-exclude=/usr/share/man/*",
+        "--dpkgopt=path-exclude=/usr/share/locale/*",
+    ]);
+    command.arg(format!("--customize-hook={CUSTOMIZE}"));
+    command.arg(SUITE).arg(&partial).args(sources());
+    // Its standard output would end up in what `up --json` prints.
+    let status = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .status()
+        .context("cannot run mmdebstrap")?;
+    if !status.success() {
+        bail!("mmdebstrap could not install Debian {SUITE}: {status}");
+    }
+    compile_preload(&partial)?;
+    fs::rename(&partial, &tree).with_context(|| format!("cannot put {} in place", tree.display()))?;
+    remove_old(paths, &tree)?;
+    Ok(tree)
+}
+
+fn compile_preload(tree: &Path) -> anyhow::Result<()> {
+    let library = tree.join(PRELOAD.trim_start_matches('/'));
+    let source = library.with_extension("c");
+    fs::create_dir_all(library.parent().context("a library in no folder")?)?;
+    fs::write(&source, PRELOAD_SOURCE)?;
+    let status = Command::new("cc")
+        .args(["-shared", "-fPIC", "-O2", "-Wall", "-Werror", "-o"])
+        .args([&library, &source])
+        .status()
+        .context("cannot run cc")?;
+    if !status.success() {
+        bail!("cc could not compile {}: {status}", source.display());
+    }
+    Ok(())
+}
+
+/// Changes with the package list and with what is done to the tree.
+pub(super) fn key() -> String {
+    let mut hash = Sha256::new();
+    for part in [SUITE, &PACKAGES.join(","), CUSTOMIZE, PRELOAD_SOURCE] {
+        hash.update(part);
+        hash.update([0]);
+    }
+    hash.finalize()
+        .iter()
+        .take(6)
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
+}
+
+/// Package sources: the mirrors that this machine's own apt uses for Debian; empty where it uses none, and mmdebstrap
+/// takes its defaults.
+fn sources() -> Vec<String> {
+    let output = Command::new("apt-get")
+        .args([
+            "indextargets",
+            "--format",
+            "$(ORIGIN)/$(LABEL) $(REPO_URI)",
+            "Created-By: Packages",
+        ])
+        .stdin(Stdio::null())
+        .output();
+    let text = output
+        .map(|output| String::from_utf8_lossy(&output.stdout).into_owned())
+        .unwrap_or_default();
+    let mirror = |label: &str| {
+        text.lines()
+            .find_map(|line| line.strip_prefix(label))
+            .map(str::trim)
+    };
+    let Some(main) = mirror("Debian/Debian ") else {
+        return Vec::new();
+    };
+    let mut sources = vec![
+        format!("deb {main} {SUITE} main"),
+        format!("deb {main} {SUITE}-updates main"),
+    ];
+    sources.extend(mirror("Debian/Debian-Security ").map(|uri| format!("deb {uri} {SUITE}-security main")));
+    sources
+}
+
+/// Removes trees of earlier package lists.
+fn remove_old(paths: &Paths, current: &Path) -> anyhow::Result<()> {
+    for entry in fs::read_dir(paths.base())?.flatten() {
+        let old = entry.file_name().to_string_lossy().starts_with("rootfs-") && entry.path() != current;
+        if old {
+            fs::remove_dir_all(entry.path())
+                .with_context(|| format!("cannot remove {}", entry.path().display()))?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,264 @@
+//! From nothing to relays that take mail, and back.
+
+use std::fs;
+use std::net::Ipv4Addr;
+use std::path::PathBuf;
+
+use anyhow::{Context as _, bail};
+use sha2::{Digest as _, Sha256};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::JoinSet;
+
+use super::ca::{self, Ca};
+use super::container::{self, Boot};
+use super::paths::{Paths, workspace};
+use super::progress::Progress;
+use super::rendering::Rendering;
+use super::state::{Leader, Machine, State};
+use super::{cgroup, dns, network, packages, rootfs, services};
+use crate::topology::{Certificate, Relay, Topology};
+
+/// Name, domain, last byte of the address, certificate.
+const RELAYS: [(&str, &str, u8, Certificate); 3] = [
+    ("a", "_a.test", 11, Certificate::SelfSigned),
+    ("b", "_b.test", 12, Certificate::SelfSigned),
+    ("c", "c.test", 13, Certificate::LabCa),
+];
+
+/// Starts the lab, or returns the state of the one that runs when it was made from the same build.
+///
+/// With `keep`, machines of a lab that does not come up stay for a look.
+pub(super) async fn start(paths: &Paths, progress: &Progress, keep: bool) -> anyhow::Result<State> {
+    let topology = topology(paths);
+    progress.step("Building the services");
+    let programs = services::build()?;
+    let mut renderings = Vec::new();
+    for relay in &topology.relays {
+        renderings.push((relay.clone(), Rendering::of(&workspace(), &relay.name)?));
+    }
+    let build = build(&programs, &renderings)?;
+    if let Some(state) = State::load(paths).filter(|state| state.build == build) {
+        progress.step("The relays are up already");
+        return Ok(state);
+    }
+    end(paths)?;
+    let plan = Plan {
+        rootfs: rootfs::ensure(paths, progress)?,
+        programs,
+        renderings,
+        topology,
+        build,
+    };
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let started = tokio::select! {
+        started = plan.carry_out(paths, progress) => started,
+        _ = interrupt.recv() => Err(anyhow::anyhow!("interrupted")),
+        _ = terminate.recv() => Err(anyhow::anyhow!("terminated")),
+    };
+    if started.is_err() && !keep {
+        end(paths).context("cannot end what was started")?;
+    }
+    started
+}
+
+/// Ends whatever of a lab there is.
+pub(super) fn end(paths: &Paths) -> anyhow::Result<()> {
+    cgroup::kill_all()?;
+    let names: Vec<_> = RELAYS.iter().map(|(name, ..)| *name).chain([dns::NAME]).collect();
+    network::remove(&names)?;
+    for path in [paths.state(), paths.resolv_conf()] {
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(error).with_context(|| format!("cannot remove {}", path.display()));
+            }
+            _ => (),
+        }
+    }
+    Ok(())
+}
+
+fn topology(paths: &Paths) -> Topology {
+    let [one, two, three, _] = network::HOST.octets();
+    let relay = |(name, domain, last, certificate): (&str, &str, u8, Certificate)| Relay {
+        name: name.to_owned(),
+        domain: domain.to_owned(),
+        ipv4: Ipv4Addr::new(one, two, three, last),
+        certificate,
+    };
+    Topology {
+        relays: RELAYS.map(relay).into(),
+        resolver: dns::ADDRESS,
+        host: network::HOST,
+        ca_file: paths.ca_certificate(),
+    }
+}
+
+/// Names everything that the relays are made from.
+fn build(programs: &[PathBuf], renderings: &[(Relay, Rendering)]) -> anyhow::Result<String> {
+    let mut hash = Sha256::new();
+    let mut add = |part: &[u8]| {
+        hash.update(part.len().to_le_bytes());
+        hash.update(part);
+    };
+    add(rootfs::key().as_bytes());
+    for source in [
+        include_str!("container.rs"),
+        include_str!("packages.rs"),
+        include_str!("rendering.rs"),
+    ] {
+        add(source.as_bytes());
+    }
+    for program in programs {
+        add(&fs::read(program).with_context(|| format!("cannot read {}", program.display()))?);
+    }
+    for (relay, rendering) in renderings {
+        add(relay.name.as_bytes());
+        for file in rendering.files()? {
+            add(file.as_os_str().as_encoded_bytes());
+            add(rendering.text(&file)?.as_bytes());
+        }
+    }
+    Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+/// All that is known before the first machine is made.
+struct Plan {
+    rootfs: PathBuf,
+    programs: Vec<PathBuf>,
+    renderings: Vec<(Relay, Rendering)>,
+    topology: Topology,
+    build: String,
+}
+
+impl Plan {
+    async fn carry_out(self, paths: &Paths, progress: &Progress) -> anyhow::Result<State> {
+        progress.step("Starting the name server and the relays");
+        services::stage(&self.programs, &paths.programs())?;
+        let ca = Ca::ensure(paths)?;
+        let mut machines = vec![(dns::NAME, dns::ADDRESS)];
+        machines.extend(
+            self.topology
+                .relays
+                .iter()
+                .map(|relay| (relay.name.as_str(), relay.ipv4)),
+        );
+        network::create(&machines)?;
+
+        let mut boots = JoinSet::new();
+        container::make_tree(&self.rootfs, &paths.machine(dns::NAME), dns::NAME)?;
+        dns::apply(&paths.machine(dns::NAME))?;
+        self.boot(paths, dns::NAME, false, &mut boots)?;
+        for (relay, rendering) in &self.renderings {
+            let root = paths.machine(&relay.name);
+            container::make_tree(&self.rootfs, &root, &relay.name)?;
+            let certificate = match relay.certificate {
+                Certificate::SelfSigned => None,
+                Certificate::LabCa => Some(ca.sign(&names(&relay.domain))?),
+            };
+            rendering.apply(&root, &services::names(&self.programs), certificate.as_ref())?;
+            ca::trust(&ca.certificate, &root)?;
+            self.boot(paths, &relay.name, true, &mut boots)?;
+        }
+        let mut machines = Vec::new();
+        while let Some(booted) = boots.join_next().await {
+            machines.push(booted??);
+        }
+        machines.sort_by(|one, other| one.name.cmp(&other.name));
+        // Without a build nobody attaches to it, but a person can look into it already.
+        let mut state = State {
+            build: String::new(),
+            topology: self.topology,
+            machines,
+        };
+        state.save(paths)?;
+
+        progress.step("Waiting for every unit, and loading the relays' zones");
+        let mut zones = Vec::new();
+        for (relay, rendering) in &self.renderings {
+            let leader = state.leader(&relay.name)?;
+            check_units(leader, relay, rendering).await?;
+            let zone = container::capture(leader, &["chatmail", "dns", "--zone"]).await?;
+            zones.push((relay.domain.clone(), zone));
+        }
+        let zones: Vec<_> = zones
+            .iter()
+            .map(|(zone, text)| (zone.as_str(), text.as_str()))
+            .collect();
+        dns::publish(&paths.machine(dns::NAME), state.leader(dns::NAME)?, &zones).await?;
+        fs::write(paths.resolv_conf(), resolv_conf(dns::ADDRESS))?;
+        state.build = self.build;
+        state.save(paths)?;
+        progress.step("The relays are up");
+        Ok(state)
+    }
+
+    fn boot(
+        &self,
+        paths: &Paths,
+        name: &str,
+        relay: bool,
+        boots: &mut JoinSet<anyhow::Result<Machine>>,
+    ) -> anyhow::Result<()> {
+        // Every machine asks its own resolver; a relay's forwards to the lab's.
+        fs::write(
+            paths.machine(name).join("etc/resolv.conf"),
+            resolv_conf(Ipv4Addr::LOCALHOST),
+        )?;
+        let ours = (paths.programs(), format!("/nix/store/{}/bin", packages::OURS));
+        let binds = if relay { vec![ours] } else { Vec::new() };
+        let boot = Boot {
+            name: name.to_owned(),
+            rootfs: self.rootfs.clone(),
+            binds,
+        };
+        let paths = paths.clone();
+        boots.spawn(async move { container::boot(&paths, &boot).await });
+        Ok(())
+    }
+}
+
+/// The names that the certificate of a relay holds.
+fn names(domain: &str) -> Vec<String> {
+    ["", "www.", "mta-sts."]
+        .map(|prefix| format!("{prefix}{domain}"))
+        .into()
+}
+
+/// Fails with the state and the last log lines of every unit that should run and does not.
+async fn check_units(leader: Leader, relay: &Relay, rendering: &Rendering) -> anyhow::Result<()> {
+    // Ends when no job is left; its exit code also tells of failed units, which are looked for one by one below.
+    container::exec(leader, &["systemctl", "is-system-running", "--wait"]).await?;
+    let units = rendering.wanted_units()?;
+    let mut argv = vec!["systemctl", "is-active", "--"];
+    argv.extend(units.iter().map(String::as_str));
+    let output = container::exec(leader, &argv).await?;
+    let states = String::from_utf8_lossy(&output.stdout).into_owned();
+    let failed: Vec<_> = units
+        .iter()
+        .zip(states.lines())
+        .filter(|(_, state)| *state != "active")
+        .collect();
+    if failed.is_empty() && output.status.success() {
+        return Ok(());
+    }
+    let mut report = String::new();
+    for (unit, state) in failed {
+        let log = [
+            "journalctl",
+            "--quiet",
+            "--output=cat",
+            "--lines=15",
+            "--unit",
+            unit,
+        ];
+        let log = container::capture(leader, &log).await?;
+        report.push_str(&format!("\n{unit} is {state}; it logged:\n{log}"));
+    }
+    bail!("relay {}: not every unit runs{report}", relay.name)
+}
+
+/// Short waits: a server of the lab answers at once or never.
+fn resolv_conf(server: Ipv4Addr) -> String {
+    format!("nameserver {server}\noptions timeout:1 attempts:2\n")
+}
