@@ -51,6 +51,17 @@ pub(super) fn entries(relay: &'static str, text: &str) -> Vec<Entry> {
     text.lines().filter_map(parse).collect()
 }
 
+/// When, of what a line tells.
+#[derive(Debug, Clone, Copy)]
+enum When {
+    /// When it was said.
+    Said,
+    /// When the pass through the filter began whose end it tells.
+    PassBegan,
+    /// When the filter had judged the message and began to hand it back to Postfix.
+    PassJudged,
+}
+
 /// A place on the way, and the hop that ends there.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Mark {
@@ -59,30 +70,41 @@ pub(super) struct Mark {
     relay: &'static str,
     program: &'static str,
     text: &'static str,
-    /// The line says how long something took that began this much earlier, and the mark is at the beginning.
-    begins: bool,
+    when: When,
 }
 
-const TOOK: &str = "pass took ";
+const PASS: &str = "pass took ";
+const REINJECTION: &str = " us, of which reinjection ";
+const QUEUED: &str = "(queue active)";
+const SAVED: &str = "saved mail to";
+
+/// Durations of a pass in microseconds: of all of it, and of the reinjection at its end.
+fn pass(message: &str) -> Option<(Micros, Micros)> {
+    let (whole, reinjection) = message.split_once(PASS)?.1.split_once(REINJECTION)?;
+    Some((
+        whole.parse().ok()?,
+        reinjection.strip_suffix(" us")?.parse().ok()?,
+    ))
+}
 
 impl Mark {
-    const fn at(hop: &'static str, relay: &'static str, program: &'static str, text: &'static str) -> Self {
+    const fn line(hop: &'static str, relay: &'static str, program: &'static str, text: &'static str) -> Self {
         Self {
             hop,
             relay,
             program,
             text,
-            begins: false,
+            when: When::Said,
         }
     }
 
-    const fn begin(hop: &'static str, relay: &'static str, program: &'static str) -> Self {
+    const fn pass(hop: &'static str, relay: &'static str, program: &'static str, when: When) -> Self {
         Self {
             hop,
             relay,
             program,
-            text: TOOK,
-            begins: true,
+            text: PASS,
+            when,
         }
     }
 
@@ -94,32 +116,67 @@ impl Mark {
         if !matches {
             return None;
         }
-        if !self.begins {
-            return Some(entry.at);
-        }
-        let (_, rest) = entry.message.split_once(TOOK)?;
-        let took: Micros = rest.split(' ').next()?.parse().ok()?;
-        Some(entry.at.saturating_sub(took))
+        let before = match self.when {
+            When::Said => 0,
+            When::PassBegan => pass(&entry.message)?.0,
+            When::PassJudged => pass(&entry.message)?.1,
+        };
+        Some(entry.at.saturating_sub(before))
     }
 }
 
 /// The way of a message from and to relay a.
 pub(super) const ONE_RELAY: &[Mark] = &[
-    Mark::begin("Postfix takes it from the client", "a", "filtermail-outgoing"),
-    Mark::at("filtermail, outgoing", "a", "filtermail-outgoing", TOOK),
-    Mark::at("Postfix signs and queues it", "a", "postfix", "(queue active)"),
-    Mark::at("queue manager, LMTP to Dovecot", "a", "dovecot", "saved mail to"),
+    Mark::pass(
+        "Postfix takes it from the client",
+        "a",
+        "filtermail-outgoing",
+        When::PassBegan,
+    ),
+    Mark::pass(
+        "filtermail, outgoing",
+        "a",
+        "filtermail-outgoing",
+        When::PassJudged,
+    ),
+    Mark::line(
+        "Postfix takes it back, signs and queues it",
+        "a",
+        "postfix",
+        QUEUED,
+    ),
+    Mark::line("queue manager, LMTP to Dovecot", "a", "dovecot", SAVED),
 ];
 
 /// The way of a message from relay a to relay b.
 pub(super) const TWO_RELAYS: &[Mark] = &[
-    Mark::begin("Postfix takes it from the client", "a", "filtermail-outgoing"),
-    Mark::at("filtermail, outgoing", "a", "filtermail-outgoing", TOOK),
-    Mark::at("Postfix signs and queues it", "a", "postfix", "(queue active)"),
-    Mark::begin("Postfix to Postfix", "b", "filtermail-incoming"),
-    Mark::at("filtermail, incoming", "b", "filtermail-incoming", TOOK),
-    Mark::at("Postfix queues it", "b", "postfix", "(queue active)"),
-    Mark::at("queue manager, LMTP to Dovecot", "b", "dovecot", "saved mail to"),
+    Mark::pass(
+        "Postfix takes it from the client",
+        "a",
+        "filtermail-outgoing",
+        When::PassBegan,
+    ),
+    Mark::pass(
+        "filtermail, outgoing",
+        "a",
+        "filtermail-outgoing",
+        When::PassJudged,
+    ),
+    Mark::line(
+        "Postfix takes it back, signs and queues it",
+        "a",
+        "postfix",
+        QUEUED,
+    ),
+    Mark::pass("Postfix to Postfix", "b", "filtermail-incoming", When::PassBegan),
+    Mark::pass(
+        "filtermail, incoming",
+        "b",
+        "filtermail-incoming",
+        When::PassJudged,
+    ),
+    Mark::line("Postfix takes it back and queues it", "b", "postfix", QUEUED),
+    Mark::line("queue manager, LMTP to Dovecot", "b", "dovecot", SAVED),
 ];
 
 /// The hop after the last mark of the relays.
@@ -142,7 +199,7 @@ pub(super) struct Seen {
 pub(super) fn hops(marks: &[Mark], entries: &[Entry], seen: Seen) -> Vec<(&'static str, Duration)> {
     let mut hops = Vec::with_capacity(marks.len() + 2);
     let mut last = seen.start;
-    let mut pass = |hop, at: Micros| {
+    let mut reached = |hop, at: Micros| {
         hops.push((hop, Duration::from_micros(at.saturating_sub(last))));
         last = last.max(at);
     };
@@ -150,11 +207,11 @@ pub(super) fn hops(marks: &[Mark], entries: &[Entry], seen: Seen) -> Vec<(&'stat
         let times = entries.iter().filter_map(|entry| mark.time(entry));
         // Where several lines match, the message has passed with the first.
         if let Some(at) = times.filter(|at| (seen.start..=seen.notified).contains(at)).min() {
-            pass(mark.hop, at);
+            reached(mark.hop, at);
         }
     }
-    pass(NOTIFICATION, seen.notified);
-    pass(FETCH, seen.fetched);
+    reached(NOTIFICATION, seen.notified);
+    reached(FETCH, seen.fetched);
     hops
 }
 
@@ -177,7 +234,11 @@ mod tests {
                 "postfix.service",
                 "AB: from=<x>, size=1, nrcpt=1 (queue active)",
             ),
-            line("300", "filtermail-outgoing.service", "pass took 150 us"),
+            line(
+                "300",
+                "filtermail-outgoing.service",
+                "pass took 150 us, of which reinjection 50 us",
+            ),
             line(
                 "400",
                 "postfix.service",
@@ -201,7 +262,7 @@ mod tests {
             .iter()
             .map(|(_, time)| time.as_micros())
             .collect();
-        assert_eq!(micros, [50, 150, 100, 300, 200, 100]);
+        assert_eq!(micros, [50, 100, 150, 300, 200, 100]);
     }
 
     #[test]
@@ -214,7 +275,10 @@ mod tests {
         let entries = entries("a", &line("400", "postfix.service", "(queue active)"));
         let hops = hops(ONE_RELAY, &entries, seen);
         let names: Vec<&str> = hops.iter().map(|(name, _)| *name).collect();
-        assert_eq!(names, ["Postfix signs and queues it", NOTIFICATION, FETCH]);
+        assert_eq!(
+            names,
+            ["Postfix takes it back, signs and queues it", NOTIFICATION, FETCH]
+        );
         assert_eq!(hops[0].1, Duration::from_micros(300));
     }
 }

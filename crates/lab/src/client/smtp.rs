@@ -167,11 +167,6 @@ impl Smtp {
         read_reply(&mut self.wire).await
     }
 
-    /// Bytes as they are: part of a message, or what no client should send.
-    pub(crate) async fn raw(&mut self, bytes: &[u8]) -> anyhow::Result<()> {
-        Ok(self.wire.write(bytes).await?)
-    }
-
     /// AUTH PLAIN with an initial response (RFC 4954).
     pub(crate) async fn auth_plain(&mut self, user: &str, password: &str) -> anyhow::Result<Reply> {
         let response = STANDARD.encode(format!("\0{user}\0{password}"));
@@ -180,21 +175,6 @@ impl Smtp {
             .write(format!("AUTH PLAIN {response}\r\n").as_bytes())
             .await?;
         self.reply().await.context("AUTH PLAIN")
-    }
-
-    /// One transaction up to DATA's 354, step by step; the first reply that refuses ends it.
-    pub(crate) async fn open(&mut self, from: &str, to: &[&str]) -> anyhow::Result<Reply> {
-        let mut reply = self.command(&format!("MAIL FROM:<{from}>")).await?;
-        for recipient in to {
-            if !reply.is_positive() {
-                return Ok(reply);
-            }
-            reply = self.command(&format!("RCPT TO:<{recipient}>")).await?;
-        }
-        if !reply.is_positive() {
-            return Ok(reply);
-        }
-        self.command("DATA").await
     }
 
     /// A whole transaction, pipelined as Delta Chat does it: MAIL, every RCPT and DATA in one write.

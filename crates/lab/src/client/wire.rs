@@ -72,7 +72,6 @@ pub(crate) struct Wire {
     stream: BufReader<Box<dyn Stream>>,
     /// Part of a line that was read before a deadline struck; the next read continues it.
     partial: Vec<u8>,
-    step: Duration,
     secured: Option<Secured>,
 }
 
@@ -88,7 +87,6 @@ impl Wire {
         Ok(Self {
             stream: BufReader::new(Box::new(stream)),
             partial: Vec::new(),
-            step: STEP,
             secured: None,
         })
     }
@@ -106,9 +104,9 @@ impl Wire {
         }
         let failed = |error| WireError::Tls(name.to_owned(), error);
         let connect = tls.connect(self.stream.into_inner(), name);
-        let stream = timeout(self.step, connect)
+        let stream = timeout(STEP, connect)
             .await
-            .map_err(|_| WireError::Deadline(self.step))?
+            .map_err(|_| WireError::Deadline(STEP))?
             .map_err(failed)?;
         let (_, session) = stream.get_ref();
         let secured = Secured {
@@ -123,7 +121,6 @@ impl Wire {
         Ok(Self {
             stream: BufReader::new(Box::new(stream)),
             partial: self.partial,
-            step: self.step,
             secured: Some(secured),
         })
     }
@@ -133,14 +130,9 @@ impl Wire {
         self.secured.as_ref()
     }
 
-    /// Changes how long each later step may take.
-    pub(crate) fn set_step(&mut self, step: Duration) {
-        self.step = step;
-    }
-
     /// One line without its line end.
     pub(crate) async fn read_line(&mut self) -> Result<Vec<u8>, WireError> {
-        self.read_line_within(self.step).await
+        self.read_line_within(STEP).await
     }
 
     /// One line without its line end; when the deadline strikes, what came so far is kept for the next call.
@@ -164,8 +156,8 @@ impl Wire {
     /// Exactly this many bytes.
     pub(crate) async fn read_exact(&mut self, length: usize) -> Result<Vec<u8>, WireError> {
         let mut bytes = vec![0; length];
-        match timeout(self.step, self.stream.read_exact(&mut bytes)).await {
-            Err(_) => Err(WireError::Deadline(self.step)),
+        match timeout(STEP, self.stream.read_exact(&mut bytes)).await {
+            Err(_) => Err(WireError::Deadline(STEP)),
             Ok(Err(error)) if error.kind() == io::ErrorKind::UnexpectedEof => Err(WireError::Closed),
             Ok(Err(error)) => Err(error.into()),
             Ok(Ok(_)) => Ok(bytes),
@@ -176,8 +168,8 @@ impl Wire {
     pub(crate) async fn read_to_end(&mut self, limit: u64) -> Result<Vec<u8>, WireError> {
         let mut bytes = Vec::new();
         let mut limited = (&mut self.stream).take(limit);
-        match timeout(self.step, limited.read_to_end(&mut bytes)).await {
-            Err(_) => Err(WireError::Deadline(self.step)),
+        match timeout(STEP, limited.read_to_end(&mut bytes)).await {
+            Err(_) => Err(WireError::Deadline(STEP)),
             // Servers that close without close_notify have still said all that they had to say.
             Ok(Err(error)) if error.kind() != io::ErrorKind::UnexpectedEof => Err(error.into()),
             Ok(_) => Ok(bytes),
@@ -186,14 +178,13 @@ impl Wire {
 
     /// Sends these bytes now.
     pub(crate) async fn write(&mut self, bytes: &[u8]) -> Result<(), WireError> {
-        let step = self.step;
         let write = async {
             self.stream.write_all(bytes).await?;
             self.stream.flush().await
         };
-        Ok(timeout(step, write)
+        Ok(timeout(STEP, write)
             .await
-            .map_err(|_| WireError::Deadline(step))??)
+            .map_err(|_| WireError::Deadline(STEP))??)
     }
 }
 

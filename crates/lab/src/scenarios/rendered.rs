@@ -39,14 +39,23 @@ fn is_ours(unit: &str) -> bool {
         .any(|foreign| unit.split(['.', '-', '@']).next() == Some(foreign))
 }
 
-/// The argument after `option` in the command line that a unit starts its daemon with.
-async fn argument(context: &Context, relay: &str, unit: &str, option: &str) -> anyhow::Result<String> {
+/// The program that a unit starts, and the argument after `option` on its command line.
+async fn command(
+    context: &Context,
+    relay: &str,
+    unit: &str,
+    option: &str,
+) -> anyhow::Result<(String, String)> {
     let text = context.run(relay, &["systemctl", "cat", unit]).await?;
     let commands = text.lines().filter_map(|line| line.strip_prefix("ExecStart="));
     for command in commands {
-        let mut words = command.split_whitespace().skip_while(|word| *word != option);
-        if let (Some(_), Some(value)) = (words.next(), words.next()) {
-            return Ok(value.trim_matches(['\'', '"']).to_owned());
+        let mut words = command
+            .split_whitespace()
+            .map(|word| word.trim_matches(['\'', '"']));
+        let program = words.next();
+        let mut rest = words.skip_while(|word| *word != option);
+        if let (Some(program), Some(_), Some(value)) = (program, rest.next(), rest.next()) {
+            return Ok((program.to_owned(), value.to_owned()));
         }
     }
     bail!("{unit} of relay {relay} starts nothing with {option}")
@@ -54,16 +63,16 @@ async fn argument(context: &Context, relay: &str, unit: &str, option: &str) -> a
 
 pub(super) async fn accepted(context: &Context) -> anyhow::Result<()> {
     for relay in RELAYS {
-        let dovecot = argument(context, relay, "dovecot.service", "-c").await?;
-        let nginx = argument(context, relay, "nginx.service", "-c").await?;
-        let opendkim = argument(context, relay, "opendkim.service", "-x").await?;
-        let unbound = argument(context, relay, "unbound.service", "-c").await?;
+        let (nginx, nginx_conf) = command(context, relay, "nginx.service", "-c").await?;
+        let (opendkim, opendkim_conf) = command(context, relay, "opendkim.service", "-x").await?;
+        let (_, unbound_conf) = command(context, relay, "unbound.service", "-c").await?;
+        // Postfix and Dovecot read their files in /etc, also when systemd starts them.
         let checks: [&[&str]; 5] = [
             &["postfix", "check"],
-            &["doveconf", "-n", "-c", &dovecot],
-            &["nginx", "-t", "-c", &nginx],
-            &["opendkim", "-n", "-x", &opendkim],
-            &["unbound-checkconf", &unbound],
+            &["doveconf", "-n"],
+            &[&nginx, "-t", "-c", &nginx_conf],
+            &[&opendkim, "-n", "-x", &opendkim_conf],
+            &["unbound-checkconf", &unbound_conf],
         ];
         for check in checks {
             context.run(relay, check).await?;

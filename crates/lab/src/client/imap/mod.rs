@@ -9,7 +9,7 @@ use anyhow::{Context as _, bail, ensure};
 
 pub(crate) use self::parse::{Response, Status, Value};
 use super::tls::Tls;
-use super::wire::{Secured, Wire, WireError};
+use super::wire::{Wire, WireError};
 
 /// Everything that a command brought.
 #[derive(Debug)]
@@ -85,11 +85,6 @@ impl Imap {
     /// The capabilities announced before login.
     pub(crate) fn greeting_capabilities(&self) -> Vec<String> {
         capability_code(&self.greeting).unwrap_or_default()
-    }
-
-    /// What TLS agreed on; none on a plain connection.
-    pub(crate) fn secured(&self) -> Option<&Secured> {
-        self.wire.secured()
     }
 
     /// STARTTLS and the handshake; no server name is sent, as clients do it here.
