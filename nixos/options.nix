@@ -300,6 +300,28 @@ in
         default = null;
         description = "Folder that nginx serves at `https://<domain>/`; none: a page that says how to get an account.";
       };
+      privacy = {
+        postalAddress = mkOption {
+          type = types.nullOr types.lines;
+          default = null;
+          example = ''
+            Example Association
+            Example Street 1
+            12345 Example Town
+          '';
+          description = "Name and postal address of who is responsible for the relay, shown on its privacy page.";
+        };
+        dataProtectionOfficer = mkOption {
+          type = types.nullOr types.lines;
+          default = null;
+          description = "The data protection officer, shown on the privacy page.";
+        };
+        supervisoryAuthority = mkOption {
+          type = types.nullOr types.str;
+          default = null;
+          description = "Data protection authority that complaints go to, shown on the privacy page.";
+        };
+      };
       newAddressesPerMinute = mkOption {
         type = types.ints.positive;
         default = 120;

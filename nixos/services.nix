@@ -154,6 +154,12 @@ in
             mta_sts_id = builtins.substring 0 20 (builtins.hashString "sha256" cfg.web.mtaStsPolicy);
             acme_account_uri = cfg.dns.acmeAccountUri;
           };
+          website = {
+            privacy_mail = cfg.adminAddress;
+            privacy_postal = cfg.web.privacy.postalAddress;
+            privacy_officer = cfg.web.privacy.dataProtectionOfficer;
+            privacy_supervisor = cfg.web.privacy.supervisoryAuthority;
+          };
         };
 
         services.chatmail.settingsFile = (pkgs.formats.json { }).generate "chatmail-settings.json" settings;

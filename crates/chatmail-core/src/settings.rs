@@ -37,6 +37,8 @@ pub struct Settings {
     pub tls: Tls,
     /// What the zone of the relay holds.
     pub dns: Dns,
+    /// What the web site says about the operator.
+    pub website: Website,
 }
 
 /// Rules for new accounts; accounts that exist are never measured against them.
@@ -197,11 +199,25 @@ pub struct Dns {
     pub acme_account_uri: Option<String>,
 }
 
+/// What the web site says about the operator, in the operator's own words; what is none is left out.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Website {
+    /// Mail address for questions of privacy and for reports of abuse.
+    pub privacy_mail: Option<String>,
+    /// Name and postal address of who is responsible for the relay; may have several lines.
+    pub privacy_postal: Option<String>,
+    /// The data protection officer; may have several lines.
+    pub privacy_officer: Option<String>,
+    /// The data protection authority that complaints go to.
+    pub privacy_supervisor: Option<String>,
+}
+
 /// Why a settings file was refused; the service does not start.
 #[derive(Debug, thiserror::Error)]
 pub enum SettingsError {
     /// The file cannot be read.
-    #[error("cannot read the settings file {path}: {source}")]
+    #[error("cannot read the settings file {path}")]
     Read {
         /// The file.
         path: PathBuf,

@@ -2,6 +2,7 @@
 #![allow(clippy::print_stderr, reason = "a program for a person at a terminal")]
 
 mod dns;
+mod website;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -23,6 +24,7 @@ struct Arguments {
 #[derive(Subcommand)]
 enum Command {
     Dns(dns::Options),
+    Website(website::Options),
 }
 
 fn main() -> ExitCode {
@@ -40,6 +42,7 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let settings = chatmail_core::Settings::load(&arguments.settings)?;
     match &arguments.command {
         Command::Dns(options) => print(&dns::run(options, &settings)?),
+        Command::Website(options) => website::run(options, &settings),
     }
 }
 

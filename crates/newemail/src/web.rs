@@ -4,7 +4,7 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use anyhow::Context as _;
-use axum::extract::State;
+use axum::extract::{Query, State};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -12,7 +12,9 @@ use axum::{Json, Router};
 use chatmail_core::settings::{Settings, TlsMode};
 use governor::clock::{Clock as _, DefaultClock};
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
-use serde::Serialize;
+use qrcode::render::svg;
+use qrcode::{EcLevel, QrCode};
+use serde::{Deserialize, Serialize};
 
 use crate::account::NewAccount;
 
@@ -28,9 +30,33 @@ struct Refusal {
     reason: &'static str,
 }
 
+/// How a self-signed relay answers GET: the website shows the picture and leads to the link, without JavaScript.
+#[derive(Clone, Copy, Default, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum Format {
+    /// The account as JSON.
+    #[default]
+    Json,
+    /// A redirect to the account's link.
+    Link,
+    /// The account's link as QR code.
+    Svg,
+}
+
+#[derive(Deserialize)]
+struct Wanted {
+    #[serde(default)]
+    format: Format,
+}
+
+/// Least size of the QR code in CSS pixels.
+const CODE_SIZE: u32 = 384;
+
 const TOO_MANY: &str =
     "Too many people are asking for a new address right now. Please try again in a minute.";
 const WRONG_METHOD: &str = "This address only answers POST, and GET where it stands for a link to the app.";
+const NO_PICTURE: &str = "The QR code cannot be drawn.";
+const WRONG_QUERY: &str = "`format` may be `json`, `link` or `svg`.";
 const NOT_FOUND: &str = "There is nothing here. New addresses are given out at /new.";
 
 /// Builds the routes: `/new`, and the path that clients of old relays still know.
@@ -56,8 +82,8 @@ pub(crate) fn router(settings: &Arc<Settings>) -> anyhow::Result<Router> {
                 (StatusCode::MOVED_PERMANENTLY, headers)
             })
         }
-        // Apps would refuse the certificate behind such a link. The website gets an account with a link of its own.
-        TlsMode::SelfSigned => post(create).merge(get(create)),
+        // Apps would refuse the certificate behind such a link, so everybody gets a link of their own.
+        TlsMode::SelfSigned => post(create).merge(get(create_as)),
     };
     Ok(Router::new()
         .route("/new", new)
@@ -68,19 +94,66 @@ pub(crate) fn router(settings: &Arc<Settings>) -> anyhow::Result<Router> {
 }
 
 async fn create(State(web): State<Arc<Web>>) -> Response {
-    match web.limit.check() {
-        Ok(()) => uncached(
-            StatusCode::OK,
-            NewAccount::generate(&web.settings, &mut rand::rng()),
-        ),
-        Err(until) => {
-            let seconds = until.wait_time_from(web.clock.now()).as_secs() + 1;
-            tracing::info!("too many requests for new addresses");
-            (
-                [(header::RETRY_AFTER, seconds)],
-                refuse(StatusCode::TOO_MANY_REQUESTS, TOO_MANY),
+    web.create()
+        .map_or_else(|refusal| refusal, |account| uncached(StatusCode::OK, account))
+}
+
+async fn create_as(
+    State(web): State<Arc<Web>>,
+    wanted: Result<Query<Wanted>, axum::extract::rejection::QueryRejection>,
+) -> Response {
+    let Ok(Query(Wanted { format })) = wanted else {
+        return refuse(StatusCode::BAD_REQUEST, WRONG_QUERY);
+    };
+    let account = match web.create() {
+        Ok(account) => account,
+        Err(refusal) => return refusal,
+    };
+    let link = account.dclogin_url.as_deref().unwrap_or_default();
+    match format {
+        Format::Json => uncached(StatusCode::OK, account),
+        Format::Link => (
+            StatusCode::FOUND,
+            [(header::LOCATION, link), (header::CACHE_CONTROL, "no-store")],
+        )
+            .into_response(),
+        Format::Svg => match picture(link) {
+            Ok(svg) => (
+                [
+                    (header::CONTENT_TYPE, "image/svg+xml"),
+                    (header::CACHE_CONTROL, "no-store"),
+                ],
+                svg,
             )
-                .into_response()
+                .into_response(),
+            Err(error) => {
+                tracing::error!("cannot draw a QR code: {error}");
+                refuse(StatusCode::INTERNAL_SERVER_ERROR, NO_PICTURE)
+            }
+        },
+    }
+}
+
+/// Of medium error correction: the link is long, and the picture is seen on a screen.
+fn picture(link: &str) -> Result<String, qrcode::types::QrError> {
+    let code = QrCode::with_error_correction_level(link, EcLevel::M)?;
+    Ok(code
+        .render::<svg::Color<'_>>()
+        .min_dimensions(CODE_SIZE, CODE_SIZE)
+        .build())
+}
+
+impl Web {
+    /// A new account, or the answer that there are too many.
+    fn create(&self) -> Result<NewAccount, Response> {
+        match self.limit.check() {
+            Ok(()) => Ok(NewAccount::generate(&self.settings, &mut rand::rng())),
+            Err(until) => {
+                let seconds = until.wait_time_from(self.clock.now()).as_secs() + 1;
+                tracing::info!("too many requests for new addresses");
+                let refusal = refuse(StatusCode::TOO_MANY_REQUESTS, TOO_MANY);
+                Err(([(header::RETRY_AFTER, seconds)], refusal).into_response())
+            }
         }
     }
 }

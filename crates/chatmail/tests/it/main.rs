@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
 mod dns;
+mod website;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

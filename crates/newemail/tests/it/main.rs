@@ -71,6 +71,31 @@ fn a_self_signed_relay_answers_get_with_a_link_of_its_own() {
 }
 
 #[test]
+fn a_self_signed_relay_leads_browsers_to_the_app() {
+    let service = Service::start(|settings| {
+        settings.domain = "_a.test".to_owned();
+        settings.tls.mode = TlsMode::SelfSigned;
+    });
+    let answer = service.ask("GET", "/new?format=link");
+    assert_eq!(answer.status, 302);
+    let link = answer.header("location").unwrap();
+    assert!(
+        link.starts_with("dclogin:") && link.contains("@_a.test?p="),
+        "{link}"
+    );
+    assert_eq!(answer.header("cache-control"), Some("no-store"));
+
+    let answer = service.ask("GET", "/new?format=svg");
+    assert_eq!(answer.status, 200);
+    assert_eq!(answer.header("content-type"), Some("image/svg+xml"));
+    assert_eq!(answer.header("cache-control"), Some("no-store"));
+    assert!(answer.body.contains("<svg"), "{}", answer.body);
+
+    assert_eq!(service.ask("GET", "/new?format=json").status, 200);
+    assert_eq!(service.ask("GET", "/new?format=png").status, 400);
+}
+
+#[test]
 fn the_limit_holds_over_both_paths_and_says_when_to_come_back() {
     let service = Service::start(|settings| settings.newemail.max_per_minute = 2);
     assert_eq!(service.ask("POST", "/new").status, 200);

@@ -1,0 +1,210 @@
+//! From source files to the files of the site.
+
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+use chatmail_core::Settings;
+use minijinja::value::Value;
+use minijinja::{Environment, context};
+use serde::{Deserialize, Serialize};
+
+use super::Invitation;
+use super::output::Site;
+use super::source::Files;
+use super::text;
+
+/// Describes a language in its folder.
+const LANGUAGE: &str = "language.json";
+
+/// Frame of every page.
+const FRAME: &str = "frame.html";
+
+/// What stands for `invitation` in a page.
+const INVITATION: &str = "invitation.html";
+
+/// Language of visitors whose own one the site does not have.
+const FALLBACK: &str = "en";
+
+/// Pages that come first in the menu, in this order.
+const FIRST: [&str; 3] = ["index", "info", "privacy"];
+
+/// A language of the site.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Language {
+    /// Its name in itself.
+    name: String,
+    /// `ltr` or `rtl`.
+    direction: String,
+    /// What the menu calls the pages; else it has their titles.
+    menu: BTreeMap<String, String>,
+    /// Texts of the templates.
+    texts: BTreeMap<String, String>,
+}
+
+/// Pages of one language by their name, filled in.
+type Pages = BTreeMap<String, Page>;
+
+struct Page {
+    title: String,
+    body: String,
+}
+
+/// Builds every page in every language, and takes the other files as they are.
+///
+/// The pages in the fallback language also stand at the root, so that the site is whole on any web server; one that knows
+/// the visitor's language serves the page from that language's folder at the same address.
+pub(super) fn build(files: &Files, settings: &Settings, invitation: &Invitation) -> anyhow::Result<Site> {
+    let templates = text::templates();
+    let languages = languages(files)?;
+    let fallback = languages
+        .get_key_value(FALLBACK)
+        .or_else(|| languages.first_key_value())
+        .map(|(code, _)| code.as_str())
+        .with_context(|| format!("no folder of the sources holds a {LANGUAGE}"))?;
+    let limits = limits(settings);
+    let mut translated = BTreeMap::new();
+    for (code, language) in &languages {
+        let values = context! { domain => &settings.domain, limits, privacy => &settings.website, texts => &language.texts };
+        let mut pages = Pages::new();
+        for (path, source) in files.range(PathBuf::from(code)..) {
+            if path.parent() != Some(Path::new(code)) || path.extension() != Some(OsStr::new("md")) {
+                continue;
+            }
+            let name = path.to_string_lossy().into_owned();
+            let stem = path
+                .file_stem()
+                .unwrap_or_default()
+                .to_string_lossy()
+                .into_owned();
+            let invitation = invitation_for(&templates, files, &values, invitation, "../")?;
+            let values = context! { invitation, ..values.clone() };
+            let (body, title) = text::markdown(&text::fill(&templates, &name, source, &values)?);
+            let title = title.with_context(|| format!("{name} has no heading, which is its title"))?;
+            pages.insert(stem, Page { title, body });
+        }
+        translated.insert(code.as_str(), pages);
+    }
+
+    let mut site = Site::new();
+    for (path, bytes) in files {
+        let template = path == Path::new(FRAME) || path == Path::new(INVITATION);
+        let page =
+            path.extension() == Some(OsStr::new("md")) || path.file_name() == Some(OsStr::new(LANGUAGE));
+        if !template && !page {
+            site.insert(path.clone(), bytes.clone());
+        }
+    }
+    let frame = files
+        .get(Path::new(FRAME))
+        .with_context(|| format!("the sources hold no {FRAME}"))?;
+    for (code, pages) in &translated {
+        let language = languages.get(*code).context("a language without a description")?;
+        for (name, page) in pages {
+            let places = [
+                ("../", format!("{code}/{name}.html")),
+                ("", format!("{name}.html")),
+            ];
+            for (base, place) in places
+                .into_iter()
+                .filter(|(base, _)| !base.is_empty() || *code == fallback)
+            {
+                let values = context! {
+                    base, code, language, page => name, title => &page.title,
+                    body => Value::from_safe_string(rebased(&page.body, base)),
+                    menu => menu(language, pages),
+                    translations => translations(&languages, &translated, name),
+                    domain => &settings.domain, texts => &language.texts, privacy => &settings.website,
+                };
+                let html = text::fill(&templates, FRAME, frame, &values)?;
+                site.insert(place.into(), html.into_bytes());
+            }
+        }
+    }
+    Ok(site)
+}
+
+/// Pages are filled in as they stand in the folder of their language; at the root what is beside that folder is near.
+fn rebased(body: &str, base: &str) -> String {
+    body.replace("=\"../", &format!("=\"{base}"))
+}
+
+fn languages(files: &Files) -> anyhow::Result<BTreeMap<String, Language>> {
+    files
+        .iter()
+        .filter(|(path, _)| path.ends_with(LANGUAGE) && path.components().count() == 2)
+        .map(|(path, bytes)| {
+            let code = path.parent().unwrap_or(path).to_string_lossy().into_owned();
+            let language: Language = serde_json::from_slice(bytes)
+                .with_context(|| format!("wrong description of a language in {}", path.display()))?;
+            Ok((code, language))
+        })
+        .collect()
+}
+
+/// HTML without empty lines, since one would end it in the eyes of Markdown.
+fn invitation_for(
+    templates: &Environment<'_>,
+    files: &Files,
+    values: &Value,
+    invitation: &Invitation,
+    base: &str,
+) -> anyhow::Result<Value> {
+    let source = files
+        .get(Path::new(INVITATION))
+        .with_context(|| format!("the sources hold no {INVITATION}"))?;
+    let picture = if invitation.picture.starts_with('/') {
+        invitation.picture.clone()
+    } else {
+        format!("{base}{}", invitation.picture)
+    };
+    let values = context! { link => &invitation.link, picture, ..values.clone() };
+    let html = text::fill(templates, INVITATION, source, &values)?;
+    let lines: Vec<_> = html.lines().filter(|line| !line.trim().is_empty()).collect();
+    Ok(Value::from_safe_string(lines.join("\n")))
+}
+
+fn limits(settings: &Settings) -> Value {
+    let (filter, expire) = (&settings.filtermail, &settings.expire);
+    context! {
+        messages_per_minute => filter.max_user_send_per_minute,
+        message_size => filter.max_message_size,
+        mailbox_quota => expire.mailbox_quota,
+        delete_mails_after => expire.delete_mails_after,
+        delete_large_after => expire.delete_large_after,
+        large_message_size => expire.large_message_size,
+        delete_inactive_users_after => expire.delete_inactive_users_after,
+    }
+}
+
+fn menu(language: &Language, pages: &Pages) -> Vec<Value> {
+    let first = FIRST.into_iter().filter_map(|name| pages.get_key_value(name));
+    let rest = pages.iter().filter(|(name, _)| !FIRST.contains(&name.as_str()));
+    first
+        .map(|(name, page)| (name, page))
+        .chain(rest)
+        .map(|(name, page)| {
+            let label = language.menu.get(name).unwrap_or(&page.title);
+            context! { name, label }
+        })
+        .collect()
+}
+
+/// The languages that a page exists in.
+fn translations(
+    languages: &BTreeMap<String, Language>,
+    translated: &BTreeMap<&str, Pages>,
+    page: &str,
+) -> Vec<Value> {
+    languages
+        .iter()
+        .filter(|(code, _)| {
+            translated
+                .get(code.as_str())
+                .is_some_and(|pages| pages.contains_key(page))
+        })
+        .map(|(code, language)| context! { code, name => &language.name })
+        .collect()
+}
