@@ -181,9 +181,17 @@ async fn ready(socket: &UnixDatagram) -> anyhow::Result<Leader> {
 pub(super) fn enter(leader: Leader, environment: &[&str]) -> Vec<String> {
     let pid = leader.pid.to_string();
     let mut line = vec![
-        "nsenter", "--target", &pid, "--mount", "--uts", "--ipc", "--net", "--pid", "--cgroup", "--wd=/",
+        "nsenter", "--target", &pid, "--mount", "--uts", "--ipc", "--net", "--pid", "--cgroup",
     ];
-    line.extend(["--", "env", "-i", PATH, "HOME=/root", "LANG=C.UTF-8"]);
+    line.extend([
+        "--",
+        "env",
+        "--ignore-environment",
+        "--chdir=/",
+        PATH,
+        "HOME=/root",
+        "LANG=C.UTF-8",
+    ]);
     line.extend(environment);
     line.into_iter().map(str::to_owned).collect()
 }

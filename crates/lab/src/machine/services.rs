@@ -15,7 +15,8 @@ struct Message {
     executable: Option<PathBuf>,
 }
 
-/// Builds everything, with the same features of libraries as the lab itself so that none is built twice, and returns the programs. cargo shows its progress on standard error.
+/// Builds everything, with the same features of libraries as the lab itself so that none is built twice, and returns
+/// the programs of the relays. cargo shows its progress on standard error.
 pub(super) fn build() -> anyhow::Result<Vec<PathBuf>> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let output = Command::new(cargo)
