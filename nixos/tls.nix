@@ -43,9 +43,10 @@ in
               certificate = "/var/lib/acme/${cfg.domain}/fullchain.pem";
               key = "/var/lib/acme/${cfg.domain}/key.pem";
             };
+            # Without files an assertion says so; the paths only have to be paths until then.
             external = {
-              certificate = cfg.tls.certificateFile;
-              key = cfg.tls.keyFile;
+              certificate = lib.defaultTo "/var/empty/certificate" cfg.tls.certificateFile;
+              key = lib.defaultTo "/var/empty/key" cfg.tls.keyFile;
             };
             self-signed = {
               certificate = "/var/lib/chatmail-tls/fullchain.pem";
