@@ -4,7 +4,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use crate::client::deltachat::{Program, User};
-use crate::machine::{Lab, Progress, cache};
+use crate::machine::{Lab, Progress, cache, interrupted};
 
 /// What they write to each other, in turn.
 const CONVERSATION: [&str; 6] = [
@@ -21,9 +21,9 @@ pub(crate) async fn demo() -> anyhow::Result<ExitCode> {
     let lab = Lab::up(&Progress::new()).await?;
     let played = tokio::select! {
         played = play(&lab) => played,
-        _ = tokio::signal::ctrl_c() => Err(anyhow::anyhow!("interrupted")),
+        signal = interrupted() => Err(signal),
     };
-    lab.down().await?;
+    lab.release().await?;
     played?;
     println!("\nBoth relays have been ended. `cargo lab up` leaves them running.");
     Ok(ExitCode::SUCCESS)

@@ -10,7 +10,7 @@ use super::stats::Summary;
 use crate::client::imap::Imap;
 use crate::client::smtp::Smtp;
 use crate::client::{Account, Peer, pgp};
-use crate::machine::{Lab, Progress};
+use crate::machine::{Lab, Progress, interrupted};
 
 /// Cipher text of a message: with it a text message of Delta Chat has its 2.8 kB.
 const SIZE: usize = 1300;
@@ -41,14 +41,14 @@ pub(super) async fn run(arguments: &Delivery) -> anyhow::Result<ExitCode> {
     let lab = Lab::up(&progress).await?;
     let measured = tokio::select! {
         measured = measure_all(&lab, &progress, arguments.messages) => measured,
-        _ = tokio::signal::ctrl_c() => Err(anyhow::anyhow!("interrupted")),
+        signal = interrupted() => Err(signal),
     };
     if arguments.keep {
         for relay in ["a", "b"] {
             set_filter_logs(&lab, relay, false).await?;
         }
     } else {
-        lab.down().await?;
+        lab.release().await?;
     }
     measured?;
     Ok(ExitCode::SUCCESS)

@@ -28,8 +28,10 @@ use nix::fcntl::{Flock, FlockArg};
 
 pub(crate) use self::journal::Cursor;
 pub(crate) use self::progress::Progress;
+pub(crate) use self::start::interrupted;
 
 use self::paths::Paths;
+use self::start::Found;
 use self::state::{Leader, State};
 use crate::topology::Topology;
 
@@ -38,6 +40,7 @@ use crate::topology::Topology;
 pub(crate) struct Lab {
     paths: Paths,
     state: State,
+    found: Found,
 }
 
 impl Lab {
@@ -52,15 +55,19 @@ impl Lab {
         prerequisites::check()?;
         let paths = Paths::from_environment()?;
         let _lock = lock(&paths)?;
-        let state = start::start(&paths, progress, keep).await?;
-        Ok(Self { paths, state })
+        let (state, found) = start::start(&paths, progress, keep).await?;
+        Ok(Self { paths, state, found })
     }
 
     /// The lab that runs.
     pub(crate) fn attach() -> anyhow::Result<Self> {
         let paths = Paths::from_environment()?;
         let state = State::load(&paths).context("no lab is running; `cargo lab up` starts one")?;
-        Ok(Self { paths, state })
+        Ok(Self {
+            paths,
+            state,
+            found: Found::Running,
+        })
     }
 
     /// Where the relays are.
@@ -116,8 +123,11 @@ impl Lab {
         Ok((signed.chain, signed.key))
     }
 
-    /// Ends the lab.
-    pub(crate) async fn down(self) -> anyhow::Result<()> {
+    /// Ends the lab, unless it was up already when this process attached to it.
+    pub(crate) async fn release(self) -> anyhow::Result<()> {
+        if self.found == Found::Running {
+            return Ok(());
+        }
         let _lock = lock(&self.paths)?;
         start::end(&self.paths)
     }

@@ -25,10 +25,19 @@ const RELAYS: [(&str, &str, u8, Certificate); 3] = [
     ("c", "c.test", 13, Certificate::LabCa),
 ];
 
+/// What was there before a lab was started.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Found {
+    /// Nothing, or machines of another build that were ended.
+    Nothing,
+    /// A lab of the same build, which was attached to.
+    Running,
+}
+
 /// Starts the lab, or returns the state of the one that runs when it was made from the same build.
 ///
 /// With `keep`, machines of a lab that does not come up stay for a look.
-pub(super) async fn start(paths: &Paths, progress: &Progress, keep: bool) -> anyhow::Result<State> {
+pub(super) async fn start(paths: &Paths, progress: &Progress, keep: bool) -> anyhow::Result<(State, Found)> {
     let topology = topology(paths);
     progress.step("Building the services");
     let programs = services::build()?;
@@ -39,7 +48,7 @@ pub(super) async fn start(paths: &Paths, progress: &Progress, keep: bool) -> any
     let build = build(&programs, &renderings)?;
     if let Some(state) = State::load(paths).filter(|state| state.build == build) {
         progress.step("The relays are up already");
-        return Ok(state);
+        return Ok((state, Found::Running));
     }
     end(paths)?;
     let plan = Plan {
@@ -49,17 +58,27 @@ pub(super) async fn start(paths: &Paths, progress: &Progress, keep: bool) -> any
         topology,
         build,
     };
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut terminate = signal(SignalKind::terminate())?;
     let started = tokio::select! {
         started = plan.carry_out(paths, progress) => started,
-        _ = interrupt.recv() => Err(anyhow::anyhow!("interrupted")),
-        _ = terminate.recv() => Err(anyhow::anyhow!("terminated")),
+        signal = interrupted() => Err(signal),
     };
     if started.is_err() && !keep {
         end(paths).context("cannot end what was started")?;
     }
-    started
+    Ok((started?, Found::Nothing))
+}
+
+/// Waits for SIGINT or SIGTERM, and returns an error that says so: whoever waits ends what it started. Both signals
+/// are caught from the first call on.
+pub(crate) async fn interrupted() -> anyhow::Error {
+    let signals = signal(SignalKind::interrupt()).and_then(|one| Ok((one, signal(SignalKind::terminate())?)));
+    match signals {
+        Ok((mut interrupt, mut terminate)) => tokio::select! {
+            _ = interrupt.recv() => anyhow::anyhow!("interrupted"),
+            _ = terminate.recv() => anyhow::anyhow!("terminated"),
+        },
+        Err(error) => anyhow::anyhow!("cannot catch signals: {error}"),
+    }
 }
 
 /// Ends whatever of a lab there is.

@@ -8,7 +8,7 @@ use tokio::process::Command;
 
 use super::run::{Tally, chosen, play};
 use super::{Context, SCENARIOS};
-use crate::machine::{Lab, Progress, cache};
+use crate::machine::{Lab, Progress, cache, interrupted};
 use crate::topology::Topology;
 
 /// Runs all tests: those of the crates, then the scenarios on three relays
@@ -60,10 +60,10 @@ pub(crate) async fn test(arguments: &Test) -> anyhow::Result<ExitCode> {
     };
     let played = tokio::select! {
         tally = play(&context, &scenarios) => Ok(tally),
-        _ = tokio::signal::ctrl_c() => Err(anyhow::anyhow!("interrupted")),
+        signal = interrupted() => Err(signal),
     };
     if let Some(lab) = context.into_machines().filter(|_| !arguments.keep) {
-        lab.down().await?;
+        lab.release().await?;
     }
     let Tally { passed, failed } = played?;
     println!("{passed} passed, {failed} failed");
