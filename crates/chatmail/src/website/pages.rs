@@ -183,7 +183,6 @@ fn menu(language: &Language, pages: &Pages) -> Vec<Value> {
     let first = FIRST.into_iter().filter_map(|name| pages.get_key_value(name));
     let rest = pages.iter().filter(|(name, _)| !FIRST.contains(&name.as_str()));
     first
-        .map(|(name, page)| (name, page))
         .chain(rest)
         .map(|(name, page)| {
             let label = language.menu.get(name).unwrap_or(&page.title);
