@@ -4,7 +4,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use crate::client::deltachat::{Program, User};
-use crate::machine::{Lab, Progress, cache, interrupted};
+use crate::machine::{Found, Lab, Progress, cache, interrupted};
 
 /// What they write to each other, in turn.
 const CONVERSATION: [&str; 6] = [
@@ -23,9 +23,12 @@ pub(crate) async fn demo() -> anyhow::Result<ExitCode> {
         played = play(&lab) => played,
         signal = interrupted() => Err(signal),
     };
-    lab.release().await?;
+    let found = lab.release().await?;
     played?;
-    println!("\nBoth relays have been ended. `cargo lab up` leaves them running.");
+    match found {
+        Found::Nothing => println!("\nThe relays have been ended. `cargo lab up` leaves them running."),
+        Found::Running => println!("\nThe relays are still up. `cargo lab down` ends them."),
+    }
     Ok(ExitCode::SUCCESS)
 }
 

@@ -28,10 +28,9 @@ use nix::fcntl::{Flock, FlockArg};
 
 pub(crate) use self::journal::Cursor;
 pub(crate) use self::progress::Progress;
-pub(crate) use self::start::interrupted;
+pub(crate) use self::start::{Found, interrupted};
 
 use self::paths::Paths;
-use self::start::Found;
 use self::state::{Leader, State};
 use crate::topology::Topology;
 
@@ -123,13 +122,13 @@ impl Lab {
         Ok((signed.chain, signed.key))
     }
 
-    /// Ends the lab, unless it was up already when this process attached to it.
-    pub(crate) async fn release(self) -> anyhow::Result<()> {
-        if self.found == Found::Running {
-            return Ok(());
+    /// Ends the lab, unless it was up already when this process attached to it; tells which.
+    pub(crate) async fn release(self) -> anyhow::Result<Found> {
+        if self.found == Found::Nothing {
+            let _lock = lock(&self.paths)?;
+            start::end(&self.paths)?;
         }
-        let _lock = lock(&self.paths)?;
-        start::end(&self.paths)
+        Ok(self.found)
     }
 
     fn leader(&self, machine: &str) -> anyhow::Result<Leader> {

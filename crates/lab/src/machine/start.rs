@@ -27,7 +27,7 @@ const RELAYS: [(&str, &str, u8, Certificate); 3] = [
 
 /// What was there before a lab was started.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Found {
+pub(crate) enum Found {
     /// Nothing, or machines of another build that were ended.
     Nothing,
     /// A lab of the same build, which was attached to.
