@@ -94,8 +94,10 @@ pub(crate) fn router(settings: &Arc<Settings>) -> anyhow::Result<Router> {
 }
 
 async fn create(State(web): State<Arc<Web>>) -> Response {
-    web.create()
-        .map_or_else(|refusal| refusal, |account| uncached(StatusCode::OK, account))
+    match web.create() {
+        Ok(account) => uncached(StatusCode::OK, account),
+        Err(refusal) => refusal.into_response(),
+    }
 }
 
 async fn create_as(
@@ -107,7 +109,7 @@ async fn create_as(
     };
     let account = match web.create() {
         Ok(account) => account,
-        Err(refusal) => return refusal,
+        Err(refusal) => return refusal.into_response(),
     };
     let link = account.dclogin_url.as_deref().unwrap_or_default();
     match format {
@@ -145,16 +147,27 @@ fn picture(link: &str) -> Result<String, qrcode::types::QrError> {
 
 impl Web {
     /// A new account, or the answer that there are too many.
-    fn create(&self) -> Result<NewAccount, Response> {
+    fn create(&self) -> Result<NewAccount, TooMany> {
         match self.limit.check() {
             Ok(()) => Ok(NewAccount::generate(&self.settings, &mut rand::rng())),
             Err(until) => {
-                let seconds = until.wait_time_from(self.clock.now()).as_secs() + 1;
                 tracing::info!("too many requests for new addresses");
-                let refusal = refuse(StatusCode::TOO_MANY_REQUESTS, TOO_MANY);
-                Err(([(header::RETRY_AFTER, seconds)], refusal).into_response())
+                let seconds = until.wait_time_from(self.clock.now()).as_secs() + 1;
+                Err(TooMany { seconds })
             }
         }
+    }
+}
+
+/// The limit is reached; the next account can be had after this time.
+struct TooMany {
+    seconds: u64,
+}
+
+impl IntoResponse for TooMany {
+    fn into_response(self) -> Response {
+        let refusal = refuse(StatusCode::TOO_MANY_REQUESTS, TOO_MANY);
+        ([(header::RETRY_AFTER, self.seconds)], refusal).into_response()
     }
 }
 
