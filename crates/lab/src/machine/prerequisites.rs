@@ -40,6 +40,7 @@ pub(super) fn check() -> anyhow::Result<()> {
         missing.push(KEYRING.0);
         packages.push(KEYRING.1);
     }
+    packages.sort_unstable();
     packages.dedup();
     if !missing.is_empty() {
         bail!(
