@@ -160,12 +160,11 @@ async fn journal(lab: &Lab, relay: &'static str, seen: &[Seen]) -> anyhow::Resul
         "journalctl on relay {relay} ended with {}",
         output.status
     );
-    let mut entries = hops::entries(relay, &String::from_utf8_lossy(&output.stdout));
-    entries.sort_by_key(|entry| entry.at);
-    Ok(entries)
+    Ok(hops::entries(relay, &String::from_utf8_lossy(&output.stdout)))
 }
 
-fn print(title: &str, marks: &[Mark], seen: &[Seen], entries: Vec<Entry>) {
+fn print(title: &str, marks: &[Mark], seen: &[Seen], mut entries: Vec<Entry>) {
+    entries.sort_by_key(|entry| entry.at);
     let since_start = |pick: fn(&Seen) -> Micros| {
         Summary::of(
             seen.iter()
