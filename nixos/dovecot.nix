@@ -60,6 +60,8 @@ in
         mail_path = "~/";
         mail_home = "${cfg.mailboxes.directory}/%{user}";
         mail_cache_max_size = "500 K";
+        # A notification comes too early when the delivering process still holds the mailbox; this look finds the message.
+        mailbox_idle_check_interval = "5 s";
         mail_fsync = "never";
         mail_compress_write_method = "gz";
         mail_plugins = {

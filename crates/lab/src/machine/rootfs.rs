@@ -41,11 +41,11 @@ const PACKAGES: [&str; 24] = [
     "unbound",
 ];
 
-/// Makes Debian's Dovecot tell IDLE clients of new mail at once, as the flake's patched one does.
-const PRELOAD_SOURCE: &str = include_str!("../../files/idle-at-once.c");
+/// Makes Debian's Dovecot tell IDLE clients of new mail soon, as the flake's patched one does.
+const PRELOAD_SOURCE: &str = include_str!("../../files/idle-soon.c");
 
 /// Where it is in a machine.
-pub(super) const PRELOAD: &str = "/usr/lib/chatmail-lab/idle-at-once.so";
+pub(super) const PRELOAD: &str = "/usr/lib/chatmail-lab/idle-soon.so";
 
 /// Run on the finished tree. Nothing of Debian's starts by itself and no configuration of Debian's daemons is left:
 /// what runs in a relay is what the module rendered, and what packages only read moves below `/usr`. Units that only serve consoles, package updates and boot
