@@ -68,7 +68,8 @@ impl Decoder {
                 }
                 None => (body, &[][..]),
             };
-            if line.first() == Some(&b'=') {
+            // Padding may begin a line as well, where lines are of odd lengths.
+            if line.first() == Some(&b'=') && line.iter().any(|c| *c != b'=') {
                 // The checksum: four characters on the last line.
                 let checksum = line.len() == 5 && line.iter().skip(1).all(|c| is_base64(*c));
                 return if checksum && rest.is_empty() {
@@ -171,6 +172,19 @@ mod tests {
         assert!(!with(
             "-----END PGP MESSAGE-----\r\nhello\r\n-----BEGIN PGP MESSAGE-----\r\n"
         ));
+    }
+
+    #[test]
+    fn padding_may_begin_a_line() {
+        for width in 1..20 {
+            for length in 90..93 {
+                let text = armored(&seipd(length), width, "", "=abc/\r\n");
+                assert!(
+                    is_encrypted_armor(&text, Direction::Outgoing),
+                    "{length} in lines of {width}"
+                );
+            }
+        }
     }
 
     #[test]
