@@ -8,14 +8,18 @@ mod bounce;
 mod chat;
 pub(crate) mod cli;
 mod context;
+mod counters;
+mod expiry;
 mod headers;
 mod kill;
 mod outside;
 mod policy;
 mod push;
+mod quota;
 mod rendered;
 mod run;
 mod tls;
+mod turn;
 
 use std::pin::Pin;
 use std::time::Duration;
@@ -98,6 +102,16 @@ pub(crate) const SCENARIOS: &[Scenario] = table! {
     "device-tokens", Addresses, 60, push::device_tokens;
     "message-wakes-devices", Machines, 120, push::message_wakes_devices;
     "notification-server-in-trouble", Machines, 180, push::server_in_trouble;
+
+    "turn-relays", Machines, 60, turn::relays;
+    "turn-refuses-other-credentials", Machines, 60, turn::credentials;
+    "turn-refuses-private-peers", Machines, 60, turn::private_peers;
+
+    "quota-oldest-messages-go", Machines, 90, quota::oldest_go;
+    "quota-messages-of-the-last-day-stay", Machines, 90, quota::last_day_stays;
+    "expiry-of-messages-and-accounts", Machines, 60, expiry::removal;
+    "account-counts-are-written", Machines, 60, expiry::counts;
+    "mtail-counters", Machines, 90, counters::count;
 
     "port-25-needs-tls", Addresses, 60, tls::port_25;
     "client-ports-need-tls-1.3", Addresses, 60, tls::client_ports;
