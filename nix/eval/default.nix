@@ -2,6 +2,7 @@
 #   lib   nixpkgs' lib folder
 #   tree  a folder with nixos/lib and nixos/modules
 #   host  the host's configuration
+#   modules  further ones, as values; may be left out
 arguments:
 let
   # Strings become paths, which is what the module system compares modules by.
@@ -65,5 +66,6 @@ import (tree + "/nixos/lib/eval-config.nix") {
         fsType = nixpkgsLib.mkDefault "tmpfs";
       };
     }
-  ];
+  ]
+  ++ arguments.modules or [ ];
 }

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 use sha2::{Digest as _, Sha256};
 
-use super::RENDERED;
+use super::{OPTIONS, RENDERED};
 
 /// Name of the manifest in the folder of the rendering.
 pub(super) const NAME: &str = "MANIFEST";
@@ -21,7 +21,7 @@ const INPUTS: [&str; 4] = ["examples", "flake.nix", "nix", "nixos"];
 /// The manifest for the project as it is now: one line `HASH  PATH` per file, sorted by path.
 pub(super) fn current(project: &Path) -> anyhow::Result<String> {
     let mut hashes = BTreeMap::new();
-    for top in INPUTS.into_iter().chain([RENDERED]) {
+    for top in INPUTS.into_iter().chain([OPTIONS, RENDERED]) {
         let path = project.join(top);
         let files = if path.is_file() {
             vec![PathBuf::new()]
@@ -67,7 +67,7 @@ fn compare(committed: &str, current: &str) -> Vec<String> {
                 (Some(_), None) => "is gone",
                 (None, _) => "is new",
             };
-            let since = if name.starts_with(RENDERED) {
+            let since = if name.starts_with(RENDERED) || name == OPTIONS {
                 "and is not what was rendered"
             } else {
                 "and nothing was rendered since"

@@ -19,13 +19,15 @@ use self::store::Store;
 type Files = BTreeMap<PathBuf, String>;
 
 const RENDERED: &str = "tests/rendered";
+/// The reference of the options, which is rendered too.
+const OPTIONS: &str = "docs/options.md";
 
 /// Folder of the project.
 fn project() -> &'static Path {
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."))
 }
 
-/// Renders every host. With `check` nothing is written, and it is an error when what is committed differs.
+/// Renders every host and the reference of the options. With `check` nothing is written, and it is an error when what is committed differs.
 ///
 /// Without nixpkgs at hand a check compares the manifest only and says so.
 pub(crate) fn run(check: bool) -> anyhow::Result<()> {
@@ -45,9 +47,21 @@ pub(crate) fn run(check: bool) -> anyhow::Result<()> {
         return check_manifest(project);
     };
 
+    let assertions = nixpkgs.assertions(project)?;
+    if !assertions.complaints.is_empty() {
+        bail!(
+            "assertions of the module do not fail as they should:\n{}",
+            assertions.complaints.join("\n")
+        );
+    }
+    println!(
+        "render: {} configurations fail with the messages of the module's assertions",
+        assertions.cases
+    );
+
     let hosts = hosts(project)?;
     let evaluations = nixpkgs.evaluate(project, &hosts)?;
-    let mut different = Vec::new();
+    let mut different = options(project, &nixpkgs, check)?;
     for (host, evaluation) in &evaluations {
         let files = render(host, evaluation)?;
         let folder = rendered.join(host);
@@ -77,6 +91,31 @@ pub(crate) fn run(check: bool) -> anyhow::Result<()> {
             .context("cannot write the manifest of the rendering")?;
     }
     Ok(())
+}
+
+/// Writes the reference of the options, or gives how the committed one differs.
+fn options(project: &Path, nixpkgs: &Nixpkgs, check: bool) -> anyhow::Result<Vec<String>> {
+    let options = nixpkgs.options(project).context("cannot describe the options")?;
+    if !options.undescribed.is_empty() {
+        bail!(
+            "options without a description: {}",
+            options.undescribed.join(", ")
+        );
+    }
+    let path = project.join(OPTIONS);
+    let committed = match std::fs::read_to_string(&path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
+        read => read.with_context(|| format!("cannot read {OPTIONS}"))?,
+    };
+    if committed == options.text {
+        return Ok(Vec::new());
+    }
+    if check {
+        return Ok(vec![difference(OPTIONS, &committed, &options.text)]);
+    }
+    std::fs::write(&path, &options.text).with_context(|| format!("cannot write {OPTIONS}"))?;
+    println!("render: {OPTIONS}");
+    Ok(Vec::new())
 }
 
 fn check_manifest(project: &Path) -> anyhow::Result<()> {
@@ -161,12 +200,16 @@ fn differences(host: &str, committed: &Files, rendered: &Files) -> Vec<String> {
         .filter(|path| committed.get(*path) != rendered.get(*path))
         .map(|path| {
             let name = format!("{RENDERED}/{host}/{}", path.display());
-            similar::TextDiff::from_lines(&text(committed, path), &text(rendered, path))
-                .unified_diff()
-                .header(&format!("{name} (committed)"), &format!("{name} (rendered)"))
-                .to_string()
+            difference(&name, &text(committed, path), &text(rendered, path))
         })
         .collect()
+}
+
+fn difference(name: &str, committed: &str, rendered: &str) -> String {
+    similar::TextDiff::from_lines(committed, rendered)
+        .unified_diff()
+        .header(&format!("{name} (committed)"), &format!("{name} (rendered)"))
+        .to_string()
 }
 
 /// All files below a folder, by their path in it; none when there is no such folder.

@@ -6,6 +6,7 @@ use std::process::Command;
 
 use anyhow::{Context as _, bail};
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 
 /// For messages about a missing nixpkgs.
 pub(super) const HOW_TO_POINT_TO_NIXPKGS: &str = "set NIXPKGS to a checkout, or NIX_PATH with nixpkgs=CHECKOUT, \
@@ -29,6 +30,27 @@ pub(super) struct Evaluation {
     /// Lines for systemd-tmpfiles.
     pub(super) tmpfiles: Vec<String>,
 }
+
+/// What `nix/eval/options.nix` says.
+#[derive(Debug, Deserialize)]
+pub(super) struct Options {
+    /// Options that do not say what they are for.
+    pub(super) undescribed: Vec<String>,
+    /// The page that describes all of them.
+    pub(super) text: String,
+}
+
+/// What `nix/eval/assertions.nix` says.
+#[derive(Debug, Deserialize)]
+pub(super) struct Assertions {
+    /// Configurations that were tried.
+    pub(super) cases: usize,
+    /// Those that did not fail with their message, and assertions that no configuration fails.
+    pub(super) complaints: Vec<String>,
+}
+
+/// The host that stands for all where only the module counts.
+const PLAIN_HOST: &str = "examples/minimal.nix";
 
 /// Where the parts of nixpkgs are that evaluation needs.
 #[derive(Debug)]
@@ -91,10 +113,25 @@ impl Nixpkgs {
     }
 
     fn evaluate_one(&self, project: &Path, host: &Path) -> anyhow::Result<Evaluation> {
+        self.run(project, "render", host)
+    }
+
+    /// The reference of the options, and what lacks in it. It is the same for every host.
+    pub(super) fn options(&self, project: &Path) -> anyhow::Result<Options> {
+        self.run(project, "options", &project.join(PLAIN_HOST))
+    }
+
+    /// Whether every assertion of the module fails where it should.
+    pub(super) fn assertions(&self, project: &Path) -> anyhow::Result<Assertions> {
+        self.run(project, "assertions", &project.join(PLAIN_HOST))
+    }
+
+    /// Evaluates `nix/eval/WHAT.nix` for a host.
+    fn run<T: DeserializeOwned>(&self, project: &Path, what: &str, host: &Path) -> anyhow::Result<T> {
         // Texts land in the store, where they are read from: hence read-write.
         let output = Command::new("nix-instantiate")
             .args(["--eval", "--strict", "--json", "--read-write-mode"])
-            .arg(project.join("nix/eval/render.nix"))
+            .arg(project.join(format!("nix/eval/{what}.nix")))
             .arg("--argstr")
             .arg("lib")
             .arg(&self.lib)
@@ -110,6 +147,6 @@ impl Nixpkgs {
             bail!("{}", String::from_utf8_lossy(&output.stderr).trim_end());
         }
         serde_json::from_slice(&output.stdout)
-            .context("nix/eval/render.nix gives something else than expected")
+            .with_context(|| format!("nix/eval/{what}.nix gives something else than expected"))
     }
 }

@@ -1,0 +1,123 @@
+# Every assertion of the module, each with a configuration that must fail with its message. Gives what is not as it
+# should be, in words.
+{
+  lib,
+  tree,
+  host,
+}:
+let
+  evaluate =
+    modules:
+    import ./. {
+      inherit lib tree host;
+      inherit modules;
+    };
+  bare = evaluate [ ];
+in
+let
+  # From here on the functions, not the folder.
+  inherit (bare) lib;
+
+  # By name: a configuration beside the host's own, and a part of the one message that it must give.
+  cases = {
+    domain-not-full = {
+      module.services.chatmail.domain = lib.mkForce "relay";
+      message = "set it to a full domain name in lower case";
+    };
+    username-lengths = {
+      module.services.chatmail.accounts.usernameMinLength = 10;
+      message = "usernameMinLength is above usernameMaxLength; set it to 9 or less";
+    };
+    external-without-files = {
+      module.services.chatmail.tls.mode = "external";
+      message = "set services.chatmail.tls.certificateFile and services.chatmail.tls.keyFile";
+    };
+    files-without-external = {
+      module.services.chatmail.tls.keyFile = "/run/secrets/key.pem";
+      message = "set the mode or remove the files";
+    };
+    acme-without-mail = {
+      module.security.acme.defaults.email = lib.mkForce null;
+      message = "set security.acme.defaults.email";
+    };
+    acme-without-terms = {
+      module.security.acme.acceptTerms = lib.mkForce false;
+      message = "set security.acme.acceptTerms = true";
+    };
+    only-ipv6-addresses = {
+      module.services.chatmail = {
+        enableIPv6 = false;
+        addresses = [ "2001:db8::1" ];
+      };
+      message = "add the IPv4 address or turn IPv6 on";
+    };
+    port-443-by-default = {
+      module.services.nginx.defaultSSLListenPort = 443;
+      message = "Leave services.nginx.defaultSSLListenPort at 8443";
+    };
+    port-443-of-a-site = {
+      module.services.nginx.virtualHosts."site.example.org".listen = [
+        {
+          addr = "0.0.0.0";
+          port = 443;
+        }
+      ];
+      message = "Remove the listen entries with port 443 from services.nginx.virtualHosts.\"site.example.org\"";
+    };
+    turn-ports = {
+      module.services.chatmail.turn.minPort = 53000;
+      message = "set it to 52999 or less";
+    };
+    old-dovecot = {
+      module.services.chatmail.dovecot.package = lib.mkForce (
+        bare.config.services.chatmail.dovecot.package // { version = "2.3.21"; }
+      );
+      message = "is Dovecot 2.3.21; the relay needs 2.4 or newer";
+    };
+    passthrough-senders = {
+      module.services.chatmail.passthroughSenders = [ "a@example.org" ];
+      message = "passthroughSenders";
+    };
+    passthrough-recipients = {
+      module.services.chatmail.passthroughRecipients = [ "a@example.org" ];
+      message = "passthroughRecipients";
+    };
+  };
+
+  # Assertions of the relay's module, by the file and the position in it.
+  ours =
+    sys:
+    lib.concatMap (
+      definition:
+      lib.imap0 (position: assertion: assertion // { id = "${definition.file}#${toString position}"; }) definition.value
+    ) (
+      lib.filter (
+        definition: lib.hasPrefix (toString ../../nixos) definition.file
+      ) sys.options.assertions.definitionsWithLocations
+    );
+
+  failing = lib.mapAttrs (
+    _: case: lib.filter (assertion: !assertion.assertion) (ours (evaluate [ case.module ]))
+  ) cases;
+
+  complaints = lib.mapAttrsToList (
+    name: failed:
+    let
+      messages = map (assertion: assertion.message) failed;
+      wanted = cases.${name}.message;
+    in
+    if lib.any (lib.hasInfix wanted) messages && lib.length failed == 1 then
+      null
+    else
+      "${name}: expected one message with \"${wanted}\", got ${builtins.toJSON messages}"
+  ) failing;
+
+  tested = lib.concatMap (map (assertion: assertion.id)) (lib.attrValues failing);
+  untested = lib.filter (assertion: !lib.elem assertion.id tested) (ours bare);
+in
+{
+  cases = lib.length (lib.attrNames cases);
+  complaints =
+    lib.filter (complaint: complaint != null) complaints
+    ++ map (assertion: "no configuration fails with: ${assertion.message}") untested;
+}
