@@ -18,15 +18,38 @@ let
   # Clients that read these files from us know ports and names without asking for more.
   autoconfig = import ./autoconfig.nix { inherit lib; } d;
 
-  index = ''
-    <!doctype html>
-    <html lang="en">
-    <meta charset="utf-8">
-    <meta name="viewport" content="width=device-width">
-    <title>${d}</title>
-    <h1>${d}</h1>
-    <p>This is a chatmail relay for <a href="https://delta.chat">Delta Chat</a> and other clients with end-to-end encryption.
-    <p><a href="dcaccount:${d}">Get an address</a>
+  # The site in all its languages. Sources that it cannot be built from are found before anything is switched.
+  site = pkgs.runCommand "chatmail-website" { } ''
+    ${cfg.package}/bin/chatmail --settings ${cfg.settingsFile} website ${given} --output site
+    cp -r site $out
+  '';
+  given = lib.concatMapStringsSep " " (source: "--source ${source}") sources;
+  sources = [ ../www ] ++ lib.optional (cfg.web.source != null) cfg.web.source;
+  languagesOf =
+    source:
+    lib.filter (name: builtins.pathExists (source + "/${name}/language.json")) (
+      lib.attrNames (builtins.readDir source)
+    );
+  languages = lib.unique (lib.concatMap languagesOf sources);
+
+  # The first of the visitor's languages that the site has.
+  language =
+    let
+      known = "\\s*(?:${lib.concatStringsSep "|" languages})\\b";
+      choice = code: ''"~*^(?:(?!${known})[^,]*,)*\s*${code}\b" ${code};'';
+    in
+    ''
+      map $http_accept_language $chatmail_language {
+        default en;
+        ${lib.concatMapStringsSep "\n  " choice languages}
+      }
+    '';
+
+  # Nothing of other hosts, no scripts, no frames.
+  pageHeaders = ''
+    add_header Content-Security-Policy "default-src 'none'; img-src 'self'; style-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'" always;
+    add_header X-Content-Type-Options nosniff always;
+    add_header Referrer-Policy no-referrer always;
   '';
 
   # Logs say what was asked for, not by whom.
@@ -63,12 +86,15 @@ let
 in
 {
   config = lib.mkIf cfg.enable {
-    services.chatmail.web.mtaStsPolicy = ''
-      version: STSv1
-      mode: enforce
-      mx: ${d}
-      max_age: 2419200
-    '';
+    services.chatmail.web = {
+      root = lib.mkDefault site;
+      mtaStsPolicy = ''
+        version: STSv1
+        mode: enforce
+        mx: ${d}
+        max_age: 2419200
+      '';
+    };
 
     services.nginx = {
       enable = true;
@@ -81,7 +107,8 @@ in
         log_format chatmail '"$request_method $uri" $status $body_bytes_sent $request_time';
         # Through port 443 all clients have one address, so the limit is one for all of them.
         limit_req_zone $server_name zone=chatmail_new:32k rate=2r/s;
-      '';
+      ''
+      + language;
 
       streamConfig = ''
         map $ssl_preread_alpn_protocols $chatmail_upstream {
@@ -109,13 +136,26 @@ in
             "autoconfig.${d}"
             "mta-sts.${d}"
           ];
-          root = lib.mkIf (cfg.web.root != null) cfg.web.root;
-          extraConfig = privateLogs;
+          inherit (cfg.web) root;
+          extraConfig = ''
+            ${privateLogs}
+            # The port that we listen on is not the one that visitors see.
+            absolute_redirect off;
+          '';
 
           locations = {
             "/" = {
               index = "index.html";
               tryFiles = "$uri $uri/ =404";
+              extraConfig = pageHeaders;
+            };
+            # Pages at the root stand for those in the visitor's language; "/" becomes "/index.html" before.
+            "~ ^/[^/]+\\.html$" = {
+              tryFiles = "/$chatmail_language$uri $uri =404";
+              extraConfig = ''
+                ${pageHeaders}
+                add_header Vary Accept-Language always;
+              '';
             };
             "= /new" = newAddress;
             # Printed QR codes of older relays.
@@ -145,15 +185,6 @@ in
             '';
           };
         }
-        (lib.mkIf (cfg.web.root == null) {
-          root = "/var/empty";
-          locations."= /".extraConfig = "rewrite ^ /index.html last;";
-          locations."= /index.html".extraConfig = ''
-            default_type text/html;
-            types { }
-            ${file "index.html" index}
-          '';
-        })
         (lib.mkIf (!selfSigned) {
           locations."= /.well-known/mta-sts.txt".extraConfig = ''
             default_type text/plain;

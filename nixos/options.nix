@@ -295,10 +295,22 @@ in
     };
 
     web = {
-      root = mkOption {
+      source = mkOption {
         type = types.nullOr types.path;
         default = null;
-        description = "Folder that nginx serves at `https://<domain>/`; none: a page that says how to get an account.";
+        example = lib.literalExpression "./www";
+        description = ''
+          Folder with sources of your own for the web site: its files replace those of the same path in `www/` of the
+          flake, and add to them. A folder with a `language.json` is a further language.
+        '';
+      };
+      root = mkOption {
+        type = types.path;
+        defaultText = lib.literalMD "the site made from `www/` of the flake and {option}`web.source`";
+        description = ''
+          Folder that nginx serves at `https://<domain>/`. Pages at its root give way to those of the same name in the
+          folder of the visitor's language, such as `de/`.
+        '';
       };
       privacy = {
         postalAddress = mkOption {

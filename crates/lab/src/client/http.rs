@@ -23,6 +23,16 @@ pub(crate) struct Answer {
     pub(crate) secured: Option<Secured>,
 }
 
+impl Answer {
+    /// Value of the first header field with this name; case does not matter.
+    pub(crate) fn field(&self, name: &str) -> Option<&str> {
+        self.head.lines().skip(1).find_map(|line| {
+            let (found, value) = line.split_once(':')?;
+            found.eq_ignore_ascii_case(name).then(|| value.trim())
+        })
+    }
+}
+
 /// Asks `https://NAME/PATH` at this address; the server closes the connection after its answer.
 pub(crate) async fn request(
     address: SocketAddr,
@@ -31,14 +41,43 @@ pub(crate) async fn request(
     method: &str,
     path: &str,
 ) -> anyhow::Result<Answer> {
-    let mut wire = Wire::connect_tls(address, tls, name).await?;
+    request_in(address, tls, name, method, path, "en").await
+}
+
+/// As [`request`], by somebody who prefers these languages (RFC 9110 section 12.5.4).
+pub(crate) async fn request_in(
+    address: SocketAddr,
+    tls: &Tls,
+    name: &str,
+    method: &str,
+    path: &str,
+    languages: &str,
+) -> anyhow::Result<Answer> {
+    let wire = Wire::connect_tls(address, tls, name).await?;
+    exchange(wire, name, method, path, languages).await
+}
+
+/// GET without TLS.
+pub(crate) async fn get_plain(address: SocketAddr, name: &str, path: &str) -> anyhow::Result<Answer> {
+    exchange(Wire::connect(address).await?, name, "GET", path, "en").await
+}
+
+async fn exchange(
+    mut wire: Wire,
+    name: &str,
+    method: &str,
+    path: &str,
+    languages: &str,
+) -> anyhow::Result<Answer> {
     let secured = wire.secured().cloned();
     let length = if method == "POST" {
         "content-length: 0\r\n"
     } else {
         ""
     };
-    let request = format!("{method} {path} HTTP/1.1\r\nhost: {name}\r\n{length}connection: close\r\n\r\n");
+    let request = format!(
+        "{method} {path} HTTP/1.1\r\nhost: {name}\r\naccept-language: {languages}\r\n{length}connection: close\r\n\r\n"
+    );
     wire.write(request.as_bytes()).await?;
     let answer = wire.read_to_end(MAX_ANSWER).await?;
     let (status, head, body) = split(&answer).context("not an HTTP answer")?;

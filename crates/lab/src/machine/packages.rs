@@ -9,6 +9,9 @@ use anyhow::Context as _;
 /// Package with our programs, which is bound into the relays.
 pub(super) const OURS: &str = "chatmail";
 
+/// The relay's web site, which the lab builds as Nix does.
+pub(super) const SITE: &str = "chatmail-website";
+
 /// Package, path in it, where Debian has that.
 const LINKS: [(&str, &str, &str); 33] = [
     ("bash", "bin", "/usr/bin"),
@@ -59,7 +62,7 @@ const SYSTEM: [&str; 1] = ["kill"];
 
 /// Whether a package has a stand-in.
 pub(super) fn known(package: &str) -> bool {
-    package == OURS || LINKS.iter().any(|(name, ..)| *name == package)
+    [OURS, SITE].contains(&package) || LINKS.iter().any(|(name, ..)| *name == package)
 }
 
 /// Puts the stand-ins into a relay's tree. `programs` are the names of ours.

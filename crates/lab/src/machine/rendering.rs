@@ -46,20 +46,7 @@ impl Rendering {
 
     /// All files, relative to the folder, sorted.
     pub(super) fn files(&self) -> anyhow::Result<Vec<PathBuf>> {
-        let mut files = Vec::new();
-        let mut folders = vec![self.folder.clone()];
-        while let Some(folder) = folders.pop() {
-            for entry in fs::read_dir(&folder).with_context(|| format!("cannot list {}", folder.display()))? {
-                let entry = entry?;
-                if entry.file_type()?.is_dir() {
-                    folders.push(entry.path());
-                } else {
-                    files.push(entry.path().strip_prefix(&self.folder)?.to_owned());
-                }
-            }
-        }
-        files.sort();
-        Ok(files)
+        files_below(&self.folder)
     }
 
     /// Text of one of [`Self::files`].
@@ -115,6 +102,26 @@ impl Rendering {
         Ok(())
     }
 
+    /// Builds the relay's web site into its tree with the command that Nix runs, from the settings as rendered.
+    pub(super) fn build_site(&self, root: &Path, chatmail: &Path, sources: &Path) -> anyhow::Result<()> {
+        let output = std::process::Command::new(chatmail)
+            .arg("--settings")
+            .arg(self.folder.join("etc/chatmail/settings.json"))
+            .arg("website")
+            .arg("--source")
+            .arg(sources)
+            .arg("--output")
+            .arg(root.join("nix/store").join(packages::SITE))
+            .output()
+            .with_context(|| format!("cannot run {}", chatmail.display()))?;
+        ensure!(
+            output.status.success(),
+            "cannot build the web site: {}",
+            String::from_utf8_lossy(&output.stderr).trim_end()
+        );
+        Ok(())
+    }
+
     /// Fails when the rendering names something in the store that is neither in it nor a package with a stand-in.
     fn check_packages(&self) -> anyhow::Result<()> {
         let mut unknown = BTreeSet::new();
@@ -135,6 +142,24 @@ impl Rendering {
         }
         Ok(())
     }
+}
+
+/// All files below a folder, relative to it, sorted.
+pub(super) fn files_below(top: &Path) -> anyhow::Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    let mut folders = vec![top.to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(&folder).with_context(|| format!("cannot list {}", folder.display()))? {
+            let entry = entry?;
+            if entry.file_type()?.is_dir() {
+                folders.push(entry.path());
+            } else {
+                files.push(entry.path().strip_prefix(top)?.to_owned());
+            }
+        }
+    }
+    files.sort();
+    Ok(files)
 }
 
 /// Where a file of the rendering belongs in a machine.

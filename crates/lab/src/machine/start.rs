@@ -13,7 +13,7 @@ use super::ca::{self, Ca};
 use super::container::{self, Boot};
 use super::paths::{Paths, workspace};
 use super::progress::Progress;
-use super::rendering::Rendering;
+use super::rendering::{Rendering, files_below};
 use super::state::{Leader, Machine, State};
 use super::{cgroup, dns, network, packages, rootfs, services};
 use crate::topology::{Certificate, Relay, Topology};
@@ -138,7 +138,17 @@ fn build(programs: &[PathBuf], renderings: &[(Relay, Rendering)]) -> anyhow::Res
             add(rendering.text(&file)?.as_bytes());
         }
     }
+    let site = site_sources();
+    for file in files_below(&site)? {
+        add(file.as_os_str().as_encoded_bytes());
+        add(&fs::read(site.join(&file)).with_context(|| format!("cannot read {}", file.display()))?);
+    }
     Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+/// Where the relays' web site is made from.
+fn site_sources() -> PathBuf {
+    workspace().join("www")
 }
 
 /// All that is known before the first machine is made.
@@ -176,6 +186,7 @@ impl Plan {
                 Certificate::LabCa => Some(ca.sign(&names(&relay.domain))?),
             };
             rendering.apply(&root, &services::names(&self.programs), certificate.as_ref())?;
+            rendering.build_site(&root, &paths.programs().join("chatmail"), &site_sources())?;
             ca::trust(&ca.certificate, &root)?;
             self.boot(paths, &relay.name, true, &mut boots)?;
         }

@@ -20,6 +20,7 @@ mod rendered;
 mod run;
 mod tls;
 mod turn;
+mod web;
 
 use std::pin::Pin;
 use std::time::Duration;
@@ -116,6 +117,11 @@ pub(crate) const SCENARIOS: &[Scenario] = table! {
     "port-25-needs-tls", Addresses, 60, tls::port_25;
     "client-ports-need-tls-1.3", Addresses, 60, tls::client_ports;
     "port-443-by-alpn", Addresses, 60, tls::port_443;
+
+    "web-site", Addresses, 60, web::site;
+    "web-files-for-machines", Addresses, 60, web::files_for_machines;
+    "web-redirects", Addresses, 60, web::redirects;
+    "web-new-address", Addresses, 60, web::new_address;
 
     "filter-killed-within-a-message", Machines, 120, kill::filter_within_a_message;
     "incoming-filter-killed-within-a-message", Machines, 180, kill::incoming_filter_within_a_message;
