@@ -121,7 +121,6 @@ in
             turn = lib.mkDefault null;
             max_smtp_recipients = cfg.messages.maxRecipients;
             appversions_file = null;
-            admin = cfg.adminAddress;
           };
           filtermail = {
             max_message_size = cfg.messages.maxSize;

@@ -95,8 +95,6 @@ pub struct Metadata {
     pub max_smtp_recipients: u32,
     /// JSON file announced as `appversions`; none: not announced.
     pub appversions_file: Option<PathBuf>,
-    /// Mail address announced as `/shared/admin`; none: not announced.
-    pub admin: Option<String>,
 }
 
 /// How chatmail-metadata makes credentials for coturn.
