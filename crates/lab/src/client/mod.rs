@@ -141,8 +141,13 @@ pub(crate) async fn arrival(imap: &mut Imap, id: &str, within: Duration) -> anyh
 pub(crate) async fn arrival_of(imap: &mut Imap, criteria: &str, within: Duration) -> anyhow::Result<Vec<u8>> {
     let end = Instant::now() + within;
     loop {
+        let before = imap.exists();
         if let Some(sequence) = imap.search(criteria).await?.last() {
             return imap.fetch(*sequence).await;
+        }
+        // What the server told at the end of the search came too late to be searched.
+        if imap.exists() > before {
+            continue;
         }
         let left = end.saturating_duration_since(Instant::now());
         ensure!(!left.is_zero(), "no message arrives with {criteria}");
