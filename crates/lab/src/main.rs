@@ -11,6 +11,7 @@ mod cli;
 mod client;
 mod demo;
 mod machine;
+mod project;
 mod render;
 mod scenarios;
 mod topology;

@@ -79,8 +79,3 @@ impl Paths {
         self.base.join("ca.key")
     }
 }
-
-/// Root of the source tree: the rendering is read and the services are built there.
-pub(super) fn workspace() -> PathBuf {
-    PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."))
-}

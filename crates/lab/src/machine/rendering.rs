@@ -9,6 +9,7 @@ use anyhow::{Context as _, bail, ensure};
 
 use super::ca::Signed;
 use super::{packages, rootfs};
+use crate::project;
 
 /// What the lab adds at boot: paths that exist on every NixOS system, and the certificate that an operator would have
 /// put in place for the mode `external`. Debian's nginx keeps request bodies in /var/lib/nginx, which its unit on
@@ -32,8 +33,10 @@ pub(super) struct Rendering {
 
 impl Rendering {
     /// The rendering of a relay of the lab.
-    pub(super) fn of(workspace: &Path, relay: &str) -> anyhow::Result<Self> {
-        let folder = workspace.join("tests/rendered").join(format!("lab-{relay}"));
+    pub(super) fn of(relay: &str) -> anyhow::Result<Self> {
+        let folder = project::root()
+            .join("tests/rendered")
+            .join(format!("lab-{relay}"));
         ensure!(
             folder.is_dir(),
             "there is no {}; `cargo lab render` writes it",
@@ -46,7 +49,7 @@ impl Rendering {
 
     /// All files, relative to the folder, sorted.
     pub(super) fn files(&self) -> anyhow::Result<Vec<PathBuf>> {
-        files_below(&self.folder)
+        project::files_below(&self.folder)
     }
 
     /// Text of one of [`Self::files`].
@@ -144,24 +147,6 @@ impl Rendering {
     }
 }
 
-/// All files below a folder, relative to it, sorted.
-pub(super) fn files_below(top: &Path) -> anyhow::Result<Vec<PathBuf>> {
-    let mut files = Vec::new();
-    let mut folders = vec![top.to_owned()];
-    while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(&folder).with_context(|| format!("cannot list {}", folder.display()))? {
-            let entry = entry?;
-            if entry.file_type()?.is_dir() {
-                folders.push(entry.path());
-            } else {
-                files.push(entry.path().strip_prefix(top)?.to_owned());
-            }
-        }
-    }
-    files.sort();
-    Ok(files)
-}
-
 /// Where a file of the rendering belongs in a machine.
 fn place(file: &Path) -> Option<PathBuf> {
     if let Ok(below) = file.strip_prefix("etc") {
@@ -209,7 +194,7 @@ mod tests {
     #[test]
     fn every_package_of_the_committed_rendering_has_a_stand_in() {
         for relay in ["a", "b", "c"] {
-            Rendering::of(&super::super::paths::workspace(), relay).unwrap();
+            Rendering::of(relay).unwrap();
         }
     }
 

@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context as _, bail};
 use serde::Deserialize;
 
-use super::paths::workspace;
+use crate::project;
 
 /// A message of `cargo build --message-format=json`; others have no executable.
 #[derive(Debug, Deserialize)]
@@ -22,7 +22,7 @@ pub(super) fn build() -> anyhow::Result<Vec<PathBuf>> {
     let output = Command::new(cargo)
         .args(["build", "--release", "--locked", "--bins"])
         .arg("--message-format=json-render-diagnostics")
-        .current_dir(workspace())
+        .current_dir(project::root())
         .stdin(Stdio::null())
         .stderr(Stdio::inherit())
         .output()

@@ -11,11 +11,12 @@ use tokio::task::JoinSet;
 
 use super::ca::{self, Ca};
 use super::container::{self, Boot};
-use super::paths::{Paths, workspace};
+use super::paths::Paths;
 use super::progress::Progress;
-use super::rendering::{Rendering, files_below};
+use super::rendering::Rendering;
 use super::state::{Leader, Machine, State};
 use super::{cgroup, dns, network, packages, rootfs, services};
+use crate::project;
 use crate::topology::{Certificate, Relay, Topology};
 
 /// Name, domain, last byte of the address, certificate.
@@ -43,7 +44,7 @@ pub(super) async fn start(paths: &Paths, progress: &Progress, keep: bool) -> any
     let programs = services::build()?;
     let mut renderings = Vec::new();
     for relay in &topology.relays {
-        renderings.push((relay.clone(), Rendering::of(&workspace(), &relay.name)?));
+        renderings.push((relay.clone(), Rendering::of(&relay.name)?));
     }
     let build = build(&programs, &renderings)?;
     if let Some(state) = State::load(paths).filter(|state| state.build == build) {
@@ -139,7 +140,7 @@ fn build(programs: &[PathBuf], renderings: &[(Relay, Rendering)]) -> anyhow::Res
         }
     }
     let site = site_sources();
-    for file in files_below(&site)? {
+    for file in project::files_below(&site)? {
         add(file.as_os_str().as_encoded_bytes());
         add(&fs::read(site.join(&file)).with_context(|| format!("cannot read {}", file.display()))?);
     }
@@ -148,7 +149,7 @@ fn build(programs: &[PathBuf], renderings: &[(Relay, Rendering)]) -> anyhow::Res
 
 /// Where the relays' web site is made from.
 fn site_sources() -> PathBuf {
-    workspace().join("www")
+    project::root().join("www")
 }
 
 /// All that is known before the first machine is made.

@@ -11,6 +11,7 @@ use anyhow::Context as _;
 use sha2::{Digest as _, Sha256};
 
 use super::{OPTIONS, RENDERED};
+use crate::project;
 
 /// Name of the manifest in the folder of the rendering.
 pub(super) const NAME: &str = "MANIFEST";
@@ -26,7 +27,7 @@ pub(super) fn current(project: &Path) -> anyhow::Result<String> {
         let files = if path.is_file() {
             vec![PathBuf::new()]
         } else {
-            files_below(&path)?
+            project::files_below(&path)?
         };
         for file in files {
             let name = Path::new(top).join(&file);
@@ -83,36 +84,6 @@ fn by_name(manifest: &str) -> BTreeMap<&str, &str> {
         .filter_map(|line| line.split_once("  "))
         .map(|(hash, name)| (name, hash))
         .collect()
-}
-
-/// Files below a folder, by their path in it, sorted; none when there is no such folder. Hidden ones are left out: editors
-/// and tools leave them.
-pub(super) fn files_below(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
-    let mut found = Vec::new();
-    let mut folders = vec![PathBuf::new()];
-    while let Some(inner) = folders.pop() {
-        let path = folder.join(&inner);
-        let entries = match path.read_dir() {
-            Ok(entries) => entries,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
-            Err(error) => return Err(error).with_context(|| format!("cannot list {}", path.display())),
-        };
-        for entry in entries {
-            let entry = entry?;
-            let name = entry.file_name();
-            if name.to_string_lossy().starts_with('.') {
-                continue;
-            }
-            let kind = entry.file_type()?;
-            if kind.is_dir() {
-                folders.push(inner.join(name));
-            } else {
-                found.push(inner.join(name));
-            }
-        }
-    }
-    found.sort();
-    Ok(found)
 }
 
 fn hex(bytes: &[u8]) -> String {

@@ -14,6 +14,7 @@ use anyhow::{Context as _, bail};
 
 use self::nix::{Evaluation, Nixpkgs};
 use self::store::Store;
+use crate::project;
 
 /// Files of a rendered host by their path below its folder.
 type Files = BTreeMap<PathBuf, String>;
@@ -22,16 +23,11 @@ const RENDERED: &str = "tests/rendered";
 /// The reference of the options, which is rendered too.
 const OPTIONS: &str = "docs/options.md";
 
-/// Folder of the project.
-fn project() -> &'static Path {
-    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."))
-}
-
 /// Renders every host and the reference of the options. With `check` nothing is written, and it is an error when what is committed differs.
 ///
 /// Without nixpkgs at hand a check compares the manifest only and says so.
 pub(crate) fn run(check: bool) -> anyhow::Result<()> {
-    let project = project();
+    let project = project::root();
     let rendered = project.join(RENDERED);
     let Some(nixpkgs) = Nixpkgs::find()? else {
         if !check {
@@ -215,7 +211,7 @@ fn difference(name: &str, committed: &str, rendered: &str) -> String {
 /// All files below a folder, by their path in it; none when there is no such folder.
 fn read_tree(folder: &Path) -> anyhow::Result<Files> {
     let mut files = Files::new();
-    for path in manifest::files_below(folder)? {
+    for path in project::files_below(folder)? {
         let text = std::fs::read_to_string(folder.join(&path))
             .with_context(|| format!("cannot read {}", folder.join(&path).display()))?;
         files.insert(path, text);
@@ -267,7 +263,7 @@ mod tests {
     /// Runs everywhere, also where Nix is absent.
     #[test]
     fn nobody_forgot_to_render() {
-        let complaints = manifest::complaints(project()).unwrap();
+        let complaints = manifest::complaints(project::root()).unwrap();
         assert!(
             complaints.is_empty(),
             "run `cargo lab render`:\n{}",

@@ -62,7 +62,7 @@ impl Store {
     fn collect(&mut self, reference: &Reference<'_>) -> anyhow::Result<()> {
         let path = Path::new(STORE).join(reference.entry);
         if path.is_dir() {
-            for file in super::manifest::files_below(&path)? {
+            for file in crate::project::files_below(&path)? {
                 self.collect_file(&path.join(&file), &Path::new(reference.name).join(&file))?;
             }
         } else if path.is_file() {

@@ -79,7 +79,7 @@ async fn crates() -> anyhow::Result<()> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let status = Command::new(cargo)
         .args(["test", "--release", "--workspace", "--quiet"])
-        .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."))
+        .current_dir(crate::project::root())
         .kill_on_drop(true)
         .status()
         .await

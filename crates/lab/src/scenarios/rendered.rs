@@ -1,10 +1,9 @@
 //! What the NixOS module has rendered is accepted by the daemons that it is for.
 
-use std::path::Path;
-
 use anyhow::{Context as _, bail, ensure};
 
 use super::Context;
+use crate::project;
 
 const RELAYS: [&str; 3] = ["a", "b", "c"];
 /// Units of NixOS's that are rendered with ours.
@@ -14,13 +13,10 @@ const EXPOSURE: &str = "--threshold=20";
 
 /// Names of the rendered units of a relay that end with `suffix`.
 fn units(relay: &str, suffix: &str) -> anyhow::Result<Vec<String>> {
-    let directory = format!(
-        "{}/../../tests/rendered/lab-{relay}/units",
-        env!("CARGO_MANIFEST_DIR")
-    );
-    let entries = Path::new(&directory)
+    let directory = project::root().join(format!("tests/rendered/lab-{relay}/units"));
+    let entries = directory
         .read_dir()
-        .with_context(|| format!("reading {directory}"))?;
+        .with_context(|| format!("reading {}", directory.display()))?;
     let mut names = Vec::new();
     for entry in entries {
         let name = entry?.file_name().to_string_lossy().into_owned();
@@ -29,7 +25,7 @@ fn units(relay: &str, suffix: &str) -> anyhow::Result<Vec<String>> {
         }
     }
     names.sort();
-    ensure!(!names.is_empty(), "no {suffix} in {directory}");
+    ensure!(!names.is_empty(), "no {suffix} in {}", directory.display());
     Ok(names)
 }
 
