@@ -87,14 +87,18 @@ let
   # Assertions of the relay's module, by the file and the position in it.
   ours =
     sys:
-    lib.concatMap (
-      definition:
-      lib.imap0 (position: assertion: assertion // { id = "${definition.file}#${toString position}"; }) definition.value
-    ) (
-      lib.filter (
-        definition: lib.hasPrefix (toString ../../nixos) definition.file
-      ) sys.options.assertions.definitionsWithLocations
-    );
+    lib.concatMap
+      (
+        definition:
+        lib.imap0 (
+          position: assertion: assertion // { id = "${definition.file}#${toString position}"; }
+        ) definition.value
+      )
+      (
+        lib.filter (
+          definition: lib.hasPrefix (toString ../../nixos) definition.file
+        ) sys.options.assertions.definitionsWithLocations
+      );
 
   failing = lib.mapAttrs (
     _: case: lib.filter (assertion: !assertion.assertion) (ours (evaluate [ case.module ]))

@@ -45,9 +45,7 @@ let
     + lib.optionalString (option ? example) (value "Example" option.example);
 in
 {
-  undescribed = map (option: option.name) (
-    lib.filter (option: described option == "") options
-  );
+  undescribed = map (option: option.name) (lib.filter (option: described option == "") options);
 
   text =
     "# Options\n\nEvery option of the module, by name. Written by `cargo lab render` from "
