@@ -54,6 +54,7 @@ let
     no-cli
     no-tls
     no-dtls
+    no-rfc5780
     no-multicast-peers
     no-software-attribute
     log-file=stdout

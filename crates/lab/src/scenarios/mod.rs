@@ -9,11 +9,13 @@ mod chat;
 pub(crate) mod cli;
 mod context;
 mod counters;
+mod delivery;
 mod expiry;
 mod headers;
 mod kill;
 mod outside;
 mod policy;
+mod ports;
 mod push;
 mod quota;
 mod rendered;
@@ -97,6 +99,11 @@ pub(crate) const SCENARIOS: &[Scenario] = table! {
     "outside-signed-and-encrypted", Machines, 60, outside::delivered;
 
     "bounce-from-the-other-relay", Machines, 120, bounce::unknown_user;
+    "undeliverable-mail-comes-back", Machines, 90, delivery::undeliverable;
+    "relays-verify-each-other", Machines, 90, delivery::names_verified;
+    "address-extension", Addresses, 60, delivery::address_extension;
+    "message-too-large", Addresses, 90, delivery::too_large;
+    "vrfy-tells-nothing", Addresses, 30, delivery::vrfy;
     "header-cleanup", Addresses, 60, headers::cleanup;
 
     "metadata-announcements", Addresses, 60, push::announcements;
@@ -114,6 +121,7 @@ pub(crate) const SCENARIOS: &[Scenario] = table! {
     "account-counts-are-written", Machines, 60, expiry::counts;
     "mtail-counters", Machines, 90, counters::count;
 
+    "listening-ports", Machines, 30, ports::listening;
     "port-25-needs-tls", Addresses, 60, tls::port_25;
     "client-ports-need-tls-1.3", Addresses, 60, tls::client_ports;
     "port-443-by-alpn", Addresses, 60, tls::port_443;

@@ -1,0 +1,135 @@
+//! Mail to domains that take none, to servers that cannot prove their name, and what a relay tells of its addresses.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, ensure};
+use serde::Deserialize;
+
+use super::{Context, until};
+use crate::client::message::Message;
+use crate::client::{Account, arrival, arrival_of, outside, pgp};
+
+const WITHIN: Duration = Duration::from_secs(30);
+/// Larger than `messages.maxSize` once it is armored.
+const TOO_LARGE: usize = 32_000_000;
+
+async fn send(sender: &Account, to: &str) -> anyhow::Result<Message> {
+    let message = pgp::encrypted(&sender.address, 2000);
+    let mut smtp = sender.smtp().await?;
+    smtp.send(&sender.address, &[to], &message.bytes())
+        .await?
+        .expect(250)?;
+    Ok(message)
+}
+
+pub(super) async fn undeliverable(context: &Context) -> anyhow::Result<()> {
+    // RFC 7505: this domain takes no mail.
+    let null_mx = "null-mx.test";
+    let zone = format!("{null_mx}. 60 IN A 198.18.25.1\n{null_mx}. 60 IN MX 0 .\n");
+    context.machines()?.publish(null_mx, &zone).await?;
+    let sender = context.account("a").await?;
+    let (mut imap, _) = sender.inbox().await?;
+    for (domain, status) in [(null_mx, "5.1.0"), ("no-such-domain.test", "5.4.4")] {
+        let address = format!("somebody@{domain}");
+        send(&sender, &address).await?;
+        let criteria = format!("FROM MAILER-DAEMON BODY {address}");
+        let report = arrival_of(&mut imap, &criteria, WITHIN).await?;
+        let report = String::from_utf8_lossy(&report).into_owned();
+        ensure!(
+            report.contains(&format!("Status: {status}\r\n")),
+            "{address} was to fail with {status}: {report}"
+        );
+    }
+    Ok(())
+}
+
+/// A message in the queue, as `postqueue -j` tells (postqueue(1)).
+#[derive(Deserialize)]
+struct Queued {
+    queue_id: String,
+    recipients: Vec<Recipient>,
+}
+
+#[derive(Deserialize)]
+struct Recipient {
+    address: String,
+    delay_reason: Option<String>,
+}
+
+/// The message for this address, and why it waits, once Postfix has tried.
+async fn deferred(context: &Context, relay: &str, address: &str) -> anyhow::Result<(String, String)> {
+    let look = || async {
+        let queue = context.run(relay, &["postqueue", "-j"]).await?;
+        for line in queue.lines() {
+            let Queued { queue_id, recipients } = serde_json::from_str(line)?;
+            let reason = recipients
+                .into_iter()
+                .find(|one| one.address == address)
+                .and_then(|one| one.delay_reason);
+            if let Some(reason) = reason {
+                return Ok(Some((queue_id, reason)));
+            }
+        }
+        Ok(None)
+    };
+    until(WITHIN, look)
+        .await
+        .with_context(|| format!("mail to {address} is not deferred"))
+}
+
+/// The MX of this domain is a relay, whose certificate is for another name.
+pub(super) async fn names_verified(context: &Context) -> anyhow::Result<()> {
+    let imposter = "imposter.test";
+    let address = context.topology.relay("c").context("no relay c")?.ipv4;
+    let zone = format!("{imposter}. 60 IN A {address}\n{imposter}. 60 IN MX 10 {imposter}.\n");
+    context.machines()?.publish(imposter, &zone).await?;
+    let sender = context.account("a").await?;
+    let recipient = format!("somebody@{imposter}");
+    send(&sender, &recipient).await?;
+    let (queue_id, reason) = deferred(context, "a", &recipient).await?;
+    context.run("a", &["postsuper", "-d", &queue_id]).await?;
+    ensure!(
+        reason.contains("Server certificate not verified"),
+        "mail for a server that cannot prove its name waits because: {reason}"
+    );
+    // The same relay by its own name is believed, so that the reason above is the name.
+    let receiver = context.account("c").await?;
+    let (mut imap, _) = receiver.inbox().await?;
+    let message = send(&sender, &receiver.address).await?;
+    arrival(&mut imap, message.id(), WITHIN).await?;
+    Ok(())
+}
+
+pub(super) async fn address_extension(context: &Context) -> anyhow::Result<()> {
+    let (sender, receiver) = (context.account("a").await?, context.account("b").await?);
+    let (mut imap, _) = receiver.inbox().await?;
+    let extended = receiver.address.replace('@', "+tag@");
+    let message = send(&sender, &extended).await?;
+    arrival(&mut imap, message.id(), WITHIN).await?;
+    Ok(())
+}
+
+pub(super) async fn too_large(context: &Context) -> anyhow::Result<()> {
+    let sender = context.account("a").await?;
+    let message = pgp::encrypted(&sender.address, TOO_LARGE).bytes();
+    let mut smtp = sender.smtp().await?;
+    smtp.send(&sender.address, &[&sender.address], &message)
+        .await?
+        .expect_start("552 ")?;
+    // Who announces the size is refused before the message is sent.
+    let peer = context.peer("b")?;
+    let mut smtp = peer.exchange(outside::DOMAIN).await?;
+    let announced = format!("MAIL FROM:<someone@{}> SIZE={}", outside::DOMAIN, message.len());
+    smtp.command(&announced).await?.expect_start("552 5.3.4 ")
+}
+
+pub(super) async fn vrfy(context: &Context) -> anyhow::Result<()> {
+    let account = context.account("a").await?;
+    let domain = &account.peer.domain;
+    let mut smtp = account.peer.exchange(outside::DOMAIN).await?;
+    for address in [&account.address, &format!("nobody-here@{domain}")] {
+        let reply = smtp.command(&format!("VRFY {address}")).await?;
+        reply.expect_line(&format!("252 2.0.0 {address}"))?;
+    }
+    Ok(())
+}

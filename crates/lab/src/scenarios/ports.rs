@@ -1,0 +1,99 @@
+//! What a relay listens on, towards the world and for itself.
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, SocketAddr};
+use std::ops::RangeInclusive;
+
+use anyhow::{Context as _, ensure};
+
+use super::Context;
+
+/// What everybody may connect to.
+const PUBLIC: [&str; 10] = [
+    "tcp 25", "tcp 80", "tcp 143", "tcp 443", "tcp 465", "tcp 587", "tcp 993", "tcp 3478", "tcp 8443",
+    "udp 3478",
+];
+/// UDP ports that calls are relayed through (`turn.minPort`, `turn.maxPort`): each is open while its call lasts.
+const CALLS: RangeInclusive<u16> = 50000..=52999;
+/// What the relay's parts reach each other at.
+const INTERNAL: [&str; 7] = [
+    "tcp 53",
+    "udp 53",
+    "tcp 10025",
+    "tcp 10026",
+    "tcp 10080",
+    "tcp 10081",
+    "tcp 10084",
+];
+
+/// Protocol and address of a line of `ss -Hltun`: `tcp LISTEN 0 100 0.0.0.0:25 0.0.0.0:*`.
+fn listener(line: &str) -> Option<(&str, SocketAddr)> {
+    let mut fields = line.split_whitespace();
+    let protocol = fields.next()?;
+    let (address, port) = fields.nth(3)?.rsplit_once(':')?;
+    let address = address.trim_matches(['[', ']']).split('%').next()?;
+    let address: IpAddr = if address == "*" {
+        IpAddr::from([0, 0, 0, 0])
+    } else {
+        address.parse().ok()?
+    };
+    Some((protocol, SocketAddr::new(address, port.parse().ok()?)))
+}
+
+pub(super) async fn listening(context: &Context) -> anyhow::Result<()> {
+    for relay in ["a", "c"] {
+        let text = context.run(relay, &["ss", "-Hltun"]).await?;
+        let (mut public, mut internal) = (BTreeSet::new(), BTreeSet::new());
+        for line in text.lines() {
+            let (protocol, address) = listener(line).with_context(|| format!("not a listener: {line}"))?;
+            if protocol == "udp" && CALLS.contains(&address.port()) {
+                continue;
+            }
+            let found = if address.ip().is_loopback() {
+                &mut internal
+            } else {
+                &mut public
+            };
+            found.insert(format!("{protocol} {}", address.port()));
+        }
+        let expected: BTreeSet<String> = PUBLIC.map(str::to_owned).into();
+        ensure!(
+            public == expected,
+            "relay {relay} listens to everybody at {public:?}, not at {expected:?}"
+        );
+        for port in INTERNAL {
+            ensure!(
+                internal.contains(port),
+                "nothing listens at {port} on relay {relay}"
+            );
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn listeners_of_every_form() {
+        let read = |line| listener(line).map(|(protocol, address)| format!("{protocol} {address}"));
+        assert_eq!(
+            read("tcp LISTEN 0 100 0.0.0.0:25 0.0.0.0:*").as_deref(),
+            Some("tcp 0.0.0.0:25")
+        );
+        assert_eq!(
+            read("udp UNCONN 0 0 [::1]:3478 [::]:*").as_deref(),
+            Some("udp [::1]:3478")
+        );
+        assert_eq!(
+            read("tcp LISTEN 0 511 *:80 *:*").as_deref(),
+            Some("tcp 0.0.0.0:80")
+        );
+        assert_eq!(
+            read("udp UNCONN 0 0 127.0.0.53%lo:53 0.0.0.0:*").as_deref(),
+            Some("udp 127.0.0.53:53")
+        );
+        assert_eq!(read("tcp LISTEN 0"), None);
+    }
+}
