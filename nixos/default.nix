@@ -9,6 +9,7 @@
     (lib.modules.importApply ./options.nix { inherit packagesFor; })
     ./renamed.nix
     ./assertions.nix
+    ./neighbours.nix
 
     ./users.nix
     ./tls.nix

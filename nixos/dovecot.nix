@@ -59,10 +59,10 @@ in
         mail_driver = "maildir";
         mail_path = "~/";
         mail_home = "${cfg.mailboxes.directory}/%{user}";
-        mail_cache_max_size = "500 K";
+        mail_cache_max_size = lib.mkDefault "500 K";
         # A notification comes too early when the delivering process still holds the mailbox; this look finds the message.
         mailbox_idle_check_interval = "5 s";
-        mail_fsync = "never";
+        mail_fsync = lib.mkDefault "never";
         mail_compress_write_method = "gz";
         mail_plugins = {
           mail_compress = true;
@@ -96,7 +96,7 @@ in
           XDELTAPUSH = true;
         }
         // lib.optionalAttrs (!cfg.imap.compress) { "\"COMPRESS=DEFLATE\"" = false; };
-        imap_hibernate_timeout = "30 s";
+        imap_hibernate_timeout = lib.mkDefault "30 s";
         "protocol imap" = {
           imap_metadata = true;
           mail_plugins = {
@@ -127,7 +127,7 @@ in
         ssl_server_key_file = cfg.tls.files.key;
         ssl_min_protocol = "TLSv1.3";
 
-        default_client_limit = 20000;
+        default_client_limit = lib.mkDefault 20000;
         # Guesses cannot be told apart by address: behind the port 443 all clients have ours.
         "service anvil" = {
           "unix_listener anvil-auth-penalty".mode = "0";

@@ -89,12 +89,12 @@ in
         myhostname = cfg.domain;
         mydomain = cfg.domain;
         myorigin = cfg.domain;
-        smtpd_banner = "$myhostname ESMTP";
+        smtpd_banner = lib.mkDefault "$myhostname ESMTP";
         inet_protocols = if cfg.enableIPv6 then "all" else "ipv4";
         mynetworks = [ "127.0.0.0/8" ] ++ lib.optional cfg.enableIPv6 "[::1]/128";
         biff = false;
         append_dot_mydomain = false;
-        notify_classes = "";
+        notify_classes = lib.mkDefault "";
 
         # Every address of the domain is taken, and what Dovecot does not know comes back as a bounce: whether an
         # address exists is not told to whoever asks.
@@ -112,14 +112,14 @@ in
         message_size_limit = cfg.messages.maxSize;
         mailbox_size_limit = 0;
         smtpd_recipient_limit = cfg.messages.maxRecipients;
-        maximal_queue_lifetime = "2d";
-        bounce_queue_lifetime = "2d";
+        maximal_queue_lifetime = lib.mkDefault "2d";
+        bounce_queue_lifetime = lib.mkDefault "2d";
 
         # No pause where nobody gains by it.
         in_flow_delay = "0s";
         smtpd_peername_lookup = false;
-        lmtp_destination_concurrency_limit = 50;
-        lmtp_initial_destination_concurrency = 20;
+        lmtp_destination_concurrency_limit = lib.mkDefault 50;
+        lmtp_initial_destination_concurrency = lib.mkDefault 20;
         lmtp_destination_recipient_limit = 1;
 
         # The filter waits up to a minute for DKIM keys. It gets a message only once all of it has arrived, so that slow

@@ -74,6 +74,65 @@ let
       );
       message = "is Dovecot 2.3.21; the relay needs 2.4 or newer";
     };
+    exim = {
+      module.services.exim.enable = true;
+      message = "Turn services.exim off";
+    };
+    opensmtpd = {
+      module.services.opensmtpd = {
+        enable = true;
+        serverConfiguration = "";
+      };
+      message = "Turn services.opensmtpd off";
+    };
+    maddy = {
+      module.services.maddy.enable = true;
+      message = "Turn services.maddy off";
+    };
+    stalwart = {
+      module.services.${if bare.config.services ? stalwart then "stalwart" else "stalwart-mail"}.enable =
+        true;
+      message = "Turn services.stalwart";
+    };
+    apache = {
+      module.services.httpd.enable = true;
+      message = "services.httpd takes port 80 or 443";
+    };
+    caddy = {
+      module.services.caddy.enable = true;
+      message = "services.caddy takes port 80 or 443";
+    };
+    lighttpd = {
+      module.services.lighttpd.enable = true;
+      message = "services.lighttpd takes port 80 or 443";
+    };
+    dnsmasq = {
+      module.services.dnsmasq.enable = true;
+      message = "or move services.dnsmasq to another address";
+    };
+    bind = {
+      module.services.bind.enable = true;
+      message = "or move services.bind to another address";
+    };
+    kresd = {
+      module.services.kresd.enable = true;
+      message = "or move services.kresd to another address";
+    };
+    pdns-recursor = {
+      module.services.pdns-recursor.enable = true;
+      message = "or move services.pdns-recursor to another address";
+    };
+    opendkim = {
+      module.services.opendkim = {
+        enable = true;
+        selector = "other";
+      };
+      message = "set services.opendkim.enable = false";
+    };
+    coturn = {
+      module.services.coturn.enable = true;
+      message = "set services.chatmail.turn.port or services.coturn.listening-port";
+    };
     passthrough-senders = {
       module.services.chatmail.passthroughSenders = [ "a@example.org" ];
       message = "passthroughSenders";
@@ -83,6 +142,28 @@ let
       message = "passthroughRecipients";
     };
   };
+
+  # What a host adds to the daemons' settings is taken, and where it may decide otherwise, it does.
+  decided = {
+    services.postfix.settings.main = {
+      maximal_queue_lifetime = "5d";
+      smtpd_timeout = "120s";
+    };
+    services.postfix.settings.master.slow = {
+      command = "smtp";
+    };
+    services.dovecot2.settings = {
+      mail_fsync = "optimized";
+      mail_log_events = "delete";
+    };
+    services.nginx.virtualHosts."chat.example.org".locations."/status".return = "204";
+    services.unbound.settings.server.prefetch = false;
+    services.journald.storage = "persistent";
+  };
+  deciding = (evaluate [ decided ]).config;
+  ignored = lib.filter (path: lib.getAttrFromPath path deciding != lib.getAttrFromPath path decided) (
+    lib.collect lib.isList (lib.mapAttrsRecursiveCond (_: true) (path: _: path) decided)
+  );
 
   # Assertions of the relay's module, by the file and the position in it.
   ours =
@@ -123,5 +204,6 @@ in
   cases = lib.length (lib.attrNames cases);
   complaints =
     lib.filter (complaint: complaint != null) complaints
-    ++ map (assertion: "no configuration fails with: ${assertion.message}") untested;
+    ++ map (assertion: "no configuration fails with: ${assertion.message}") untested
+    ++ map (path: "a host cannot decide about ${lib.concatStringsSep "." path}") ignored;
 }
