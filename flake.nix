@@ -43,6 +43,7 @@
           inherit (packages) chatmail;
           chatmail-dovecot = packages.dovecot;
           chatmail-iroh-relay = packages.iroh-relay;
+          chatmail-lab = packages.lab;
           chatmail-opendkim = packages.opendkim;
         };
 
@@ -54,6 +55,10 @@
         in
         packages // lib.genAttrs programs binary // { default = packages.chatmail; }
       );
+
+      apps = forAllSystems (pkgs: {
+        vm = import ./nix/vm { inherit lib pkgs self; };
+      });
 
       checks = forAllSystems (pkgs: import ./nix/checks.nix { inherit lib pkgs self; });
 

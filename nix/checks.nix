@@ -1,4 +1,4 @@
-# What `nix flake check` builds: the packages with their tests, the example hosts, form and lints of the Nix code.
+# What `nix flake check` builds: the packages with their tests, lints, whole hosts, and tests in virtual machines.
 {
   lib,
   pkgs,
@@ -6,6 +6,7 @@
 }:
 let
   inherit (pkgs.stdenv.hostPlatform) system;
+  packages = self.packages.${system};
 
   sources = lib.fileset.toSource {
     root = ./..;
@@ -19,35 +20,90 @@ let
       touch $out
     '';
 
-  examples = lib.filterAttrs (name: _: lib.hasSuffix ".nix" name) (builtins.readDir ../examples);
+  # All that tests of the lab look at.
+  tree = lib.fileset.toSource {
+    root = ./..;
+    fileset = lib.fileset.unions [
+      ../Cargo.lock
+      ../Cargo.toml
+      ../clippy.toml
+      ../crates
+      ../docs
+      ../examples
+      ../flake.nix
+      ../nix
+      ../nixos
+      ../rustfmt.toml
+      ../tests
+      ../www
+    ];
+  };
+
+  # The Rust code, built for something else than to be installed.
+  rust =
+    name: tools: command:
+    packages.chatmail.overrideAttrs (old: {
+      inherit name;
+      nativeBuildInputs = old.nativeBuildInputs ++ tools;
+      src = tree;
+      buildPhase = command;
+      doCheck = false;
+      installPhase = "touch $out";
+    });
+
   host =
-    file: _:
-    lib.nameValuePair "host-${lib.removeSuffix ".nix" file}"
-      (lib.nixosSystem {
-        modules = [
-          self.nixosModules.default
-          (../examples + "/${file}")
-          {
-            nixpkgs.hostPlatform = system;
-            boot.loader.grub.enable = false;
-            fileSystems."/" = {
-              device = "none";
-              fsType = "tmpfs";
-            };
-          }
-        ];
-      }).config.system.build.toplevel;
+    module:
+    lib.nixosSystem {
+      modules = [
+        self.nixosModules.default
+        module
+        {
+          nixpkgs.hostPlatform = system;
+          boot.loader.grub.enable = false;
+          fileSystems."/" = {
+            device = "none";
+            fsType = "tmpfs";
+          };
+        }
+      ];
+    };
+  examples = lib.mapAttrs (_: host) {
+    host-existing-site = ../examples/existing-site.nix;
+    host-full = ../examples/full.nix;
+    host-minimal = ../examples/minimal.nix;
+  };
+  # What `nix flake init --template` gives, with this flake as its input.
+  template = (import ../examples/template/flake.nix).outputs {
+    nixpkgs = { inherit lib; };
+    chatmail = self;
+  };
+  hosts =
+    examples
+    // lib.optionalAttrs (system == "x86_64-linux") {
+      host-template = template.nixosConfigurations.relay;
+    };
+
+  tests = import ../tests/vm { inherit pkgs self; };
 in
 {
-  inherit (self.packages.${system})
+  inherit (packages)
     chatmail
     dovecot
     iroh-relay
+    lab
     opendkim
+    website
     ;
-  formatting = overSources "formatting" [
-    pkgs.nixfmt
-  ] "find . -name '*.nix' -exec nixfmt --check {} +";
-  dead-code = overSources "dead-code" [ pkgs.deadnix ] "deadnix --fail .";
+
+  clippy = rust "clippy" [
+    pkgs.clippy
+  ] "cargo clippy --release --frozen --workspace --all-targets -- --deny warnings";
+  # Also whether the committed rendering is that of this module.
+  lab-tests = rust "lab-tests" [ pkgs.python3 ] "cargo test --release --frozen --package=lab";
+  rustfmt = rust "rustfmt" [ pkgs.rustfmt ] "cargo fmt --all --check";
+
+  nixfmt = overSources "nixfmt" [ pkgs.nixfmt ] "find . -name '*.nix' -exec nixfmt --check {} +";
+  deadnix = overSources "deadnix" [ pkgs.deadnix ] "deadnix --fail .";
 }
-// lib.mapAttrs' host examples
+// lib.mapAttrs (_: host: host.config.system.build.toplevel) hosts
+// lib.mapAttrs' (name: lib.nameValuePair "vm-${name}") tests

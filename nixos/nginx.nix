@@ -19,11 +19,10 @@ let
   autoconfig = import ./autoconfig.nix { inherit lib; } d;
 
   # The site in all its languages. Sources that it cannot be built from are found before anything is switched.
-  site = pkgs.runCommand "chatmail-website" { } ''
-    ${cfg.package}/bin/chatmail --settings ${cfg.settingsFile} website ${given} --output site
-    cp -r site $out
-  '';
-  given = lib.concatMapStringsSep " " (source: "--source ${source}") sources;
+  site = pkgs.callPackage ../nix/packages/website.nix { chatmail = cfg.package; } {
+    inherit (cfg) settingsFile;
+    inherit sources;
+  };
   sources = [ ../www ] ++ lib.optional (cfg.web.source != null) cfg.web.source;
   languagesOf =
     source:

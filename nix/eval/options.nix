@@ -45,7 +45,10 @@ let
     + lib.optionalString (option ? example) (value "Example" option.example);
 in
 {
-  undescribed = map (option: option.name) (lib.filter (option: described option == "") options);
+  # Without a description, or with nothing that shows what a value looks like.
+  undescribed = map (option: option.name) (
+    lib.filter (option: described option == "" || !(option ? default || option ? example)) options
+  );
 
   text =
     "# Options\n\nEvery option of the module, by name. Written by `cargo lab render` from "

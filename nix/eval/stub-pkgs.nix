@@ -4,20 +4,25 @@
 {
   lib,
   names ? lib.importJSON ./names.json,
+  system ? "x86_64-linux",
   versions ? { },
 }:
 let
-  system = "x86_64-linux";
-  platform = lib.systems.elaborate system;
+  platform = lib.systems.elaborate system // {
+    # Asked for by modules that are older than this lib.
+    linux-kernel.target = "bzImage";
+  };
 
   # Attributes that modules reach through a package: outputs, tool paths, flags of builds.
   reached = [
     "bin"
+    "bintools"
     "cc"
     "cryptsetup"
     "data"
     "dev"
     "doc"
+    "fd"
     "ga"
     "gcc"
     "getBin"
@@ -28,6 +33,7 @@ let
     "libc"
     "lvm2"
     "man"
+    "out"
     "p11kit"
     "su"
     "unbundled"
@@ -75,14 +81,37 @@ let
     isYes = _: true;
   };
 
-  fake =
-    name: attrs:
+  # A package that is made from something depends on all of it, so that errors in there show, and a change does too.
+  made =
+    name: inputs: attrs:
     let
-      drv = derivation {
-        inherit system;
-        name = lib.strings.sanitizeDerivationName name;
-        builder = "/bin/sh";
-      };
+      isInput = key: value: key != "meta" && key != "passthru" && !builtins.isFunction value;
+    in
+    fakeOf { inputs = builtins.toJSON (lib.filterAttrs isInput inputs); } name (
+      {
+        overrideAttrs =
+          change:
+          let
+            changed = change ({ nativeBuildInputs = [ ]; } // inputs);
+          in
+          made (changed.name or name) (inputs // changed) attrs;
+      }
+      // attrs
+    );
+
+  fake = fakeOf { };
+
+  fakeOf =
+    inputs: name: attrs:
+    let
+      drv = derivation (
+        inputs
+        // {
+          inherit system;
+          name = lib.strings.sanitizeDerivationName name;
+          builder = "/bin/sh";
+        }
+      );
       self =
         drv
         // lib.genAttrs reached (_: self)
@@ -106,9 +135,12 @@ let
           withModules = _: self;
           withPackages = _: self;
           withPlugins = _: self;
+          dynamicLinker = "/lib/ld.so";
           interpreter = "/bin/${name}";
           shellPath = "/bin/${name}";
+          inherit (final) stdenv;
           pkgs = final;
+          outputs = [ "out" ];
           packages = { };
           modules = [ ];
           sitePackages = "lib/python";
@@ -118,6 +150,8 @@ let
           config = kernelConfig;
           features = { };
           initramfs = null;
+          compressorArgs = [ ];
+          compressorExecutableFunction = _: "/bin/${name}";
           isHardened = false;
           isXen = false;
           kernel = self;
@@ -125,6 +159,9 @@ let
           kernelOlder = _: false;
           kernelPatches = [ ];
           modDirVersion = "6.12.0";
+          systemManagementModeRequired = false;
+          firmware = "/${name}/firmware";
+          variables = "/${name}/variables";
           withDebugInfo = false;
         }
         // attrs;
@@ -216,10 +253,22 @@ let
         if builtins.isFunction arguments then
           fake "derivation" { }
         else
-          fake (arguments.pname or arguments.name or "derivation") { };
+          made (arguments.pname or arguments.name or "derivation") arguments { };
     };
     stdenvNoCC = final.stdenv;
-    rustPlatform.buildRustPackage = arguments: fake arguments.pname { };
+    rustPlatform.buildRustPackage =
+      arguments:
+      made arguments.pname
+        (
+          arguments
+          // {
+            # Without a hash: from the lock file that is there.
+            cargoLock = lib.mapAttrs (_: builtins.readFile) arguments.cargoLock or { };
+          }
+        )
+        {
+          inherit (arguments) meta;
+        };
 
     # Files with a destination keep the path of the store file here: the renderer learns the destination from whoever
     # refers to it.
@@ -241,16 +290,13 @@ let
     };
 
     runCommand =
-      name: _: _:
-      fake name { };
-    runCommandCC =
-      name: _: _:
-      fake name { };
-    runCommandLocal =
-      name: _: _:
-      fake name { };
-    buildEnv = arguments: fake arguments.name { };
-    symlinkJoin = arguments: fake (arguments.name or "join") { };
+      name: environment: script:
+      made name (environment // { inherit script; }) { meta = environment.meta or { }; };
+    runCommandCC = final.runCommand;
+    runCommandLocal = final.runCommand;
+    buildEnv = arguments: made arguments.name { inherit (arguments) paths; } { };
+    mkShell = arguments: made "shell" arguments { };
+    symlinkJoin = arguments: made (arguments.name or "join") { inherit (arguments) paths; } { };
     linkFarm = name: _: fake name { };
     linkFarmFromDrvs = name: _: fake name { };
     replaceVars = _: _: fake "replaced" { };
@@ -328,6 +374,7 @@ let
       "brotli"
       "zstd"
     ] (_: { });
+    nixos-artwork.wallpapers.simple-dark-gray-bootloader.gnomeFilePath = "/splash.png";
     nixos-option = fake "nixos-option" { };
     perl = fake "perl" {
       withPackages = _: fake "perl-env" { };
@@ -336,13 +383,19 @@ let
     perlPackages = { };
     python3 = fake "python3" { pkgs = final.python3Packages; };
     python3Packages = lib.genAttrs [
+      "colorama"
       "gixy"
+      "junit-xml"
+      "ptpython"
+      "pyflakes"
+      "setuptools"
       "supervisor"
     ] (name: fake name { });
     xorg = lib.genAttrs [
       "lndir"
       "xauth"
       "xorgserver"
+      "xwininfo"
     ] (name: fake name { });
     dictionaries = { };
     gnome = { };

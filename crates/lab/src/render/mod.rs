@@ -3,6 +3,8 @@
 //! A change of the module shows there as a diff that a person can read, and the lab runs exactly these files. Rendering
 //! needs Nix and nixpkgs; the manifest beside the files tells machines without them that nobody forgot to render.
 
+mod flake;
+mod lints;
 mod manifest;
 mod nix;
 mod store;
@@ -23,11 +25,15 @@ const RENDERED: &str = "tests/rendered";
 /// The reference of the options, which is rendered too.
 const OPTIONS: &str = "docs/options.md";
 
-/// Renders every host and the reference of the options. With `check` nothing is written, and it is an error when what is committed differs.
+/// Renders every host and the reference of the options. With `check` nothing is written, and it is an error when what is
+/// committed differs, when the Nix code has faults of form, or when an output of the flake does not evaluate.
 ///
 /// Without nixpkgs at hand a check compares the manifest only and says so.
 pub(crate) fn run(check: bool) -> anyhow::Result<()> {
     let project = project::root();
+    if check {
+        lints::run(project)?;
+    }
     let rendered = project.join(RENDERED);
     let Some(nixpkgs) = Nixpkgs::find()? else {
         if !check {
@@ -81,6 +87,7 @@ pub(crate) fn run(check: bool) -> anyhow::Result<()> {
         }
         check_manifest(project)?;
         println!("render: {} hosts are as committed", evaluations.len());
+        flake::check(project, &nixpkgs).context("the flake")?;
     } else {
         remove_other_hosts(&rendered, &hosts)?;
         std::fs::write(rendered.join(manifest::NAME), manifest::current(project)?)
@@ -94,7 +101,7 @@ fn options(project: &Path, nixpkgs: &Nixpkgs, check: bool) -> anyhow::Result<Vec
     let options = nixpkgs.options(project).context("cannot describe the options")?;
     if !options.undescribed.is_empty() {
         bail!(
-            "options without a description: {}",
+            "options without a description, or with neither default nor example: {}",
             options.undescribed.join(", ")
         );
     }

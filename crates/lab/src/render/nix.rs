@@ -34,7 +34,7 @@ pub(super) struct Evaluation {
 /// What `nix/eval/options.nix` says.
 #[derive(Debug, Deserialize)]
 pub(super) struct Options {
-    /// Options that do not say what they are for.
+    /// Options that do not say what they are for, or what a value looks like.
     pub(super) undescribed: Vec<String>,
     /// The page that describes all of them.
     pub(super) text: String,
@@ -85,6 +85,33 @@ impl Nixpkgs {
         }
         let nix = Command::new("nix-instantiate").arg("--version").output();
         Ok(nix.is_ok().then_some(Self { lib, tree }))
+    }
+
+    /// A flake that stands in for nixpkgs, with `nix/eval/nixpkgs.nix` of the project.
+    pub(super) fn flake(&self, project: &Path) -> anyhow::Result<String> {
+        let name = self.lib.file_name().and_then(|name| name.to_str());
+        let (Some(name), Some(above)) = (name, self.lib.parent()) else {
+            bail!("{} is no folder with a name", self.lib.display());
+        };
+        // The folder above: what is in a checkout's lib may point there.
+        let input = |name: &str, path: &Path| {
+            format!(
+                "  inputs.{name} = {{ url = \"path:{}\"; flake = false; }};\n",
+                path.display()
+            )
+        };
+        let inputs = [
+            input("above", above),
+            input("tree", &self.tree),
+            input("eval", &project.join("nix/eval")),
+        ];
+        // Inputs are strings that the store knows; the module system compares modules by paths.
+        let path = "path = input: /. + builtins.unsafeDiscardStringContext \"${input}\";";
+        Ok(format!(
+            "{{\n{}  outputs = inputs: let {path} in import (path inputs.eval + \"/nixpkgs.nix\") {{\n    \
+             lib = path inputs.above + \"/{name}\";\n    tree = path inputs.tree;\n  }};\n}}\n",
+            inputs.concat()
+        ))
     }
 
     /// Evaluates hosts, all at once.

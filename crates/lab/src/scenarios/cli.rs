@@ -9,9 +9,11 @@ use tokio::process::Command;
 use super::run::{Tally, chosen, play};
 use super::{Context, SCENARIOS};
 use crate::machine::{Lab, Progress, cache, interrupted};
+use crate::render;
 use crate::topology::Topology;
 
-/// Runs all tests: those of the crates, then the scenarios on three relays
+/// Runs all tests: what `cargo lab render --check` looks at, the tests of the crates, then the scenarios on three relays.
+/// With filters only the last two
 #[derive(Debug, clap::Args)]
 pub(crate) struct Test {
     /// Plays the scenarios whose name holds one of these words; all without any
@@ -44,6 +46,9 @@ pub(crate) async fn test(arguments: &Test) -> anyhow::Result<ExitCode> {
         bail!("no scenario is called like this; `cargo lab test --list` shows them all");
     }
     if !arguments.scenarios_only && arguments.topology.is_none() {
+        if arguments.filters.is_empty() {
+            render::run(true)?;
+        }
         crates().await?;
     }
     let context = match &arguments.topology {

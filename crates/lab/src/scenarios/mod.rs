@@ -146,6 +146,23 @@ pub(crate) const SCENARIOS: &[Scenario] = table! {
 mod tests {
     use super::*;
 
+    /// Those tests run elsewhere: what they ask for has to be known to the program that they run.
+    #[test]
+    fn tests_in_virtual_machines_play_scenarios_that_are_here() {
+        let file = crate::project::root().join("tests/vm/scenarios.json");
+        let tests: std::collections::BTreeMap<String, Vec<String>> =
+            serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap();
+        assert!(!tests.is_empty());
+        for (test, names) in tests {
+            let played = run::chosen(&names, false);
+            let played: Vec<&str> = played.iter().map(|scenario| scenario.name).collect();
+            let mut asked: Vec<&str> = names.iter().map(String::as_str).collect();
+            // Filters also choose scenarios with longer names.
+            asked.sort_by_key(|name| played.iter().position(|other| other == name));
+            assert_eq!(played, asked, "tests/vm/{test}.nix");
+        }
+    }
+
     #[test]
     fn names_are_unique_and_made_for_filters() {
         let mut names: Vec<&str> = SCENARIOS.iter().map(|scenario| scenario.name).collect();

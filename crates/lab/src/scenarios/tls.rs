@@ -9,11 +9,9 @@ use crate::client::smtp::Smtp;
 use crate::client::wire::WireError;
 use crate::client::{Peer, http, message, outside};
 
-const RELAYS: [&str; 3] = ["a", "b", "c"];
-
 pub(super) async fn port_25(context: &Context) -> anyhow::Result<()> {
-    for relay in RELAYS {
-        let peer = context.peer(relay)?;
+    for relay in &context.topology.relays {
+        let peer = context.peer(&relay.name)?;
         let mut plain = Smtp::connect(peer.port(25)).await?;
         plain.ehlo(outside::DOMAIN).await?;
         ensure!(
@@ -53,8 +51,8 @@ fn handshake_refused<T>(result: anyhow::Result<T>, what: &str) -> anyhow::Result
 }
 
 pub(super) async fn client_ports(context: &Context) -> anyhow::Result<()> {
-    for relay in RELAYS {
-        let peer = context.peer(relay)?;
+    for relay in &context.topology.relays {
+        let peer = context.peer(&relay.name)?;
         let old = peer.with_tls(peer.tls.clone().only(&TLS12));
         handshake_refused(old.submission().await, "port 465")?;
         handshake_refused(old.submission_starttls().await, "port 587")?;
@@ -89,8 +87,8 @@ pub(super) async fn client_ports(context: &Context) -> anyhow::Result<()> {
 }
 
 pub(super) async fn port_443(context: &Context) -> anyhow::Result<()> {
-    for relay in RELAYS {
-        let peer = context.peer(relay)?;
+    for relay in &context.topology.relays {
+        let peer = context.peer(&relay.name)?;
         let address = peer.port(443);
         let (domain, tls) = (&peer.domain, &peer.tls);
         let smtp = Smtp::connect_tls(address, &tls.clone().alpn("smtp"), domain)

@@ -1,4 +1,5 @@
-//! Getting the client: the wheel `deltachat-rpc-server` from PyPI, of which only the binary is kept.
+//! Getting the client: a program that is there already, or the wheel `deltachat-rpc-server` from PyPI, of which only the
+//! binary is kept.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,12 +11,19 @@ use tokio::process::Command;
 /// The version that scenarios and measurements are made with.
 pub(crate) const VERSION: &str = "2.65.0";
 
-/// The client's program in the lab's cache, fetched when it is not there yet. Python is not needed after that.
+/// Names a program to use in place of the one in the cache.
+const VARIABLE: &str = "CHATMAIL_DELTACHAT_RPC_SERVER";
+
+/// The client's program: the one that the environment names, or the one in the lab's cache, fetched when it is not there
+/// yet. Python is not needed after that.
 ///
 /// # Errors
 ///
-/// Without Python's venv module, naming the command that installs it; when PyPI cannot be reached.
+/// When the environment names no file; without Python's venv module, naming the command that installs it; when PyPI cannot be reached.
 pub(crate) async fn install(cache: &Path) -> anyhow::Result<PathBuf> {
+    if let Some(program) = std::env::var_os(VARIABLE) {
+        return given(PathBuf::from(program));
+    }
     let program = cache.join(format!("deltachat-rpc-server-{VERSION}"));
     if program.is_file() {
         return Ok(program);
@@ -57,6 +65,16 @@ pub(crate) async fn install(cache: &Path) -> anyhow::Result<PathBuf> {
     Ok(program)
 }
 
+fn given(program: PathBuf) -> anyhow::Result<PathBuf> {
+    if !program.is_file() {
+        bail!(
+            "{VARIABLE} is {}, which is no file; set it to the path of deltachat-rpc-server",
+            program.display()
+        );
+    }
+    Ok(program)
+}
+
 fn last_line(output: &Output) -> String {
     let stderr = String::from_utf8_lossy(&output.stderr);
     stderr
@@ -76,4 +94,20 @@ fn binary_in(venv: &Path) -> Option<PathBuf> {
             .join("site-packages/deltachat_rpc_server/deltachat-rpc-server")
     });
     candidates.find(|candidate| candidate.is_file())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_program_that_is_given_must_be_there() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        assert_eq!(given(file.path().to_owned()).unwrap(), file.path());
+        let error = given(PathBuf::from("/nowhere")).unwrap_err().to_string();
+        assert!(
+            error.starts_with("CHATMAIL_DELTACHAT_RPC_SERVER is /nowhere"),
+            "{error}"
+        );
+    }
 }

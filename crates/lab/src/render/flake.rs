@@ -1,0 +1,193 @@
+//! The flake as others import it: every output is evaluated with parts of nixpkgs in place of its one input.
+
+use std::collections::BTreeMap;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context as _, bail, ensure};
+use serde::de::DeserializeOwned;
+
+use super::nix::Nixpkgs;
+use crate::project::files_below;
+
+/// What the flake's outputs are made from, and what they must not depend on.
+const SOURCES: [&str; 14] = [
+    "Cargo.lock",
+    "Cargo.toml",
+    "README.md",
+    "clippy.toml",
+    "crates",
+    "docs",
+    "examples",
+    "flake.lock",
+    "flake.nix",
+    "nix",
+    "nixos",
+    "rustfmt.toml",
+    "tests",
+    "www",
+];
+
+/// A file of documentation: a change of it builds nothing anew.
+const DOCUMENTATION: &str = "README.md";
+/// A file of the services: a change of it does.
+const SERVICE: &str = "crates/doveauth/src/lib.rs";
+
+/// The package that both are tried with.
+const PACKAGE: &str = "packages.x86_64-linux.chatmail.drvPath";
+
+/// The tests in virtual machines, and what gives their scripts by name.
+const CHECKS: &str = "checks.x86_64-linux";
+const SCRIPTS: &str = "checks: builtins.listToAttrs (map \
+     (name: { inherit name; value = checks.${name}.config.testScriptString; }) \
+     (builtins.filter (name: builtins.substring 0 3 name == \"vm-\") (builtins.attrNames checks)))";
+
+/// Evaluates all outputs as `nix flake check` does, has Python read the scripts of the tests in virtual machines, and
+/// makes sure that a package is built anew by a change of its sources and by no other.
+pub(super) fn check(project: &Path, nixpkgs: &Nixpkgs) -> anyhow::Result<()> {
+    let folder = tempfile::tempdir()?;
+    let flake = Flake::copy(project, nixpkgs, folder.path())?;
+    flake.nix(&["flake", "check", "--no-build", &flake.reference("")])?;
+    println!("render: every output of the flake evaluates");
+
+    let scripts: BTreeMap<String, String> = flake.eval(CHECKS, &["--apply", SCRIPTS])?;
+    ensure!(!scripts.is_empty(), "{CHECKS} has no test in a virtual machine");
+    for (name, script) in &scripts {
+        compile(script).with_context(|| format!("the script of {CHECKS}.{name}"))?;
+    }
+    println!("render: {} scripts of tests are Python", scripts.len());
+
+    let before: String = flake.eval(PACKAGE, &[])?;
+    flake.touch(DOCUMENTATION)?;
+    ensure!(
+        before == flake.eval::<String>(PACKAGE, &[])?,
+        "a change of {DOCUMENTATION} builds the services anew"
+    );
+    flake.touch(SERVICE)?;
+    ensure!(
+        before != flake.eval::<String>(PACKAGE, &[])?,
+        "a change of {SERVICE} does not build the services anew"
+    );
+    println!(
+        "render: the services are built anew by a change of their sources, and not by one of documentation"
+    );
+    Ok(())
+}
+
+/// A copy of the project, with what stands in for nixpkgs beside it.
+struct Flake {
+    project: PathBuf,
+    nixpkgs: PathBuf,
+}
+
+impl Flake {
+    fn copy(project: &Path, nixpkgs: &Nixpkgs, folder: &Path) -> anyhow::Result<Self> {
+        let copy = folder.join("project");
+        for top in SOURCES {
+            let from = project.join(top);
+            let files = if from.is_file() {
+                vec![PathBuf::new()]
+            } else {
+                files_below(&from)?
+            };
+            for file in files {
+                let inner = Path::new(top).join(file);
+                // Joining nothing leaves a slash behind.
+                let inner: PathBuf = inner.components().collect();
+                let to = copy.join(&inner);
+                let written = to
+                    .parent()
+                    .map_or(Ok(()), std::fs::create_dir_all)
+                    .and_then(|()| std::fs::copy(project.join(&inner), &to));
+                written.with_context(|| format!("cannot copy {}", inner.display()))?;
+            }
+        }
+        let stand_in = folder.join("nixpkgs");
+        std::fs::create_dir_all(&stand_in)?;
+        std::fs::write(stand_in.join("flake.nix"), nixpkgs.flake(project)?)
+            .context("cannot write the flake that stands in for nixpkgs")?;
+        Ok(Self {
+            project: copy,
+            nixpkgs: stand_in,
+        })
+    }
+
+    /// How Nix is told of an output.
+    fn reference(&self, output: &str) -> String {
+        let separator = if output.is_empty() { "" } else { "#" };
+        format!("path:{}{separator}{output}", self.project.display())
+    }
+
+    fn eval<T: DeserializeOwned>(&self, output: &str, more: &[&str]) -> anyhow::Result<T> {
+        let reference = self.reference(output);
+        let mut arguments = vec!["eval", "--json", &reference];
+        arguments.extend(more);
+        let json = self.nix(&arguments)?;
+        serde_json::from_slice(&json).with_context(|| format!("{output} is something else than expected"))
+    }
+
+    /// Runs Nix; gives its output.
+    fn nix(&self, arguments: &[&str]) -> anyhow::Result<Vec<u8>> {
+        let output = Command::new("nix")
+            .args(arguments)
+            .args(["--extra-experimental-features", "nix-command flakes"])
+            // Nothing is built and nothing fetched.
+            .args([
+                "--option",
+                "sandbox",
+                "false",
+                "--option",
+                "substitute",
+                "false",
+                "--offline",
+            ])
+            .arg("--no-write-lock-file")
+            .args(["--override-input", "nixpkgs"])
+            .arg(format!("path:{}", self.nixpkgs.display()))
+            .output()
+            .context("cannot run nix")?;
+        if !output.status.success() {
+            let text = String::from_utf8_lossy(&output.stderr);
+            bail!("nix {}:\n{}", arguments.join(" "), text.trim_end());
+        }
+        Ok(output.stdout)
+    }
+
+    /// Changes a file of the copy.
+    fn touch(&self, file: &str) -> anyhow::Result<()> {
+        let path = self.project.join(file);
+        let text = std::fs::read_to_string(&path).with_context(|| format!("cannot read {file}"))?;
+        std::fs::write(&path, text + "\n").with_context(|| format!("cannot change {file}"))
+    }
+}
+
+/// Python reads a script without running it.
+fn compile(script: &str) -> anyhow::Result<()> {
+    let mut python = Command::new("python3")
+        .args(["-c", "import sys; compile(sys.stdin.read(), 'script', 'exec')"])
+        .stdin(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .context("cannot run python3")?;
+    let mut stdin = python.stdin.take().context("python3 has no standard input")?;
+    stdin.write_all(script.as_bytes())?;
+    drop(stdin);
+    let output = python.wait_with_output()?;
+    if !output.status.success() {
+        bail!("{}", String::from_utf8_lossy(&output.stderr).trim_end());
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn python_refuses_what_is_no_script() {
+        compile("start_all()\n").unwrap();
+        let error = compile("with subtest('x')\n").unwrap_err().to_string();
+        assert!(error.contains("SyntaxError"), "{error}");
+    }
+}
