@@ -20,6 +20,13 @@ let
     };
   };
 
+  # Dovecot records sessions where this folder exists.
+  rawlog = "/var/lib/chatmail-rawlog";
+
+  # By name: Dovecot 2.4.1 takes `$SET:default_internal_user` of a listener for its built-in default, and sessions could
+  # not wake up.
+  internal = config.services.dovecot2.settings;
+
   kibibytes = bytes: "${toString (bytes / 1024)} K";
 in
 {
@@ -103,6 +110,7 @@ in
             imap_quota = true;
             last_login = true;
           };
+          rawlog_dir = lib.mkIf cfg.imap.rawlog rawlog;
           last_login = {
             "dict proxy" = {
               dict_proxy_name = "lastlogin";
@@ -160,13 +168,23 @@ in
         "service imap" = {
           process_limit = cfg.connections.imap;
           # Sessions that wake up come back through this socket.
-          "unix_listener imap-master".user = "$SET:default_internal_user";
-          extra_groups = "$SET:default_internal_group";
+          "unix_listener imap-master".user = internal.default_internal_user;
+          extra_groups = internal.default_internal_group;
         };
         "service imap-hibernate"."unix_listener imap-hibernate" = {
           mode = "0660";
-          group = "$SET:default_internal_group";
+          group = internal.default_internal_group;
         };
+      };
+    };
+
+    systemd.tmpfiles.settings."10-chatmail" = lib.mkIf cfg.imap.rawlog {
+      ${rawlog}.d = {
+        mode = "0700";
+        user = "vmail";
+        group = "vmail";
+        # Not by the time of access: whoever reads a record must not keep it.
+        age = "mc:1d";
       };
     };
 

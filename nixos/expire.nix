@@ -50,6 +50,8 @@ let
             BindReadOnlyPaths = [ cfg.mailboxes.directory ];
             Nice = 19;
             IOSchedulingClass = "idle";
+            # What the kernel keeps of folders that were walked counts too.
+            MemoryMax = "1G";
             TasksMax = 512;
             # Setting priorities of threads is not among the system calls that services need.
             SystemCallFilter = [ "@system-service" ];

@@ -22,6 +22,10 @@
   RestrictAddressFamilies = [ "AF_UNIX" ];
   IPAddressDeny = "any";
 
+  # A unit that runs wild ends before the machine does. Daemons set bounds of their own.
+  MemoryMax = "256M";
+  TasksMax = 64;
+
   # They cannot touch the kernel, the clock or the host's name.
   ProtectClock = true;
   ProtectControlGroups = true;

@@ -104,6 +104,14 @@ in
 
       commonHttpConfig = ''
         log_format chatmail '"$request_method $uri" $status $body_bytes_sent $request_time';
+        # NixOS redirects from port 80 with servers that nothing can be added to, and nginx logs visitors of those to this
+        # file unless told otherwise. Other sites of the host are logged there as before.
+        map $server_name $chatmail_not_ours {
+          default 1;
+          ${d} 0;
+          www.${d} 0;
+        }
+        access_log /var/log/nginx/access.log combined if=$chatmail_not_ours;
         # Through port 443 all clients have one address, so the limit is one for all of them.
         limit_req_zone $server_name zone=chatmail_new:32k rate=2r/s;
       ''

@@ -274,6 +274,21 @@ in
       '';
     };
 
+    imap.rawlog = mkOption {
+      type = types.bool;
+      default = false;
+      description = ''
+        Whether to record every IMAP session in files, for debugging.
+
+        ::: {.warning}
+        They hold what clients and Dovecot sent each other after the login: account names, message headers, encrypted
+        messages. Turn it on for hours and tell your users. The files are in {file}`/var/lib/chatmail-rawlog`, which
+        only root and the owner of the mailboxes can read, and are deleted when a day old, or with
+        `rm -r /var/lib/chatmail-rawlog/*`. Nothing else limits their size: a busy relay writes as much as it serves.
+        :::
+      '';
+    };
+
     dovecot.package = mkPackage "dovecot" ''
       Dovecot 2.4 with Lua. Set here because nixpkgs builds it without, and gives hosts with an older
       {option}`system.stateVersion` Dovecot 2.3.

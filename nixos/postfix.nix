@@ -212,10 +212,22 @@ in
       after = [ "opendkim.service" ];
       serviceConfig = {
         LimitNOFILE = 65536;
-        # Postfix names every client with its address. What remains are lines about refused and timed out ones.
+        # Postfix names clients, senders and recipients in most of its lines. What remains of those is counted by mtail,
+        # or tells that a limit of the relay is reached: docs/logs.md. Why mail is stuck is told by postqueue.
         LogFilterPatterns = [
-          "~(connect|disconnect|lost connection after [A-Z]+) from "
+          "~(connect|disconnect|lost connection after [A-Z-]+( \\([^)]*\\))?) from "
+          "~^timeout after (?!DATA)"
+          "~^too many errors after "
+          "~^improper command pipelining after "
+          "~^warning: non-SMTP command from "
+          "~^warning: [^ ]+: SASL "
+          "~^warning: proxy [^ ]+ rejected "
+          "~^SSL_accept error from "
+          "~^statistics: "
+          "~^proxy-(accept|reject): "
           "~client=[^ ]+\\["
+          "~^[0-9A-Za-z]+: (from|to)=<"
+          "~^[0-9A-Za-z]+: host "
           "~replace: header Subject"
         ];
       };

@@ -93,6 +93,10 @@ let
     IPAddressAllow = "localhost";
   };
 
+  # What the filters hold at most: eight messages above 1 MiB at once, each in a buffer that has grown by doubling and
+  # once more without its base64, and on every other connection a buffer for 1 MiB. The rest is the program with its keys.
+  filterMemory = 8 * 3 * cfg.messages.maxSize + cfg.connections.filter * 2 * 1048576 + 128 * 1048576;
+
   settings = cfg.settings;
 in
 {
@@ -224,6 +228,7 @@ in
         socket = tcpSocket settings.filtermail.outgoing_listen;
         service = loopback // {
           DynamicUser = true;
+          MemoryMax = filterMemory;
         };
       })
 
@@ -240,6 +245,7 @@ in
           // loopback
           // {
             BindReadOnlyPaths = [ cfg.mailboxes.directory ];
+            MemoryMax = filterMemory;
           };
       })
 

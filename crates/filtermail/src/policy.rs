@@ -171,7 +171,9 @@ impl Policy for Incoming {
 }
 
 fn refuse_cleartext(from: &str) -> Verdict {
-    tracing::info!("Rejected unencrypted mail from: {from}");
+    // Which domain it was helps operators; who it was is nobody's business.
+    let domain = from.rsplit_once('@').map_or("", |(_, domain)| domain);
+    tracing::info!("Rejected unencrypted mail from: {domain}");
     Verdict::Reject(Reply::ENCRYPTION_NEEDED)
 }
 

@@ -1,3 +1,4 @@
+{ lib, ... }:
 {
   imports = [ ./lab.nix ];
 
@@ -9,5 +10,12 @@
       certificateFile = "/etc/chatmail/tls/fullchain.pem";
       keyFile = "/etc/chatmail/tls/key.pem";
     };
+    imap = {
+      compress = true;
+      rawlog = true;
+    };
   };
+
+  # Sessions that hibernate and wake up are seen within seconds.
+  services.dovecot2.settings.imap_hibernate_timeout = lib.mkForce "1 s";
 }

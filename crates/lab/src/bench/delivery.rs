@@ -19,9 +19,16 @@ const SIZE: usize = 1300;
 const PER_SENDER: usize = 9;
 /// A message that takes longer is lost.
 const LOST: Duration = Duration::from_secs(10);
-/// The filters say at this level how long each pass took.
-const DROP_IN: &str = "[Service]\nEnvironment=RUST_LOG=filtermail=debug\n";
-const FILTERS: [&str; 2] = ["filtermail-incoming.service", "filtermail-outgoing.service"];
+/// At this level the filters say how long each pass took.
+const TIMES: &str = "Environment=RUST_LOG=filtermail=debug";
+/// And Postfix says when it has queued a message once its lines are no longer filtered.
+const ALL_LINES: &str = "LogFilterPatterns=";
+/// Units, and what makes them say more.
+const DROP_INS: [(&str, &str); 3] = [
+    ("filtermail-incoming.service", TIMES),
+    ("filtermail-outgoing.service", TIMES),
+    ("postfix.service", ALL_LINES),
+];
 
 /// How much to measure.
 #[derive(Debug, clap::Args)]
@@ -45,7 +52,7 @@ pub(super) async fn run(arguments: &Delivery) -> anyhow::Result<ExitCode> {
     };
     if arguments.keep {
         for relay in ["a", "b"] {
-            set_filter_logs(&lab, relay, false).await?;
+            set_logs(&lab, relay, false).await?;
         }
     } else {
         lab.release().await?;
@@ -56,7 +63,7 @@ pub(super) async fn run(arguments: &Delivery) -> anyhow::Result<ExitCode> {
 
 async fn measure_all(lab: &Lab, progress: &Progress, messages: usize) -> anyhow::Result<()> {
     for relay in ["a", "b"] {
-        set_filter_logs(lab, relay, true).await?;
+        set_logs(lab, relay, true).await?;
     }
     for (title, to, marks) in [
         ("within one relay", "a", ONE_RELAY),
@@ -73,12 +80,13 @@ async fn measure_all(lab: &Lab, progress: &Progress, messages: usize) -> anyhow:
     Ok(())
 }
 
-async fn set_filter_logs(lab: &Lab, relay: &str, debug: bool) -> anyhow::Result<()> {
-    for unit in FILTERS {
+async fn set_logs(lab: &Lab, relay: &str, more: bool) -> anyhow::Result<()> {
+    for (unit, setting) in DROP_INS {
         let directory = format!("/run/systemd/system/{unit}.d");
-        let write = format!("mkdir -p {directory} && printf '{DROP_IN}' > {directory}/bench.conf");
+        let write =
+            format!("mkdir -p {directory} && printf '[Service]\\n{setting}\\n' > {directory}/bench.conf");
         let remove = format!("rm -f {directory}/bench.conf");
-        let change = if debug { write } else { remove };
+        let change = if more { write } else { remove };
         let script = format!("{change} && systemctl daemon-reload && systemctl restart {unit}");
         let output = lab.exec(relay, &["sh", "-c", &script]).await?;
         ensure!(

@@ -16,10 +16,12 @@ mod kill;
 mod outside;
 mod policy;
 mod ports;
+mod privacy;
 mod push;
 mod quota;
 mod rendered;
 mod run;
+mod store;
 mod tls;
 mod turn;
 mod web;
@@ -111,6 +113,12 @@ pub(crate) const SCENARIOS: &[Scenario] = table! {
     "message-wakes-devices", Machines, 120, push::message_wakes_devices;
     "notification-server-in-trouble", Machines, 180, push::server_in_trouble;
 
+    "compress-where-wanted", Machines, 60, store::compress_where_wanted;
+    "special-use-folders", Addresses, 60, store::special_use_folders;
+    "messages-are-stored-compressed", Machines, 60, store::stored_compressed;
+    "idle-session-hibernates-and-wakes", Machines, 120, store::hibernation;
+    "sessions-recorded-where-wanted", Machines, 60, store::recorded_where_wanted;
+
     "turn-relays", Machines, 60, turn::relays;
     "turn-refuses-other-credentials", Machines, 60, turn::credentials;
     "turn-refuses-private-peers", Machines, 60, turn::private_peers;
@@ -140,6 +148,9 @@ pub(crate) const SCENARIOS: &[Scenario] = table! {
 
     "rendered-files-are-accepted", Machines, 120, rendered::accepted;
     "units-are-sandboxed", Machines, 120, rendered::sandboxed;
+
+    // Looks at what all others have left in the logs.
+    "logs-name-nobody", Machines, 300, privacy::nobody_named;
 };
 
 #[cfg(test)]

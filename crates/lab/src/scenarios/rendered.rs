@@ -1,5 +1,8 @@
 //! What the NixOS module has rendered is accepted by the daemons that it is for.
 
+use std::fs;
+use std::path::PathBuf;
+
 use anyhow::{Context as _, bail, ensure};
 
 use super::Context;
@@ -8,25 +11,47 @@ use crate::project;
 const RELAYS: [&str; 3] = ["a", "b", "c"];
 /// Units of NixOS's that are rendered with ours.
 const FOREIGN: [&str; 4] = ["dovecot", "nginx", "postfix", "unbound"];
-/// The exposure that `systemd-analyze security` may find, in tenths.
-const EXPOSURE: &str = "--threshold=20";
+/// The exposure that `systemd-analyze security` may find, of 10.
+const EXPOSURE: f64 = 1.5;
+/// Where units are put in a machine to be rated.
+const RATED: &str = "/var/lib/lab-rated-units";
+
+/// What was rendered for all hosts, the examples among them.
+fn hosts() -> PathBuf {
+    project::root().join("tests/rendered")
+}
 
 /// Names of the rendered units of a relay that end with `suffix`.
 fn units(relay: &str, suffix: &str) -> anyhow::Result<Vec<String>> {
-    let directory = project::root().join(format!("tests/rendered/lab-{relay}/units"));
-    let entries = directory
-        .read_dir()
-        .with_context(|| format!("reading {}", directory.display()))?;
-    let mut names = Vec::new();
-    for entry in entries {
-        let name = entry?.file_name().to_string_lossy().into_owned();
-        if name.ends_with(suffix) {
-            names.push(name);
-        }
-    }
-    names.sort();
+    let directory = hosts().join(format!("lab-{relay}/units"));
+    let mut names: Vec<String> = project::files_below(&directory)?
+        .iter()
+        .map(|path| path.to_string_lossy().into_owned())
+        .collect();
+    names.retain(|name| name.ends_with(suffix));
     ensure!(!names.is_empty(), "no {suffix} in {}", directory.display());
     Ok(names)
+}
+
+/// The services of ours that are rendered for any host, each of their forms once: name and text.
+fn our_services() -> anyhow::Result<Vec<(String, String)>> {
+    let mut services = Vec::new();
+    for path in project::files_below(&hosts())? {
+        let mut parts = path.iter().rev().map(|part| part.to_string_lossy().into_owned());
+        let (Some(name), Some("units")) = (parts.next(), parts.next().as_deref()) else {
+            continue;
+        };
+        if !name.ends_with(".service") || !is_ours(&name) {
+            continue;
+        }
+        let file = hosts().join(path);
+        let text = fs::read_to_string(&file).with_context(|| format!("reading {}", file.display()))?;
+        if !services.contains(&(name.clone(), text.clone())) {
+            services.push((name, text));
+        }
+    }
+    ensure!(!services.is_empty(), "no units in {}", hosts().display());
+    Ok(services)
 }
 
 fn is_ours(unit: &str) -> bool {
@@ -93,17 +118,43 @@ pub(super) async fn accepted(context: &Context) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// The unit and its exposure, in the last line that `systemd-analyze security` prints about it.
+fn rating(line: &str) -> Option<(&str, f64)> {
+    let (_, rest) = line.split_once("Overall exposure level for ")?;
+    let (unit, rest) = rest.split_once(": ")?;
+    Some((unit, rest.split(' ').next()?.parse().ok()?))
+}
+
 pub(super) async fn sandboxed(context: &Context) -> anyhow::Result<()> {
+    let directory = context.machines()?.root("a").join(RATED.trim_start_matches('/'));
+    let services = our_services()?;
     let mut open = Vec::new();
-    for unit in units("a", ".service")?.iter().filter(|unit| is_ours(unit)) {
-        let analyze = ["systemd-analyze", "security", "--no-pager", EXPOSURE, unit];
-        let output = context.machines()?.exec("a", &analyze).await?;
-        if !output.status.success() {
-            let text = String::from_utf8_lossy(&output.stdout).into_owned();
-            open.push(text.lines().last().unwrap_or(unit).to_owned());
+    for (number, (unit, text)) in services.iter().enumerate() {
+        // The same name again is another form of the unit, and rated on its own.
+        let place = format!("{number}/{unit}");
+        let file = directory.join(&place);
+        fs::create_dir_all(directory.join(number.to_string()))?;
+        fs::write(&file, text).with_context(|| format!("writing {}", file.display()))?;
+        let path = format!("{RATED}/{place}");
+        let rate = [
+            "systemd-analyze",
+            "security",
+            "--no-pager",
+            "--offline=true",
+            &path,
+        ];
+        let output = context.run("a", &rate).await?;
+        let (rated, exposure) = output
+            .lines()
+            .find_map(rating)
+            .with_context(|| format!("no rating of {unit}: {output}"))?;
+        ensure!(rated == unit, "{unit} was rated as {rated}");
+        if exposure > EXPOSURE {
+            open.push(format!("{unit} {exposure}"));
         }
     }
-    ensure!(open.is_empty(), "units that may do too much: {}", open.join("; "));
+    fs::remove_dir_all(&directory)?;
+    ensure!(open.is_empty(), "units that may do too much: {}", open.join(", "));
     Ok(())
 }
 
@@ -117,5 +168,48 @@ mod tests {
         assert!(is_ours("opendkim.service"));
         assert!(!is_ours("postfix.service"));
         assert!(!is_ours("postfix-setup.service"));
+    }
+
+    #[test]
+    fn ratings_are_read() {
+        let line = "→ Overall exposure level for opendkim.service: 0.5 SAFE :-D";
+        assert_eq!(rating(line), Some(("opendkim.service", 0.5)));
+        assert_eq!(rating("✓ PrivateTmp= Service has no access"), None);
+    }
+
+    /// The values that a unit sets for `key`, empty ones left out.
+    fn set<'a>(text: &'a str, key: &str) -> Vec<&'a str> {
+        text.lines()
+            .filter_map(|line| line.strip_prefix(key)?.strip_prefix('='))
+            .filter(|value| !value.is_empty())
+            .collect()
+    }
+
+    #[test]
+    fn every_service_of_ours_is_bounded_and_comes_back() {
+        let services = our_services().unwrap();
+        let names: Vec<&str> = services.iter().map(|(name, _)| name.as_str()).collect();
+        for some in [
+            "iroh-relay.service",
+            "filtermail-incoming.service",
+            "chatmail-fsreport-textfile.service",
+        ] {
+            assert!(names.contains(&some), "{some} is not rendered for any host");
+        }
+        for (name, text) in &services {
+            for bound in ["MemoryMax", "TasksMax"] {
+                let values = set(text, bound);
+                assert!(
+                    values.len() == 1 && values[0] != "infinity",
+                    "{name} has {bound} {values:?}"
+                );
+            }
+            if set(text, "Type") == ["oneshot"] {
+                continue;
+            }
+            assert_eq!(set(text, "Restart"), ["always"], "{name}");
+            assert_eq!(set(text, "RestartSec").len(), 1, "{name} has no RestartSec");
+            assert_eq!(set(text, "StartLimitIntervalSec"), ["0"], "{name} may give up");
+        }
     }
 }

@@ -1,0 +1,301 @@
+//! Logs name nobody: neither accounts nor the addresses that clients come from, but for what docs/logs.md lists.
+
+use std::collections::BTreeSet;
+use std::fs;
+
+use anyhow::ensure;
+use serde_json::Value;
+
+use super::{Context, accounts, bounce, kill, outside, policy, push, tls, turn, web};
+
+const RELAYS: [&str; 3] = ["a", "b", "c"];
+/// What is looked for, in a machine.
+const NEEDLES: &str = "var/lib/lab-needles";
+/// How many findings an error quotes.
+const QUOTED: usize = 20;
+
+/// Lines that name somebody, by the program that writes them and what each of them holds. `docs/logs.md` says why.
+const EXCEPTIONS: [(&str, &str); 5] = [
+    ("doveauth", "Created address: "),
+    ("dovecot", "quota-expire: removed "),
+    ("postfix", "NOQUEUE: "),
+    ("postfix", "timeout after DATA"),
+    ("postfix", "limit exceeded: "),
+];
+
+/// Exceptions that the traffic here must have caused: it was not played against silent daemons.
+const CAUSED: [&str; 2] = ["Created address: ", "NOQUEUE: "];
+
+/// Addresses of the mail system itself.
+const SYSTEM: [&str; 4] = ["mailer-daemon", "double-bounce", "postmaster", "root"];
+
+/// Files that hold addresses because they are the mail, not because they tell about it.
+const FILES: &str = "find /var /run /tmp -xdev -type f \
+    -not -path '/var/lib/postfix/queue/*' -not -path '/var/spool/postfix/*' \
+    -not -path '/var/lib/chatmail-metadata/pending_notifications/*' \
+    -not -path '/var/lib/chatmail-rawlog/*' \
+    -not -path '/var/log/journal/*' -not -path '/run/log/journal/*' \
+    -not -path /var/lib/lab-needles";
+
+/// Whom logs could name on one relay.
+struct Names {
+    /// Part after the `@` of all accounts.
+    domain: String,
+    /// Parts before it.
+    local: BTreeSet<String>,
+    /// Addresses of clients.
+    clients: Vec<String>,
+}
+
+/// Characters of local parts, host names and addresses.
+fn in_word(c: char) -> bool {
+    c.is_ascii_alphanumeric() || "._-".contains(c)
+}
+
+impl Names {
+    /// Whom a line names first.
+    fn named(&self, line: &str) -> Option<String> {
+        let lower = line.to_ascii_lowercase();
+        let word = |word: &str| {
+            let word = word.trim_end_matches('.');
+            self.local.contains(word) || self.clients.iter().any(|client| client == word)
+        };
+        if let Some(found) = lower.split(|c| !in_word(c)).find(|part| word(part)) {
+            return Some(found.to_owned());
+        }
+        let domain = format!("@{}", self.domain);
+        lower.match_indices(&domain).find_map(|(at, _)| {
+            let (before, _) = lower.split_at(at);
+            let local = before.rsplit(|c| !in_word(c)).next().unwrap_or_default();
+            // A Message-ID looks like an address.
+            let message_id = ["message-id=<", "msgid=<"]
+                .iter()
+                .any(|mark| before.ends_with(&format!("{mark}{local}")));
+            let somebody = !local.is_empty() && !SYSTEM.contains(&local) && !message_id;
+            somebody.then(|| format!("{local}{domain}"))
+        })
+    }
+
+    /// One fixed string for each that a line with any of them holds.
+    fn needles(&self) -> String {
+        let fixed = self.local.iter().chain(&self.clients).cloned();
+        let mut needles: Vec<String> = fixed.collect();
+        needles.push(format!("@{}", self.domain));
+        needles.join("\n")
+    }
+}
+
+/// The exception that a line of the journal falls under.
+fn exception(program: &str, message: &str) -> Option<&'static str> {
+    EXCEPTIONS
+        .iter()
+        .find(|(writer, mark)| program.starts_with(writer) && message.contains(mark))
+        .map(|(_, mark)| *mark)
+}
+
+async fn names(context: &Context, relay: &str) -> anyhow::Result<Names> {
+    let domain = context.peer(relay)?.domain;
+    let listed = context
+        .run(relay, &["ls", &format!("/home/vmail/mail/{domain}")])
+        .await?;
+    let local: BTreeSet<String> = listed
+        .lines()
+        .filter_map(|address| Some(address.split_once('@')?.0.to_owned()))
+        .collect();
+    ensure!(!local.is_empty(), "relay {relay} has no accounts");
+    Ok(Names {
+        domain,
+        local,
+        // Clients of the lab connect from the host; calls are made from relay b.
+        clients: vec![context.topology.host.to_string()],
+    })
+}
+
+/// Things that daemons like to log, on top of what other scenarios do.
+async fn traffic(context: &Context) -> anyhow::Result<()> {
+    for relay in RELAYS {
+        let account = context.account(relay).await?;
+        let peer = &account.peer;
+        let mut stranger = peer.exchange("stranger.example").await?;
+        stranger.command("MAIL FROM:<someone@stranger.example>").await?;
+        let refused = stranger.command("RCPT TO:<somebody@elsewhere.example>").await?;
+        refused.expect_start("554 5.7.1 ")?;
+        stranger.command("GET / HTTP/1.1").await?;
+        // Gone in the middle of a message.
+        let mut smtp = account.smtp().await?;
+        smtp.command(&format!("MAIL FROM:<{}>", account.address)).await?;
+        smtp.command(&format!("RCPT TO:<{}>", account.address)).await?;
+        smtp.command("DATA").await?.expect(354)?;
+        drop(smtp);
+        // Not ours to set.
+        let mut imap = account.imap().await?;
+        imap.command("SETMETADATA \"\" (/shared/vendor/deltachat/turn \"x\")")
+            .await?;
+        imap.command("SELECT \"no such folder\"").await?;
+    }
+    accounts::wrong_password(context).await?;
+    accounts::short_password(context).await?;
+    accounts::foreign_domain(context).await?;
+    policy::cleartext_submitted(context).await?;
+    policy::cleartext_from_outside(context).await?;
+    policy::forged_from(context).await?;
+    policy::foreign_envelope(context).await?;
+    policy::rate_limit(context).await?;
+    outside::unsigned(context).await?;
+    outside::delivered(context).await?;
+    bounce::unknown_user(context).await?;
+    push::device_tokens(context).await?;
+    push::message_wakes_devices(context).await?;
+    turn::relays(context).await?;
+    turn::credentials(context).await?;
+    tls::port_25(context).await?;
+    tls::client_ports(context).await?;
+    web::site(context).await?;
+    web::new_address(context).await?;
+    kill::doveauth(context).await?;
+    kill::dictionaries(context).await
+}
+
+/// Lines of the journal since boot that name somebody; `seen` gathers the exceptions among them.
+async fn journal(
+    context: &Context,
+    relay: &str,
+    names: &Names,
+    seen: &mut BTreeSet<&'static str>,
+) -> anyhow::Result<Vec<String>> {
+    // All fields of each line; grep leaves few enough to carry out of the machine.
+    let script = "journalctl --sync; journalctl --boot --quiet --all --output=json | tee >(wc -l >&2) \
+        | grep -F -i -f \"/$0\" || true";
+    let output = context
+        .machines()?
+        .exec(relay, &["bash", "-c", script, NEEDLES])
+        .await?;
+    let lines: u64 = String::from_utf8_lossy(&output.stderr).trim().parse()?;
+    ensure!(lines > 100, "the journal of relay {relay} has {lines} lines");
+    let mut found = Vec::new();
+    for line in String::from_utf8_lossy(&output.stdout).lines() {
+        let fields: serde_json::Map<String, Value> = serde_json::from_str(line)?;
+        let field = |name: &str| fields.get(name).and_then(Value::as_str).unwrap_or_default();
+        let (program, message) = (field("SYSLOG_IDENTIFIER"), field("MESSAGE"));
+        let Some((name, somebody)) = fields
+            .iter()
+            .find_map(|(name, value)| Some((name, names.named(value.as_str()?)?)))
+        else {
+            continue;
+        };
+        match exception(program, message) {
+            Some(mark) if name == "MESSAGE" => {
+                seen.insert(mark);
+            }
+            _ => found.push(format!("{name} of {program} names {somebody}: {message}")),
+        }
+    }
+    Ok(found)
+}
+
+/// Other files that name somebody.
+async fn files(context: &Context, relay: &str, names: &Names) -> anyhow::Result<Vec<String>> {
+    let script = format!(
+        "{FILES} -print0 | tee >(tr -cd '\\0' | wc -c >&2) | xargs -0 grep -s -a -i -F -f \"/$0\" /dev/null || true"
+    );
+    let output = context
+        .machines()?
+        .exec(relay, &["bash", "-c", &script, NEEDLES])
+        .await?;
+    let files: u64 = String::from_utf8_lossy(&output.stderr).trim().parse()?;
+    ensure!(files > 20, "relay {relay} has {files} files to look into");
+    Ok(String::from_utf8_lossy(&output.stdout)
+        .lines()
+        .filter(|line| {
+            line.split_once(':')
+                .is_some_and(|(_, text)| names.named(text).is_some())
+        })
+        .map(str::to_owned)
+        .collect())
+}
+
+pub(super) async fn nobody_named(context: &Context) -> anyhow::Result<()> {
+    traffic(context).await?;
+    let (mut found, mut seen) = (Vec::new(), BTreeSet::new());
+    for relay in RELAYS {
+        let names = names(context, relay).await?;
+        fs::write(context.machines()?.root(relay).join(NEEDLES), names.needles())?;
+        found.extend(journal(context, relay, &names, &mut seen).await?);
+        found.extend(files(context, relay, &names).await?);
+    }
+    let more = found.len().saturating_sub(QUOTED);
+    found.truncate(QUOTED);
+    ensure!(
+        found.is_empty(),
+        "logs name somebody:\n{}\nand {more} more",
+        found.join("\n")
+    );
+    for mark in CAUSED {
+        ensure!(
+            seen.contains(mark),
+            "no line with `{mark}`: are there logs at all?"
+        );
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::project;
+
+    fn names() -> Names {
+        Names {
+            domain: "_a.test".to_owned(),
+            local: BTreeSet::from(["abcdefghi".to_owned()]),
+            clients: vec!["198.18.25.1".to_owned()],
+        }
+    }
+
+    #[test]
+    fn accounts_and_clients_are_found() {
+        let named = |line: &str| names().named(line);
+        assert_eq!(named("login of Abcdefghi failed"), Some("abcdefghi".to_owned()));
+        assert_eq!(
+            named("from unknown[198.18.25.1]:4"),
+            Some("198.18.25.1".to_owned())
+        );
+        assert_eq!(named("to=<gone@_a.test>"), Some("gone@_a.test".to_owned()));
+    }
+
+    #[test]
+    fn others_are_not() {
+        for line in [
+            "relay=_a.test[198.18.25.11]:25",
+            "xabcdefghi abcdefghij",
+            "1: message-id=<20260101.1@_a.test>",
+            "from=<MAILER-DAEMON@_a.test>",
+            "dcaccount:@_a.test",
+        ] {
+            assert_eq!(names().named(line), None, "{line}");
+        }
+    }
+
+    #[test]
+    fn exceptions_are_told_by_program_and_text() {
+        assert_eq!(
+            exception("postfix/smtpd", "NOQUEUE: reject: RCPT"),
+            Some("NOQUEUE: ")
+        );
+        assert_eq!(exception("dovecot", "NOQUEUE: reject: RCPT"), None);
+    }
+
+    /// The table rows of docs/logs.md that begin with a program and what its line holds, both in code quotes.
+    #[test]
+    fn exceptions_are_those_in_the_documentation() {
+        let text = fs::read_to_string(project::root().join("docs/logs.md")).unwrap();
+        let documented: Vec<(&str, &str)> = text
+            .lines()
+            .filter_map(|line| {
+                let (program, rest) = line.strip_prefix("| `")?.split_once("` | `")?;
+                Some((program, rest.split_once("` |")?.0))
+            })
+            .collect();
+        assert_eq!(documented, EXCEPTIONS);
+    }
+}
