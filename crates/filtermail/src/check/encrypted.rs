@@ -1,8 +1,8 @@
 //! PGP/MIME (RFC 3156 section 4).
 
-use super::Direction;
 use super::armor::is_encrypted_armor;
-use super::mime::{Entity, Multipart};
+use super::mime::Entity;
+use super::{Direction, parts};
 
 /// Whether a message is `multipart/encrypted` with ciphertext in it and nothing beside.
 ///
@@ -15,16 +15,10 @@ pub fn is_encrypted(message: &Entity<'_>, direction: Direction) -> bool {
     if content_type.media_type != "multipart/encrypted" || !is_identity(message) {
         return false;
     }
-    let Some(multipart) = content_type
-        .boundary
-        .and_then(|boundary| Multipart::parse(message.body, &boundary))
-    else {
+    let Some(parts) = parts(message, content_type, direction) else {
         return false;
     };
-    if direction == Direction::Outgoing && multipart.has_outside_text() {
-        return false;
-    }
-    let [version, data] = multipart.parts.as_slice() else {
+    let [version, data] = parts.as_slice() else {
         return false;
     };
     has_type(version, "application/pgp-encrypted")

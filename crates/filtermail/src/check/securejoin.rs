@@ -1,7 +1,7 @@
 //! The first step of SecureJoin, which cannot be encrypted because the keys are not known yet.
 
-use super::Direction;
-use super::mime::{Entity, Multipart};
+use super::mime::Entity;
+use super::{Direction, parts};
 
 /// Whether a message is a `vc-request` or `vg-request` and has no other text. All later steps are encrypted.
 pub fn is_securejoin(message: &Entity<'_>, direction: Direction) -> bool {
@@ -15,16 +15,10 @@ pub fn is_securejoin(message: &Entity<'_>, direction: Direction) -> bool {
     if !content_type.media_type.starts_with("multipart/") {
         return false;
     }
-    let Some(multipart) = content_type
-        .boundary
-        .and_then(|boundary| Multipart::parse(message.body, &boundary))
-    else {
+    let Some(parts) = parts(message, content_type, direction) else {
         return false;
     };
-    if direction == Direction::Outgoing && multipart.has_outside_text() {
-        return false;
-    }
-    let [part] = multipart.parts.as_slice() else {
+    let [part] = parts.as_slice() else {
         return false;
     };
     let body = part.body.trim_ascii();
