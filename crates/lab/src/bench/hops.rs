@@ -126,58 +126,35 @@ impl Mark {
 }
 
 /// The way of a message from and to relay a.
-pub(super) const ONE_RELAY: &[Mark] = &[
-    Mark::pass(
-        "Postfix takes it from the client",
-        "a",
-        "filtermail-outgoing",
-        When::PassBegan,
-    ),
-    Mark::pass(
-        "filtermail, outgoing",
-        "a",
-        "filtermail-outgoing",
-        When::PassJudged,
-    ),
-    Mark::line(
-        "Postfix takes it back, signs and queues it",
-        "a",
-        "postfix",
-        QUEUED,
-    ),
-    Mark::line("queue manager, LMTP to Dovecot", "a", "dovecot", SAVED),
-];
+pub(super) const ONE_RELAY: &[Mark] = &[TAKEN, FILTERED, SIGNED, delivered("a")];
 
 /// The way of a message from relay a to relay b.
 pub(super) const TWO_RELAYS: &[Mark] = &[
-    Mark::pass(
-        "Postfix takes it from the client",
-        "a",
-        "filtermail-outgoing",
-        When::PassBegan,
-    ),
-    Mark::pass(
-        "filtermail, outgoing",
-        "a",
-        "filtermail-outgoing",
-        When::PassJudged,
-    ),
-    Mark::line(
-        "Postfix takes it back, signs and queues it",
-        "a",
-        "postfix",
-        QUEUED,
-    ),
-    Mark::pass("Postfix to Postfix", "b", "filtermail-incoming", When::PassBegan),
-    Mark::pass(
-        "filtermail, incoming",
-        "b",
-        "filtermail-incoming",
-        When::PassJudged,
-    ),
+    TAKEN,
+    FILTERED,
+    SIGNED,
+    Mark::pass("Postfix to Postfix", "b", INCOMING, When::PassBegan),
+    Mark::pass("filtermail, incoming", "b", INCOMING, When::PassJudged),
     Mark::line("Postfix takes it back and queues it", "b", "postfix", QUEUED),
-    Mark::line("queue manager, LMTP to Dovecot", "b", "dovecot", SAVED),
+    delivered("b"),
 ];
+
+const INCOMING: &str = "filtermail-incoming";
+const OUTGOING: &str = "filtermail-outgoing";
+
+// The sender's relay does the same with every message.
+const TAKEN: Mark = Mark::pass("Postfix takes it from the client", "a", OUTGOING, When::PassBegan);
+const FILTERED: Mark = Mark::pass("filtermail, outgoing", "a", OUTGOING, When::PassJudged);
+const SIGNED: Mark = Mark::line(
+    "Postfix takes it back, signs and queues it",
+    "a",
+    "postfix",
+    QUEUED,
+);
+
+const fn delivered(relay: &'static str) -> Mark {
+    Mark::line("queue manager, LMTP to Dovecot", relay, "dovecot", SAVED)
+}
 
 /// The hop after the last mark of the relays.
 pub(super) const NOTIFICATION: &str = "notification of the client in IDLE";
