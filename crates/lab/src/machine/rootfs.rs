@@ -48,8 +48,8 @@ const PRELOAD_SOURCE: &str = include_str!("../../files/idle-soon.c");
 pub(super) const PRELOAD: &str = "/usr/lib/chatmail-lab/idle-soon.so";
 
 /// Run on the finished tree. Nothing of Debian's starts by itself and no configuration of Debian's daemons is left:
-/// what runs in a relay is what the module rendered, and what packages only read moves below `/usr`. Units that only serve consoles, package updates and boot
-/// bookkeeping would cost time at every start.
+/// what runs in a relay is what the module rendered, and what packages only read moves below `/usr`. Units that only
+/// serve consoles, package updates and boot bookkeeping would cost time at every start.
 const CUSTOMIZE: &str = r#"set -eu
 cd "$1"
 find etc/systemd/system -name '*.wants' -prune -exec rm -r {} +
