@@ -1,5 +1,6 @@
-//! Clients: SMTP and IMAP of our own, real Delta Chat, and a mail server outside of the lab.
+//! Clients: SMTP and IMAP of our own, real Delta Chat, a real browser, and a mail server outside of the lab.
 
+pub(crate) mod browser;
 pub(crate) mod deltachat;
 pub(crate) mod http;
 pub(crate) mod imap;

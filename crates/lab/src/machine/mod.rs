@@ -27,6 +27,7 @@ use anyhow::Context as _;
 use nix::fcntl::{Flock, FlockArg};
 
 pub(crate) use self::journal::Cursor;
+pub(crate) use self::prerequisites::programs;
 pub(crate) use self::progress::Progress;
 pub(crate) use self::start::{Found, interrupted};
 

@@ -28,18 +28,26 @@ pub(super) fn check() -> anyhow::Result<()> {
     if !nix::unistd::geteuid().is_root() {
         bail!("the lab starts containers and needs root: run it again as root, for example with `sudo -E`");
     }
-    let mut missing: Vec<&str> = Vec::new();
-    let mut packages: Vec<&str> = Vec::new();
-    for (program, package) in PROGRAMS {
-        if !on_path(program) {
-            missing.push(program);
-            packages.push(package);
-        }
+    let keyring = (!Path::new(KEYRING.0).exists()).then_some(KEYRING);
+    install(missing(&PROGRAMS).chain(keyring))?;
+    if cgroup::mount_point()?.is_none() {
+        bail!("no cgroup2 file system is mounted; mount it with: mount -t cgroup2 cgroup2 /sys/fs/cgroup");
     }
-    if !Path::new(KEYRING.0).exists() {
-        missing.push(KEYRING.0);
-        packages.push(KEYRING.1);
-    }
+    Ok(())
+}
+
+/// Fails when one of these programs, each with its Debian package, is missing.
+pub(crate) fn programs(programs: &[(&str, &str)]) -> anyhow::Result<()> {
+    install(missing(programs))
+}
+
+fn missing<'a>(programs: &'a [(&'a str, &'a str)]) -> impl Iterator<Item = (&'a str, &'a str)> {
+    programs.iter().copied().filter(|(program, _)| !on_path(program))
+}
+
+/// Fails with how all of this is installed; passes when it is nothing.
+fn install<'a>(missing: impl Iterator<Item = (&'a str, &'a str)>) -> anyhow::Result<()> {
+    let (missing, mut packages): (Vec<_>, Vec<_>) = missing.unzip();
     packages.sort_unstable();
     packages.dedup();
     if !missing.is_empty() {
@@ -48,9 +56,6 @@ pub(super) fn check() -> anyhow::Result<()> {
             missing.join(", "),
             packages.join(" ")
         );
-    }
-    if cgroup::mount_point()?.is_none() {
-        bail!("no cgroup2 file system is mounted; mount it with: mount -t cgroup2 cgroup2 /sys/fs/cgroup");
     }
     Ok(())
 }

@@ -7,8 +7,9 @@ use anyhow::{Context as _, bail};
 use tokio::process::Command;
 
 use super::run::{Tally, chosen, play};
-use super::{Context, SCENARIOS};
-use crate::machine::{Lab, Progress, cache, interrupted};
+use super::{Context, Needs, SCENARIOS};
+use crate::client::browser;
+use crate::machine::{Lab, Progress, cache, interrupted, programs};
 use crate::render;
 use crate::topology::Topology;
 
@@ -44,6 +45,9 @@ pub(crate) async fn test(arguments: &Test) -> anyhow::Result<ExitCode> {
     let scenarios = chosen(&arguments.filters, arguments.topology.is_none());
     if scenarios.is_empty() {
         bail!("no scenario is called like this; `cargo lab test --list` shows them all");
+    }
+    if scenarios.iter().any(|scenario| scenario.needs == Needs::Browser) {
+        programs(&browser::PROGRAMS)?;
     }
     if !arguments.scenarios_only && arguments.topology.is_none() {
         if arguments.filters.is_empty() {

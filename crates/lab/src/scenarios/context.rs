@@ -67,6 +67,11 @@ impl Context {
         Peer::of(&self.topology, relay)
     }
 
+    /// Where pictures of pages are kept.
+    pub(crate) fn pictures(&self) -> PathBuf {
+        self.cache.join("browser")
+    }
+
     /// A new account on a relay, which the relay knows of already.
     pub(crate) async fn account(&self, relay: &str) -> anyhow::Result<Account> {
         let account = Account::random(&self.peer(relay)?);

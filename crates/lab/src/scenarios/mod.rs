@@ -5,6 +5,7 @@
 
 mod accounts;
 mod bounce;
+mod browser;
 mod chat;
 pub(crate) mod cli;
 mod context;
@@ -38,6 +39,8 @@ pub(crate) enum Needs {
     Addresses,
     /// Also the machines that they run on.
     Machines,
+    /// Chromium on this machine, beside relays of the lab: a virtual machine that plays scenarios has none.
+    Browser,
 }
 
 type Playing<'a> = Pin<Box<dyn Future<Output = anyhow::Result<()>> + Send + 'a>>;
@@ -138,6 +141,15 @@ pub(crate) const SCENARIOS: &[Scenario] = table! {
     "web-files-for-machines", Addresses, 60, web::files_for_machines;
     "web-redirects", Addresses, 60, web::redirects;
     "web-new-address", Addresses, 60, web::new_address;
+
+    "browser-pages-self-signed", Browser, 300, browser::pages_self_signed;
+    "browser-pages-strict", Browser, 300, browser::pages_strict;
+    "browser-languages", Browser, 120, browser::languages;
+    "browser-invitation", Browser, 60, browser::invitation;
+    "browser-without-scripts", Browser, 90, browser::without_scripts;
+    "browser-keyboard", Browser, 60, browser::keyboard;
+    "browser-content-policy", Browser, 60, browser::content_policy;
+    "browser-finds-faults", Browser, 60, browser::finds_faults;
 
     "filter-killed-within-a-message", Machines, 120, kill::filter_within_a_message;
     "incoming-filter-killed-within-a-message", Machines, 180, kill::incoming_filter_within_a_message;

@@ -1,0 +1,206 @@
+//! A real browser: headless Chromium, steered by WebDriver.
+
+mod driver;
+mod log;
+mod picture;
+
+use std::time::Duration;
+
+use anyhow::{Context as _, ensure};
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use fantoccini::actions::{InputSource as _, KeyAction, KeyActions};
+use fantoccini::key::Key;
+use fantoccini::{Client, ClientBuilder, Locator};
+use hyper_util::client::legacy::connect::HttpConnector;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+
+pub(crate) use self::driver::PROGRAMS;
+use self::driver::{Driver, Post};
+pub(crate) use self::picture::Picture;
+use crate::topology::{Certificate, Topology};
+
+/// Nothing that a browser is asked for takes longer.
+const STEP: Duration = Duration::from_secs(30);
+
+/// The text that Chromium shows instead of a page, for one because of its certificate.
+const REFUSED: &str =
+    "return location.protocol === 'chrome-error:' ? document.documentElement.innerText : ''";
+
+/// Who looks at pages, and with what.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Visitor<'a> {
+    /// Languages in the order of preference, with commas.
+    pub(crate) languages: &'a str,
+    /// Whether pages may run scripts.
+    pub(crate) scripts: bool,
+}
+
+/// What a page is looked at with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Screen {
+    /// For names of files.
+    pub(crate) name: &'static str,
+    /// In CSS pixels, as the height.
+    pub(crate) width: u32,
+    pub(crate) height: u32,
+    /// Pixels of the device for each of them.
+    pub(crate) scale: u32,
+    /// Whether it is a phone: there pages that do not say otherwise are laid out for a desktop and shrunk.
+    pub(crate) mobile: bool,
+    /// What the visitor prefers.
+    pub(crate) dark: bool,
+}
+
+/// A running browser. All of it ends with this value.
+pub(crate) struct Browser {
+    client: Client,
+    _driver: Driver,
+}
+
+impl Browser {
+    /// Starts a browser that knows the relays of a lab by their names, no other host, and trusts what people who use
+    /// this relay trust.
+    pub(crate) async fn start(
+        topology: &Topology,
+        relay: &str,
+        visitor: Visitor<'_>,
+    ) -> anyhow::Result<Self> {
+        let relay = topology
+            .relay(relay)
+            .with_context(|| format!("the lab has no relay `{relay}`"))?;
+        let mut arguments = driver::arguments(topology);
+        if relay.certificate == Certificate::LabCa {
+            let key = driver::key_of(&topology.ca_file)?;
+            arguments.push(format!("--ignore-certificate-errors-spki-list={key}"));
+        }
+        // As the setting "Sites can use JavaScript" has it.
+        let scripts = if visitor.scripts { 1 } else { 2 };
+        let wanted = json!({
+            "browserName": "chrome",
+            "acceptInsecureCerts": relay.certificate == Certificate::SelfSigned,
+            "goog:loggingPrefs": { "browser": "ALL", "performance": "ALL" },
+            "goog:chromeOptions": {
+                "args": arguments,
+                "prefs": {
+                    "intl.accept_languages": visitor.languages,
+                    "profile.managed_default_content_settings.javascript": scripts,
+                },
+            },
+        });
+        let wanted = serde_json::from_value(wanted)?;
+        let driver = Driver::start().await?;
+        let client = step(
+            "starting Chromium",
+            ClientBuilder::new(HttpConnector::new())
+                .capabilities(wanted)
+                .connect(&driver.url),
+        )
+        .await?;
+        let browser = Self {
+            client,
+            _driver: driver,
+        };
+        // What Chromium itself opens at its start is no page of ours.
+        browser.open("about:blank").await?;
+        browser.complaints().await?;
+        browser.requests().await?;
+        Ok(browser)
+    }
+
+    /// Opens a page and waits until it is loaded with all that belongs to it.
+    pub(crate) async fn open(&self, url: &str) -> anyhow::Result<()> {
+        step(&format!("opening {url}"), self.client.goto(url)).await?;
+        let refused: String = self.ask(REFUSED).await?;
+        ensure!(refused.is_empty(), "browser: {url} is not opened: {refused}");
+        Ok(())
+    }
+
+    /// Address of the page that is open.
+    pub(crate) async fn address(&self) -> anyhow::Result<String> {
+        let address = step("asking for the address", self.client.current_url()).await?;
+        Ok(address.into())
+    }
+
+    /// Shows the page that is open on another screen.
+    pub(crate) async fn show_on(&self, screen: &Screen) -> anyhow::Result<()> {
+        let metrics = json!({
+            "width": screen.width, "height": screen.height,
+            "deviceScaleFactor": screen.scale, "mobile": screen.mobile,
+        });
+        self.devtools("Emulation.setDeviceMetricsOverride", metrics)
+            .await?;
+        let scheme = if screen.dark { "dark" } else { "light" };
+        let features = json!({ "features": [{ "name": "prefers-color-scheme", "value": scheme }] });
+        self.devtools("Emulation.setEmulatedMedia", features).await?;
+        Ok(())
+    }
+
+    /// The whole page, also what does not fit on the screen.
+    pub(crate) async fn picture(&self) -> anyhow::Result<Picture> {
+        let whole = json!({ "format": "png", "captureBeyondViewport": true });
+        let answer = self.devtools("Page.captureScreenshot", whole).await?;
+        let data = answer
+            .get("data")
+            .and_then(Value::as_str)
+            .context("a screenshot without data")?;
+        Picture::read(BASE64_STANDARD.decode(data)?)
+    }
+
+    /// What a script of ours says about the page. It runs also where pages must not run scripts.
+    pub(crate) async fn ask<T: DeserializeOwned>(&self, script: &str) -> anyhow::Result<T> {
+        let answer = step("looking at the page", self.client.execute(script, Vec::new())).await?;
+        Ok(serde_json::from_value(answer)?)
+    }
+
+    /// Clicks the first element that a CSS selector finds.
+    pub(crate) async fn click(&self, selector: &str) -> anyhow::Result<()> {
+        let name = format!("clicking {selector}");
+        let element = step(&name, self.client.find(Locator::Css(selector))).await?;
+        step(&name, element.click()).await
+    }
+
+    /// Presses the Tab key, which moves the focus on.
+    pub(crate) async fn press_tab(&self) -> anyhow::Result<()> {
+        let value = Key::Tab.into();
+        let tab = KeyActions::new("keyboard".to_owned())
+            .then(KeyAction::Down { value })
+            .then(KeyAction::Up { value });
+        step("pressing Tab", self.client.perform_actions(tab)).await
+    }
+
+    /// What the console said since the last call.
+    pub(crate) async fn complaints(&self) -> anyhow::Result<Vec<String>> {
+        log::complaints(&self.log("browser").await?)
+    }
+
+    /// What was asked for over the network since the last call.
+    pub(crate) async fn requests(&self) -> anyhow::Result<Vec<String>> {
+        log::requests(&self.log("performance").await?)
+    }
+
+    async fn log(&self, kind: &str) -> anyhow::Result<Value> {
+        self.post("se/log", json!({ "type": kind })).await
+    }
+
+    /// A command of the Chrome DevTools protocol.
+    async fn devtools(&self, command: &str, parameters: Value) -> anyhow::Result<Value> {
+        let body = json!({ "cmd": command, "params": parameters });
+        self.post("goog/cdp/execute", body).await
+    }
+
+    async fn post(&self, path: &'static str, body: Value) -> anyhow::Result<Value> {
+        step(path, self.client.issue_cmd(Post { path, body })).await
+    }
+}
+
+async fn step<T, E>(name: &str, work: impl Future<Output = Result<T, E>>) -> anyhow::Result<T>
+where
+    E: std::error::Error + Send + Sync + 'static,
+{
+    tokio::time::timeout(STEP, work)
+        .await
+        .with_context(|| format!("browser: {name}: not within {STEP:?}"))?
+        .with_context(|| format!("browser: {name}"))
+}
