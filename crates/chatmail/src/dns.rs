@@ -1,5 +1,8 @@
 //! `chatmail dns`: what the zone of the relay has to hold.
 
+mod ask;
+mod check;
+mod compare;
 mod dkim;
 mod records;
 mod zone;
@@ -7,9 +10,16 @@ mod zone;
 use chatmail_core::Settings;
 use time::OffsetDateTime;
 
-/// Print the DNS records that the relay needs.
+/// Print the DNS records that the relay needs, or check that they are published.
 #[derive(clap::Args)]
 pub(crate) struct Options {
+    /// Compare the records with those that the zone's name servers and the relay's resolver answer. Ends with 1 when
+    /// required ones are not right.
+    #[arg(long, conflicts_with = "zone")]
+    check: bool,
+    /// Print the result of the check as JSON.
+    #[arg(long, requires = "check")]
+    json: bool,
     /// Print a zone file that name servers load as it is.
     #[arg(long)]
     zone: bool,
@@ -26,11 +36,14 @@ pub(crate) struct Options {
     serial: Option<u32>,
 }
 
-pub(crate) fn run(options: &Options, settings: &Settings) -> anyhow::Result<String> {
+pub(crate) fn run(options: &Options, settings: &Settings) -> anyhow::Result<crate::Answer> {
     let key = dkim::public_key(&settings.dns.dkim_key_file)?;
     let records = records::of(settings, &key)?;
+    if options.check {
+        return check::run(settings, &records, options.json);
+    }
     if !options.zone {
-        return Ok(zone::table(&settings.domain, &records));
+        return Ok(zone::table(&settings.domain, &records).into());
     }
     let head = if options.without_soa {
         zone::Head::None
@@ -39,7 +52,7 @@ pub(crate) fn run(options: &Options, settings: &Settings) -> anyhow::Result<Stri
             serial: options.serial.unwrap_or_else(now),
         }
     };
-    Ok(zone::file(&settings.domain, head, &records))
+    Ok(zone::file(&settings.domain, head, &records).into())
 }
 
 /// Serials may wrap around (RFC 1982), so that the truncation in 2106 does no harm.

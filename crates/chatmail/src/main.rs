@@ -27,30 +27,61 @@ enum Command {
     Website(website::Options),
 }
 
+/// What a command has to say.
+pub(crate) struct Answer {
+    text: String,
+    /// Whether nothing needs attention; decides about the exit code.
+    good: bool,
+}
+
+impl From<String> for Answer {
+    fn from(text: String) -> Self {
+        Self { text, good: true }
+    }
+}
+
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     match run(&arguments) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
         Err(error) => {
-            eprintln!("chatmail: {error:#}");
+            let hint = if lacks_permission(&error) {
+                "; run it as root"
+            } else {
+                ""
+            };
+            eprintln!("chatmail: {error:#}{hint}");
             ExitCode::FAILURE
         }
     }
 }
 
-fn run(arguments: &Arguments) -> anyhow::Result<()> {
+fn run(arguments: &Arguments) -> anyhow::Result<bool> {
     let settings = chatmail_core::Settings::load(&arguments.settings)?;
-    match &arguments.command {
-        Command::Dns(options) => print(&dns::run(options, &settings)?),
-        Command::Website(options) => website::run(options, &settings),
-    }
+    let answer = match &arguments.command {
+        Command::Dns(options) => dns::run(options, &settings)?,
+        Command::Website(options) => website::run(options, &settings).map(|()| String::new().into())?,
+    };
+    print(&answer.text)?;
+    Ok(answer.good)
 }
 
-/// Unlike `println!` reports what cannot be written, to a full disk for instance.
+fn lacks_permission(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| {
+        cause
+            .downcast_ref::<std::io::Error>()
+            .is_some_and(|error| error.kind() == std::io::ErrorKind::PermissionDenied)
+    })
+}
+
+/// Unlike `println!` reports what cannot be written, to a full disk for instance. A reader that has seen enough, as
+/// `head` has, is no error.
 fn print(text: &str) -> anyhow::Result<()> {
     use std::io::Write as _;
     let mut out = std::io::stdout().lock();
-    out.write_all(text.as_bytes())
-        .and_then(|()| out.flush())
-        .context("cannot write the output")
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        result => result.context("cannot write the output"),
+    }
 }

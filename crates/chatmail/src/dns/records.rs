@@ -13,7 +13,8 @@ pub(crate) struct Record {
 }
 
 /// What happens without a record.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
 pub(crate) enum Need {
     /// Mail does not flow, or a page cannot be reached.
     Required,

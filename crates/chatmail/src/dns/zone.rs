@@ -66,7 +66,7 @@ pub(crate) fn table(domain: &str, records: &[Record]) -> String {
             ));
         }
     }
-    text.push_str("\n`chatmail dns --zone` prints them as a zone file.\n");
+    text.push_str("\n`chatmail dns --zone` prints them as a zone file, `chatmail dns --check` looks whether they are published.\n");
     text
 }
 
@@ -78,7 +78,8 @@ impl fmt::Display for Record {
 }
 
 impl Data {
-    fn kind(&self) -> &'static str {
+    /// The name of its type.
+    pub(crate) fn kind(&self) -> &'static str {
         match self {
             Self::A(_) => "A",
             Self::Aaaa(_) => "AAAA",

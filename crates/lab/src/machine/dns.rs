@@ -46,6 +46,8 @@ const ROOT_ZONE: &str = "\
 const UNIT: &str = "\
 [Unit]
 Description=Name server of the lab
+# Scenarios publish zones one after the other.
+StartLimitIntervalSec=0
 
 [Service]
 Type=notify

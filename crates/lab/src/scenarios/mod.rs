@@ -14,6 +14,7 @@ mod delivery;
 mod expiry;
 mod headers;
 mod kill;
+mod operator;
 mod outside;
 mod policy;
 mod ports;
@@ -150,6 +151,9 @@ pub(crate) const SCENARIOS: &[Scenario] = table! {
     "browser-keyboard", Browser, 60, browser::keyboard;
     "browser-content-policy", Browser, 60, browser::content_policy;
     "browser-finds-faults", Browser, 60, browser::finds_faults;
+    "operator-dns-check", Machines, 90, operator::dns_right;
+    "operator-dns-check-finds-faults", Machines, 120, operator::dns_faults;
+    "operator-dns-check-knows-old-answers", Machines, 90, operator::dns_old_answers;
 
     "filter-killed-within-a-message", Machines, 120, kill::filter_within_a_message;
     "incoming-filter-killed-within-a-message", Machines, 180, kill::incoming_filter_within_a_message;

@@ -1,0 +1,195 @@
+//! `chatmail dns --check`: are the records published?
+
+use std::fmt::Write as _;
+
+use chatmail_core::Settings;
+use serde_json::json;
+
+use super::ask::{self, Server};
+use super::compare::{self, Finding, State};
+use super::records::{Data, Need, Record};
+
+/// What the servers of the zone say, or the resolver where they cannot be asked.
+struct Checked {
+    findings: Vec<Finding>,
+    asked: Vec<String>,
+    remarks: Vec<String>,
+}
+
+pub(crate) fn run(settings: &Settings, records: &[Record], as_json: bool) -> anyhow::Result<crate::Answer> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let checked = runtime.block_on(check(settings, records))?;
+    let good = !checked.findings.iter().any(Finding::is_fault);
+    let text = if as_json {
+        format!("{:#}\n", checked.json(settings, good))
+    } else {
+        checked.text(settings, good)
+    };
+    Ok(crate::Answer { text, good })
+}
+
+async fn check(settings: &Settings, records: &[Record]) -> anyhow::Result<Checked> {
+    let questions = compare::questions(records);
+    let judge = |answers| compare::findings(records, settings, &answers);
+    let resolver = Server::resolver(settings.filtermail.resolver)?;
+    let resolved = resolver.answers(&questions).await.map(judge);
+    let mut authority = ask::authority(&resolver, &settings.domain).await;
+    let mut views = Vec::new();
+    for server in &authority.servers {
+        match server.answers(&questions).await {
+            Ok(answers) => views.push((server.name.clone(), judge(answers))),
+            Err(reason) => authority
+                .remarks
+                .push(format!("{} stopped answering: {reason}", server.name)),
+        }
+    }
+    match resolved {
+        Ok(findings) => views.push((resolver.name, findings)),
+        Err(reason) if views.is_empty() => anyhow::bail!("{} does not answer: {reason}", resolver.name),
+        Err(reason) => authority
+            .remarks
+            .push(format!("{} does not answer: {reason}", resolver.name)),
+    }
+    Ok(merge(views, authority.remarks))
+}
+
+/// The best of what is said counts, since copies of a zone and caches lag behind; who lags is remarked. The last view is
+/// the resolver's, whose cache may also hold what was right once: it only counts alone.
+fn merge(mut views: Vec<(String, Vec<Finding>)>, mut remarks: Vec<String>) -> Checked {
+    let cached = if views.len() > 1 { views.pop() } else { None };
+    let mut findings: Vec<Finding> = views
+        .first()
+        .map(|(_, findings)| findings.clone())
+        .unwrap_or_default();
+    for (_, view) in &views {
+        for (best, other) in findings.iter_mut().zip(view) {
+            if best.state != State::Right && other.state == State::Right {
+                *best = other.clone();
+            }
+        }
+    }
+    for (name, view) in views.iter().chain(&cached) {
+        for (best, other) in findings.iter().zip(view) {
+            if best.state == State::Right && other.state != State::Right {
+                let record = &other.record;
+                remarks.push(format!(
+                    "{name} does not know {} {} yet",
+                    record.name,
+                    record.data.kind()
+                ));
+            }
+        }
+    }
+    let asked = views.into_iter().map(|(name, _)| name).collect();
+    Checked {
+        findings,
+        asked,
+        remarks,
+    }
+}
+
+/// The sentence that the reference relay has for what is missing.
+fn headline(finding: &Finding, domain: &str) -> Option<String> {
+    match &finding.record.data {
+        _ if finding.state != State::Missing => None,
+        Data::A(_) | Data::Aaaa(_) => Some(format!("Missing A and/or AAAA DNS records for {domain}!")),
+        Data::Cname(_) if finding.record.name.starts_with("mta-sts.") => {
+            Some("Missing MTA-STS CNAME record:".to_owned())
+        }
+        Data::Cname(_) => Some("Missing www CNAME record:".to_owned()),
+        _ => None,
+    }
+}
+
+fn line(text: &mut String, finding: &Finding) {
+    let (word, published) = match &finding.state {
+        State::Right => ("right", &[][..]),
+        State::Missing => ("missing", &[][..]),
+        State::Differs(values) => ("differs", values.as_slice()),
+        State::Unknown => ("no answer", &[][..]),
+    };
+    let record = &finding.record;
+    let value = match &record.data {
+        Data::Txt(text) => text.clone(),
+        data => data.to_string(),
+    };
+    let _ = writeln!(
+        text,
+        "  {word:9}  {}  {}  {value}",
+        record.name,
+        record.data.kind()
+    );
+    for value in published {
+        let _ = writeln!(text, "             published: {}", value.escape_debug());
+    }
+}
+
+impl Checked {
+    fn wrong(&self, need: Need) -> impl Iterator<Item = &Finding> {
+        let wrong = move |finding: &&Finding| finding.record.need == need && finding.state != State::Right;
+        self.findings.iter().filter(wrong)
+    }
+
+    fn text(&self, settings: &Settings, good: bool) -> String {
+        let mut text = format!("Checked {}, asking {}.\n", settings.domain, self.asked.join(", "));
+        for remark in &self.remarks {
+            let _ = writeln!(text, "Note: {remark}.");
+        }
+        for (need, title) in [(Need::Required, "Required"), (Need::Recommended, "Recommended")] {
+            if self.wrong(need).next().is_some() {
+                let _ = writeln!(text, "\n{title}:\n");
+            }
+            let mut before = None;
+            for finding in self.wrong(need) {
+                let headline = headline(finding, &settings.domain);
+                if let Some(sentence) = headline.as_ref().filter(|_| headline != before) {
+                    let _ = writeln!(text, "{sentence}");
+                }
+                before = headline;
+                line(&mut text, finding);
+            }
+        }
+        let recommended = self.wrong(Need::Recommended).count();
+        let summary = match (good, recommended) {
+            (true, 0) => "Great! All your DNS entries are verified and correct.".to_owned(),
+            (true, n) => format!("All required DNS entries are right; {n} recommended one(s) are not."),
+            (false, _) => format!(
+                "{} required DNS entries are not right.",
+                self.wrong(Need::Required).count()
+            ),
+        };
+        let _ = writeln!(text, "\n{summary}");
+        text
+    }
+
+    fn json(&self, settings: &Settings, good: bool) -> serde_json::Value {
+        let records: Vec<_> = self
+            .findings
+            .iter()
+            .map(|finding| {
+                let record = &finding.record;
+                let mut entry = json!({
+                    "need": record.need,
+                    "name": record.name,
+                    "type": record.data.kind(),
+                    "value": record.data.to_string(),
+                });
+                if let (Some(entry), Ok(serde_json::Value::Object(state))) =
+                    (entry.as_object_mut(), serde_json::to_value(&finding.state))
+                {
+                    entry.extend(state);
+                }
+                entry
+            })
+            .collect();
+        json!({
+            "domain": settings.domain,
+            "ok": good,
+            "asked": self.asked,
+            "remarks": self.remarks,
+            "records": records,
+        })
+    }
+}
