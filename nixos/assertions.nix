@@ -62,6 +62,10 @@ in
         message = "services.chatmail.turn.minPort is above services.chatmail.turn.maxPort; set it to ${toString cfg.turn.maxPort} or less.";
       }
       {
+        assertion = lib.stringLength (builtins.toJSON cfg.metadata.appVersions) <= 16384;
+        message = "services.chatmail.metadata.appVersions is ${toString (lib.stringLength (builtins.toJSON cfg.metadata.appVersions))} bytes of JSON; clients are told at most 16384. Leave old versions out.";
+      }
+      {
         assertion = lib.versionAtLeast cfg.dovecot.package.version "2.4";
         message = "services.chatmail.dovecot.package is Dovecot ${cfg.dovecot.package.version}; the relay needs 2.4 or newer, built with Lua.";
       }

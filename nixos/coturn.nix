@@ -39,10 +39,14 @@ let
     "2001::-2001:1ff:ffff:ffff:ffff:ffff:ffff:ffff"
     "2001:db8::-2001:db8:ffff:ffff:ffff:ffff:ffff:ffff"
     "2002::-2002:ffff:ffff:ffff:ffff:ffff:ffff:ffff"
+    "3fff::-3fff:fff:ffff:ffff:ffff:ffff:ffff:ffff"
+    "5f00::-5f00:ffff:ffff:ffff:ffff:ffff:ffff:ffff"
     "fc00::-fdff:ffff:ffff:ffff:ffff:ffff:ffff:ffff"
     "fe80::-febf:ffff:ffff:ffff:ffff:ffff:ffff:ffff"
+    "fec0::-feff:ffff:ffff:ffff:ffff:ffff:ffff:ffff"
   ];
 
+  # Clients may come over TCP, but what is relayed are datagrams: connections from this address would be good for spam.
   configFile = pkgs.writeText "turnserver.conf" ''
     realm=${cfg.domain}
     listening-port=${toString cfg.turn.port}
@@ -56,6 +60,7 @@ let
     no-dtls
     no-rfc5780
     no-multicast-peers
+    no-tcp-relay
     no-software-attribute
     log-file=stdout
     ${lib.concatMapStringsSep "\n" (range: "denied-peer-ip=${range}") denied}

@@ -425,6 +425,32 @@ in
       };
     };
 
+    metadata.appVersions = mkOption {
+      type = types.nullOr (pkgs.formats.json { }).type;
+      default = null;
+      example = lib.literalExpression ''
+        {
+          clients = [
+            {
+              clientId = "deltachat-android";
+              sources = [
+                {
+                  sourceId = "apk";
+                  versionInteger = 777;
+                  versionString = "2.65.0";
+                  downloadUrl = "https://example.org/deltachat.apk";
+                }
+              ];
+            }
+          ];
+        }
+      '';
+      description = ''
+        Newest versions of apps, which clients that were installed from the relay's own site can tell their users of. At
+        most 16 KiB as JSON. None: nothing is announced.
+      '';
+    };
+
     metrics = {
       enable = lib.mkEnableOption "metrics for Prometheus: counters of the relay on port 3903 (mtail), and those of Dovecot on port 3904";
       package = lib.mkPackageOption pkgs "mtail" { };

@@ -124,7 +124,11 @@ in
             iroh_relay = cfg.iroh.url;
             turn = lib.mkDefault null;
             max_smtp_recipients = cfg.messages.maxRecipients;
-            appversions_file = null;
+            appversions_file =
+              if cfg.metadata.appVersions == null then
+                null
+              else
+                (pkgs.formats.json { }).generate "appversions.json" cfg.metadata.appVersions;
           };
           filtermail = {
             max_message_size = cfg.messages.maxSize;

@@ -28,6 +28,10 @@ let
       module.services.chatmail.accounts.usernameMinLength = 10;
       message = "usernameMinLength is above usernameMaxLength; set it to 9 or less";
     };
+    app-versions-too-long = {
+      module.services.chatmail.metadata.appVersions = lib.genList toString 5000;
+      message = "clients are told at most 16384";
+    };
     external-without-files = {
       module.services.chatmail.tls.mode = "external";
       message = "set services.chatmail.tls.certificateFile and services.chatmail.tls.keyFile";

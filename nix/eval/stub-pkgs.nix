@@ -201,6 +201,17 @@ let
     lib = { };
   };
   jsonFormat = format builtins.toJSON;
+  # Numbers, strings and lists of these are written as in JSON; tables are not needed.
+  tomlFormat = format (
+    value:
+    lib.concatStrings (
+      lib.mapAttrsToList (
+        name: scalar:
+        assert !builtins.isAttrs scalar;
+        "${name} = ${builtins.toJSON scalar}\n"
+      ) value
+    )
+  );
 
   # Package functions are called where this set has what they ask for, as it has for those of the flake.
   callPackage =
@@ -343,7 +354,7 @@ let
       php = jsonFormat;
       pythonVars = jsonFormat;
       systemd = jsonFormat { };
-      toml = jsonFormat;
+      toml = tomlFormat;
       yaml = jsonFormat;
       yaml_1_2 = jsonFormat;
     };

@@ -7,6 +7,7 @@
 )]
 
 mod bench;
+mod built;
 mod cli;
 mod client;
 mod demo;

@@ -15,8 +15,19 @@
 
     # Calls between clients of the lab stay in its network.
     turn.allowedPeers = [ "198.18.25.0-198.18.25.255" ];
-    # Debian has no iroh-relay.
-    iroh.enable = false;
+    metadata.appVersions.clients = [
+      {
+        clientId = "lab";
+        sources = [
+          {
+            sourceId = "apk";
+            versionInteger = 12;
+            versionString = "1.2.0";
+            downloadUrl = "https://example.org/app.apk";
+          }
+        ];
+      }
+    ];
     metrics = {
       enable = true;
       publicCounts = true;

@@ -183,7 +183,10 @@ fn print(title: &str, marks: &[Mark], seen: &[Seen], mut entries: Vec<Entry>) {
         "\nDelivery {title}, {} messages of {SIZE} bytes of cipher text",
         seen.len()
     );
-    println!("{:44}{:>10}{:>10}{:>10}{:>8}", "", "p50", "p95", "p99", "share");
+    println!(
+        "{:44}{:>10}{:>10}{:>10}{:>10}{:>8}",
+        "", "p50", "p95", "p99", "max", "share"
+    );
     line(
         "submission to IDLE notification",
         since_start(|seen| seen.notified),
@@ -233,9 +236,10 @@ fn line(name: &str, summary: Option<Summary>, whole: Option<Summary>) {
             )
         });
     println!(
-        "{name:44}{:>10}{:>10}{:>10}{share:>8}",
+        "{name:44}{:>10}{:>10}{:>10}{:>10}{share:>8}",
         ms(summary.p50),
         ms(summary.p95),
-        ms(summary.p99)
+        ms(summary.p99),
+        ms(summary.max)
     );
 }

@@ -8,6 +8,7 @@ pub(super) struct Summary {
     pub(super) p50: Duration,
     pub(super) p95: Duration,
     pub(super) p99: Duration,
+    pub(super) max: Duration,
     pub(super) total: Duration,
 }
 
@@ -20,6 +21,7 @@ impl Summary {
             p50: percentile(&sorted, 50)?,
             p95: percentile(&sorted, 95)?,
             p99: percentile(&sorted, 99)?,
+            max: sorted.last().copied()?,
             total: sorted.iter().sum(),
         })
     }

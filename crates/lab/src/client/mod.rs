@@ -4,6 +4,7 @@ pub(crate) mod browser;
 pub(crate) mod deltachat;
 pub(crate) mod http;
 pub(crate) mod imap;
+pub(crate) mod iroh;
 pub(crate) mod message;
 pub(crate) mod outside;
 pub(crate) mod pgp;

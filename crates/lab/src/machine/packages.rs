@@ -12,6 +12,15 @@ pub(super) const OURS: &str = "chatmail";
 /// The relay's web site, which the lab builds as Nix does.
 pub(super) const SITE: &str = "chatmail-website";
 
+/// Package with the iroh relay, which Debian does not have; the lab builds it from the crate, as the flake does.
+pub(super) const IROH_RELAY: &str = "iroh-relay";
+
+/// What the lab keeps it as: the version of nix/packages/iroh-relay.nix.
+pub(super) const IROH_RELAY_BUILD: &str = "iroh-relay-0.35.0";
+
+/// What cargo builds it from.
+pub(super) const IROH_RELAY_SOURCE: [&str; 3] = ["iroh-relay@=0.35.0", "--features", "server"];
+
 /// Package, path in it, where Debian has that.
 const LINKS: [(&str, &str, &str); 33] = [
     ("bash", "bin", "/usr/bin"),
@@ -62,7 +71,7 @@ const SYSTEM: [&str; 1] = ["kill"];
 
 /// Whether a package has a stand-in.
 pub(super) fn known(package: &str) -> bool {
-    [OURS, SITE].contains(&package) || LINKS.iter().any(|(name, ..)| *name == package)
+    [IROH_RELAY, OURS, SITE].contains(&package) || LINKS.iter().any(|(name, ..)| *name == package)
 }
 
 /// Puts the stand-ins into a relay's tree. `programs` are the names of ours.

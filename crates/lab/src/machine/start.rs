@@ -16,6 +16,7 @@ use super::progress::Progress;
 use super::rendering::Rendering;
 use super::state::{Leader, Machine, State};
 use super::{cgroup, dns, network, packages, rootfs, services};
+use crate::built;
 use crate::project;
 use crate::topology::{Certificate, Relay, Topology};
 
@@ -54,6 +55,7 @@ pub(super) async fn start(paths: &Paths, progress: &Progress, keep: bool) -> any
     end(paths)?;
     let plan = Plan {
         rootfs: rootfs::ensure(paths, progress)?,
+        iroh_relay: iroh_relay(paths, progress).await?,
         programs,
         renderings,
         topology,
@@ -152,9 +154,21 @@ fn site_sources() -> PathBuf {
     project::root().join("www")
 }
 
+/// Builds the iroh relay unless it is there, and returns the folder that it is in.
+async fn iroh_relay(paths: &Paths, progress: &Progress) -> anyhow::Result<PathBuf> {
+    let name = packages::IROH_RELAY_BUILD;
+    if !paths.base().join(name).exists() {
+        progress.step(format_args!(
+            "Building {name} for the relays; only the first start does this"
+        ));
+    }
+    built::ensure(paths.base(), name, &packages::IROH_RELAY_SOURCE).await
+}
+
 /// All that is known before the first machine is made.
 struct Plan {
     rootfs: PathBuf,
+    iroh_relay: PathBuf,
     programs: Vec<PathBuf>,
     renderings: Vec<(Relay, Rendering)>,
     topology: Topology,
@@ -236,12 +250,15 @@ impl Plan {
             paths.machine(name).join("etc/resolv.conf"),
             resolv_conf(Ipv4Addr::LOCALHOST),
         )?;
-        let ours = (paths.programs(), format!("/nix/store/{}/bin", packages::OURS));
-        let binds = if relay { vec![ours] } else { Vec::new() };
+        let programs = [
+            (packages::OURS, paths.programs()),
+            (packages::IROH_RELAY, self.iroh_relay.join("bin")),
+        ];
+        let binds = programs.map(|(package, folder)| (folder, format!("/nix/store/{package}/bin")));
         let boot = Boot {
             name: name.to_owned(),
             rootfs: self.rootfs.clone(),
-            binds,
+            binds: if relay { binds.into() } else { Vec::new() },
         };
         let paths = paths.clone();
         boots.spawn(async move { container::boot(&paths, &boot).await });

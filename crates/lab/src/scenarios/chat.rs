@@ -122,3 +122,39 @@ pub(super) async fn idle_wakes(context: &Context) -> anyhow::Result<()> {
     }
     Ok(())
 }
+
+/// Messages that arrive while the server tells of earlier ones are told of as well: it would look again by itself only
+/// after half a minute.
+pub(super) async fn idle_burst(context: &Context) -> anyhow::Result<()> {
+    const SENDERS: u32 = 4;
+    const EACH: u32 = 8;
+    let receiver = context.account("a").await?;
+    let (mut imap, exists) = receiver.inbox().await?;
+    let mut connections = Vec::new();
+    for _ in 0..SENDERS {
+        let sender = context.account("a").await?;
+        let smtp = sender.smtp().await?;
+        connections.push((sender, smtp));
+    }
+    let mut idle = imap.idle().await?;
+    let mut senders = tokio::task::JoinSet::new();
+    for (sender, mut smtp) in connections {
+        let to = receiver.address.clone();
+        senders.spawn(async move {
+            for _ in 0..EACH {
+                let message = pgp::encrypted(&sender.address, 2000);
+                smtp.send(&sender.address, &[&to], &message.bytes())
+                    .await?
+                    .expect(250)?;
+            }
+            anyhow::Ok(())
+        });
+    }
+    while let Some(sent) = senders.join_next().await {
+        sent??;
+    }
+    idle.exists(exists + SENDERS * EACH, Duration::from_secs(10))
+        .await
+        .context("waiting for the last of a burst")?;
+    Ok(())
+}

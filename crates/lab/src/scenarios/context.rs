@@ -7,7 +7,8 @@ use anyhow::{Context as _, bail, ensure};
 use tokio::sync::OnceCell;
 
 use crate::client::deltachat::{Program, User};
-use crate::client::{Account, Peer, outside};
+use crate::client::iroh::Peers;
+use crate::client::{Account, Peer, iroh, outside};
 use crate::machine::Lab;
 use crate::topology::Topology;
 
@@ -35,6 +36,7 @@ pub(crate) struct Context {
     program: OnceCell<Program>,
     across: OnceCell<Pair>,
     local: OnceCell<Pair>,
+    iroh: OnceCell<Peers>,
     zones: OnceCell<()>,
 }
 
@@ -48,6 +50,7 @@ impl Context {
             program: OnceCell::new(),
             across: OnceCell::new(),
             local: OnceCell::new(),
+            iroh: OnceCell::new(),
             zones: OnceCell::new(),
         }
     }
@@ -99,6 +102,11 @@ impl Context {
         self.program
             .get_or_try_init(|| Program::prepare(&self.cache, resolver))
             .await
+    }
+
+    /// Two iroh endpoints.
+    pub(crate) async fn iroh(&self) -> anyhow::Result<&Peers> {
+        self.iroh.get_or_try_init(|| iroh::prepare(&self.cache)).await
     }
 
     /// Two people on relays a and b.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Context as _, ensure};
+use anyhow::{Context as _, bail, ensure};
 
 use super::Context;
 use crate::client::Account;
@@ -17,33 +17,104 @@ fn home(account: &Account) -> String {
     format!("/home/vmail/mail/{}/{}", account.peer.domain, account.address)
 }
 
-/// A message in an account, changed this many days ago.
-async fn message(context: &Context, account: &Account, days: u32) -> anyhow::Result<String> {
-    let file = format!("{}/cur/1.M{days}P1.lab,S=6,W=7:2,S", home(account));
-    let script = format!(
-        "mkdir -p \"${{0%/*}}\"; echo a: b >\"$0\"; touch -d '{days} days ago' \"$0\"; chown -R vmail:vmail \"${{0%/*}}\""
-    );
-    context.run(RELAY, &["bash", "-ec", &script, &file]).await?;
-    Ok(file)
+/// A file of an account: folder in it, days since its last change, bytes, whether expiry removes it.
+type Case = (&'static str, u32, u32, bool);
+
+/// Around both limits, 20 days and 7 days for more than 200,000 bytes, in INBOX and another folder. Large messages that
+/// no client has seen, and what a delivery left behind, only get old.
+const CASES: [Case; 12] = [
+    ("cur", 21, 6, true),
+    ("cur", 19, 6, false),
+    ("cur", 8, 200_001, true),
+    ("cur", 8, 200_000, false),
+    ("cur", 6, 200_001, false),
+    ("new", 21, 6, true),
+    ("new", 8, 200_001, false),
+    ("tmp", 21, 6, true),
+    ("tmp", 19, 6, false),
+    (".Sent/cur", 21, 6, true),
+    (".Sent/cur", 8, 200_001, true),
+    (".Sent/cur", 19, 6, false),
+];
+
+/// An account in use with a file for each case, one that nobody uses, and a folder that is no account.
+struct Store {
+    kept: Account,
+    inactive: Account,
+    empty: String,
+    files: Vec<(String, bool)>,
 }
 
-async fn exists(context: &Context, path: &str) -> anyhow::Result<bool> {
-    let test = context.machines()?.exec(RELAY, &["test", "-e", path]).await?;
-    Ok(test.status.success())
+impl Store {
+    async fn fill(context: &Context) -> anyhow::Result<Self> {
+        let (kept, inactive) = (context.account(RELAY).await?, context.account(RELAY).await?);
+        let mut files = Vec::new();
+        for (folder, days, bytes, goes) in CASES {
+            let file = format!("{}/{folder}/1.M{days}P{bytes}.lab", home(&kept));
+            let script = "install -d -o vmail -g vmail \"${0%/*}\"; head -c \"$1\" /dev/zero >\"$0\"; \
+                touch -d \"$2 days ago\" \"$0\"; chown vmail:vmail \"$0\"";
+            let (days, bytes) = (days.to_string(), bytes.to_string());
+            context
+                .run(RELAY, &["bash", "-ec", script, &file, &bytes, &days])
+                .await?;
+            files.push((file, goes));
+        }
+        let password = format!("{}/password", home(&inactive));
+        context
+            .run(RELAY, &["touch", "-d", "91 days ago", &password])
+            .await?;
+        let empty = home(&Account::random(&kept.peer));
+        context
+            .run(RELAY, &["install", "-d", "-o", "vmail", "-g", "vmail", &empty])
+            .await?;
+        Ok(Self {
+            kept,
+            inactive,
+            empty,
+            files,
+        })
+    }
+
+    /// Fails unless everything is there, but for what goes when `removed`.
+    async fn check(&self, context: &Context, removed: bool) -> anyhow::Result<()> {
+        let folders = [(home(&self.inactive), true), (self.empty.clone(), true)];
+        for (path, goes) in self.files.iter().chain(&folders) {
+            let test = context.machines()?.exec(RELAY, &["test", "-e", path]).await?;
+            let there = test.status.success();
+            ensure!(
+                there != (*goes && removed),
+                "{path} is {}",
+                if there { "still there" } else { "gone" }
+            );
+        }
+        self.kept.imap().await.context("the account in use")?;
+        Ok(())
+    }
+
+    /// Fails unless the summary of a run counts what goes here, and nothing else goes.
+    fn check_summary(&self, line: &str) -> anyhow::Result<()> {
+        let numbers: Vec<&str> = line
+            .split(' ')
+            .filter(|word| word.starts_with(|first: char| first.is_ascii_digit()))
+            .collect();
+        let &[_, mailboxes, _, files, seconds] = numbers.as_slice() else {
+            bail!("the summary is: {line}");
+        };
+        let goes = self.files.iter().filter(|(_, goes)| *goes).count();
+        let wanted = format!(
+            "Removed 2 out of {mailboxes} mailboxes and {goes} out of {files} files in existing mailboxes in {seconds} seconds"
+        );
+        ensure!(
+            line == wanted && seconds.split_once('.').is_some_and(|(_, cents)| cents.len() == 2),
+            "the summary is: {line}"
+        );
+        Ok(())
+    }
 }
 
 pub(super) async fn removal(context: &Context) -> anyhow::Result<()> {
     let lab = context.machines()?;
-    let (kept, inactive) = (context.account(RELAY).await?, context.account(RELAY).await?);
-    let (old, young) = (
-        message(context, &kept, 21).await?,
-        message(context, &kept, 19).await?,
-    );
-    let password = format!("{}/password", home(&inactive));
-    context
-        .run(RELAY, &["touch", "-d", "91 days ago", &password])
-        .await?;
-
+    let store = Store::fill(context).await?;
     let start = lab.cursor(RELAY).await?;
     context
         .run(RELAY, &["systemctl", "start", "chatmail-expire.service"])
@@ -51,19 +122,49 @@ pub(super) async fn removal(context: &Context) -> anyhow::Result<()> {
     let line = lab
         .follow(RELAY, Some("chatmail-expire"), &start, "Removed ", LOGGED)
         .await?;
-    ensure!(
-        line.starts_with("Removed 1 out of ")
-            && line.contains(" mailboxes and 1 out of ")
-            && line.contains(" files in existing mailboxes in "),
-        "the summary is: {line}"
-    );
-    ensure!(!exists(context, &old).await?, "the old message is still there");
-    ensure!(exists(context, &young).await?, "the young message is gone");
-    ensure!(
-        !exists(context, &home(&inactive)).await?,
-        "the inactive account is still there"
-    );
-    kept.imap().await.context("the account in use")?;
+    store.check_summary(&line)?;
+    store.check(context, true).await
+}
+
+/// What an operator types to see what the next run will do.
+pub(super) async fn dry_run(context: &Context) -> anyhow::Result<()> {
+    let store = Store::fill(context).await?;
+    let printed = context
+        .run(RELAY, &["runuser", "-u", "vmail", "--", "chatmail-expire"])
+        .await?;
+    store.check_summary(printed.trim_end())?;
+    store.check(context, false).await?;
+    // For the next scenario the store is as it was.
+    context
+        .run(RELAY, &["systemctl", "start", "chatmail-expire.service"])
+        .await?;
+    Ok(())
+}
+
+/// systemd starts them at the times that operators know, also after a time that the machine was off.
+pub(super) async fn clocks(context: &Context) -> anyhow::Result<()> {
+    for (timer, time) in [("chatmail-expire", "00:02:00"), ("chatmail-fsreport", "08:02:00")] {
+        let unit = format!("{timer}.timer");
+        let show = [
+            "systemctl",
+            "show",
+            "--property=ActiveState,Persistent,TimersCalendar,Unit",
+            &unit,
+        ];
+        let shown = context.run(RELAY, &show).await?;
+        for wanted in [
+            "ActiveState=active".to_owned(),
+            "Persistent=yes".to_owned(),
+            format!("Unit={timer}.service"),
+        ] {
+            ensure!(shown.lines().any(|line| line == wanted), "no {wanted}: {shown}");
+        }
+        let calendar = format!("OnCalendar=*-*-* {time} ;");
+        ensure!(shown.contains(&calendar), "{unit} is not at {time}: {shown}");
+        let next = ["systemctl", "show", "--property=NextElapseUSecRealtime", &unit];
+        let next = context.run(RELAY, &next).await?;
+        ensure!(next.contains(&format!(" {time} ")), "{unit} is next at: {next}");
+    }
     Ok(())
 }
 

@@ -13,6 +13,7 @@ mod counters;
 mod delivery;
 mod expiry;
 mod headers;
+mod iroh;
 mod kill;
 mod operator;
 mod outside;
@@ -91,6 +92,7 @@ pub(crate) const SCENARIOS: &[Scenario] = table! {
     "attachment-on-one-relay", Addresses, 300, chat::attachment_local;
     "read-receipt-on-one-relay", Addresses, 300, chat::read_receipt_local;
     "idle-wakes-the-receiver", Addresses, 60, chat::idle_wakes;
+    "idle-misses-no-message-of-a-burst", Addresses, 60, chat::idle_burst;
 
     "cleartext-submitted", Addresses, 60, policy::cleartext_submitted;
     "cleartext-from-outside", Machines, 90, policy::cleartext_from_outside;
@@ -124,12 +126,19 @@ pub(crate) const SCENARIOS: &[Scenario] = table! {
     "sessions-recorded-where-wanted", Machines, 60, store::recorded_where_wanted;
 
     "turn-relays", Machines, 60, turn::relays;
+    "turn-relays-over-tcp", Machines, 60, turn::relays_over_tcp;
+    "turn-refuses-connections", Machines, 60, turn::connections;
     "turn-refuses-other-credentials", Machines, 60, turn::credentials;
     "turn-refuses-private-peers", Machines, 60, turn::private_peers;
+
+    "iroh-clients-meet", Machines, 600, iroh::peers_meet;
+    "iroh-probes", Addresses, 60, iroh::probes;
 
     "quota-oldest-messages-go", Machines, 90, quota::oldest_go;
     "quota-messages-of-the-last-day-stay", Machines, 90, quota::last_day_stays;
     "expiry-of-messages-and-accounts", Machines, 60, expiry::removal;
+    "expiry-without-remove", Machines, 60, expiry::dry_run;
+    "clocks-of-expiry-and-report", Machines, 60, expiry::clocks;
     "account-counts-are-written", Machines, 60, expiry::counts;
     "mtail-counters", Machines, 90, counters::count;
 

@@ -17,6 +17,10 @@ const PEER: &str = "c";
 const PEER_PORT: &str = "3480";
 /// Unit that it runs as.
 const PEER_UNIT: &str = "lab-turn-peer";
+/// How the client reaches the server, and what it asks for.
+const OVER_UDP: &[&str] = &[];
+const OVER_TCP: &[&str] = &["-t"];
+const CONNECTIONS: &[&str] = &["-T"];
 /// Messages that the client sends.
 const MESSAGES: &str = "5";
 
@@ -60,10 +64,11 @@ impl Access {
         })
     }
 
-    /// Runs the client against a peer.
-    async fn call(&self, context: &Context, peer: &str) -> anyhow::Result<Output> {
-        let client = [
-            "turnutils_uclient",
+    /// Runs the client against a peer, with the options that say how it reaches the server.
+    async fn call(&self, context: &Context, options: &[&str], peer: &str) -> anyhow::Result<Output> {
+        let mut client = vec!["turnutils_uclient"];
+        client.extend(options);
+        client.extend([
             "-u",
             &self.user,
             "-w",
@@ -78,12 +83,18 @@ impl Access {
             "1",
             "-c",
             &self.host,
-        ];
+        ]);
         context.machines()?.exec(CLIENT, &client).await
     }
 
-    async fn refused(&self, context: &Context, peer: &str, why: &str) -> anyhow::Result<()> {
-        let output = self.call(context, peer).await?;
+    async fn refused(
+        &self,
+        context: &Context,
+        options: &[&str],
+        peer: &str,
+        why: &str,
+    ) -> anyhow::Result<()> {
+        let output = self.call(context, options, peer).await?;
         let text = text(&output);
         ensure!(!output.status.success(), "the client got through: {text}");
         ensure!(text.contains(why), "no `{why}`: {text}");
@@ -97,19 +108,37 @@ fn text(output: &Output) -> String {
     text
 }
 
-pub(super) async fn relays(context: &Context) -> anyhow::Result<()> {
+/// A client gets back everything that it sends to a peer.
+async fn relay(context: &Context, options: &[&str]) -> anyhow::Result<()> {
     let access = Access::announced(context).await?;
     let peer = context.peer(PEER)?.port(0).ip().to_string();
     let unit = format!("--unit={PEER_UNIT}");
     let echo = ["systemd-run", "--quiet", &unit, "turnutils_peer", "-p", PEER_PORT];
     context.run(PEER, &echo).await?;
-    let output = access.call(context, &peer).await;
+    let output = access.call(context, options, &peer).await;
     context.run(PEER, &["systemctl", "stop", PEER_UNIT]).await?;
     let output = output?;
     let text = text(&output);
     let all = format!("tot_send_msgs={MESSAGES}, tot_recv_msgs={MESSAGES}");
     ensure!(output.status.success() && text.contains(&all), "{text}");
     Ok(())
+}
+
+pub(super) async fn relays(context: &Context) -> anyhow::Result<()> {
+    relay(context, OVER_UDP).await
+}
+
+pub(super) async fn relays_over_tcp(context: &Context) -> anyhow::Result<()> {
+    relay(context, OVER_TCP).await
+}
+
+/// Connections in the name of the relay (RFC 6062) are not for clients.
+pub(super) async fn connections(context: &Context) -> anyhow::Result<()> {
+    let peer = context.peer(PEER)?.port(0).ip().to_string();
+    Access::announced(context)
+        .await?
+        .refused(context, CONNECTIONS, &peer, "error 442")
+        .await
 }
 
 pub(super) async fn credentials(context: &Context) -> anyhow::Result<()> {
@@ -119,20 +148,20 @@ pub(super) async fn credentials(context: &Context) -> anyhow::Result<()> {
     access
         .expired(context)
         .await?
-        .refused(context, &peer, WHY)
+        .refused(context, OVER_UDP, &peer, WHY)
         .await?;
     let wrong = Access {
         password: format!("x{}", access.password),
         ..access
     };
-    wrong.refused(context, &peer, WHY).await
+    wrong.refused(context, OVER_UDP, &peer, WHY).await
 }
 
 pub(super) async fn private_peers(context: &Context) -> anyhow::Result<()> {
     let access = Access::announced(context).await?;
     for peer in ["127.0.0.1", "10.0.0.1", "192.168.1.1", "169.254.169.254"] {
         access
-            .refused(context, peer, "403 (Forbidden IP)")
+            .refused(context, OVER_UDP, peer, "403 (Forbidden IP)")
             .await
             .with_context(|| format!("relaying to {peer}"))?;
     }

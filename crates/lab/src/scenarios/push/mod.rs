@@ -84,6 +84,15 @@ pub(super) async fn announcements(context: &Context) -> anyhow::Result<()> {
         admin.as_deref().is_some_and(|admin| admin.starts_with("mailto:")),
         "/shared/admin is {admin:?}"
     );
+    let versions = imap
+        .server_metadata("/shared/vendor/deltachat/appversions")
+        .await?;
+    let versions: serde_json::Value = serde_json::from_str(&versions.context("no app versions")?)?;
+    let version = versions.pointer("/clients/0/sources/0/versionString");
+    ensure!(
+        version.is_some_and(|version| version == "1.2.0"),
+        "the app versions are {versions}"
+    );
     let turn = imap.server_metadata("/shared/vendor/deltachat/turn").await?;
     let turn = turn.context("no TURN server is announced")?;
     let [host, "3478", expires, password] = turn.split(':').collect::<Vec<_>>()[..] else {
