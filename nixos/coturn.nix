@@ -109,6 +109,8 @@ in
       chatmail-turn-secret = lib.mkIf ownSecret {
         description = "Secret that TURN credentials are made with";
         wantedBy = [ "multi-user.target" ];
+        # A secret that exists stays, and who requires this unit would be stopped with it.
+        restartIfChanged = false;
         serviceConfig = hardening // {
           Type = "oneshot";
           RemainAfterExit = true;
@@ -131,6 +133,7 @@ in
         requires = secretUnit;
         after = secretUnit ++ [ "network.target" ];
         startLimitIntervalSec = 0;
+        stopIfChanged = false;
         serviceConfig = hardening // {
           Type = "simple";
           ExecStart = "${start}";

@@ -198,6 +198,10 @@ in
         "postfix-setup.service"
       ];
       wants = [ "postfix-setup.service" ];
+      # Sessions outlive new settings.
+      stopIfChanged = false;
+      restartTriggers = lib.mkForce [ ];
+      reloadTriggers = [ config.environment.etc."dovecot/dovecot.conf".source ];
       serviceConfig.LimitNOFILE = 65536;
     };
   };

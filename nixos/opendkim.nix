@@ -82,6 +82,8 @@ in
     systemd.services.chatmail-dkim-key = {
       description = "DKIM key of the relay";
       wantedBy = [ "multi-user.target" ];
+      # Another selector gets its key before OpenDKIM starts with it.
+      stopIfChanged = false;
       serviceConfig = hardening // {
         Type = "oneshot";
         RemainAfterExit = true;
@@ -98,10 +100,12 @@ in
     systemd.services.opendkim = {
       description = "DKIM signatures for mail that leaves";
       wantedBy = [ "multi-user.target" ];
-      requires = [ "chatmail-dkim-key.service" ];
+      # Not required: OpenDKIM goes on while the other unit changes.
+      wants = [ "chatmail-dkim-key.service" ];
       after = [ "chatmail-dkim-key.service" ];
       before = [ "postfix.service" ];
       startLimitIntervalSec = 0;
+      stopIfChanged = false;
       serviceConfig = hardening // {
         Type = "simple";
         ExecStart = "${cfg.dkim.package}/bin/opendkim -f -x ${configFile}";

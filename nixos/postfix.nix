@@ -66,6 +66,18 @@ let
     smtpd_tls_security_level = "encrypt";
   };
 
+  # The setup of NixOS, made beside the directory that a running Postfix reads and put in its place in one step: at no
+  # time are there no settings. It stands under a fixed path, so that new settings leave the unit as it is.
+  directory = "/var/lib/postfix/conf";
+  configure = pkgs.writeShellScript "chatmail-postfix-configure" ''
+    set -eu
+    ${lib.replaceStrings [ directory ] [ "${directory}.new" ]
+      config.systemd.services.postfix-setup.script
+    }
+    ${pkgs.coreutils}/bin/mv --exchange --no-target-directory ${directory}.new ${directory}
+    rm -rf ${directory}.new
+  '';
+
   smtpd =
     name: attrs: opts:
     {
@@ -207,10 +219,32 @@ in
       };
     };
 
+    environment.etc."chatmail/postfix-configure".source = configure;
+
+    # At boot; afterwards Postfix does it itself. A restart of this unit would stop Postfix, which requires it.
+    systemd.services.postfix-setup.restartIfChanged = false;
+
     systemd.services.postfix = {
       wants = [ "opendkim.service" ];
-      after = [ "opendkim.service" ];
+      after = [
+        "dovecot.service"
+        "opendkim.service"
+      ];
+      # Without Dovecot it would tell clients that their password is wrong: it stops before and starts after it.
+      partOf = [ "dovecot.service" ];
+      stopIfChanged = false;
+      reloadTriggers = [ configure ];
+      # What Postfix does not take over while it runs.
+      restartTriggers = [
+        config.services.postfix.settings.main.inet_protocols
+        (config.services.postfix.settings.main.inet_interfaces or "all")
+      ];
       serviceConfig = {
+        ExecStartPre = "/etc/chatmail/postfix-configure";
+        ExecReload = lib.mkForce [
+          "/etc/chatmail/postfix-configure"
+          "${lib.getExe' config.services.postfix.package "postfix"} reload"
+        ];
         LimitNOFILE = 65536;
         # Postfix names clients, senders and recipients in most of its lines. What remains of those is counted by mtail,
         # or tells that a limit of the relay is reached: docs/logs.md. Why mail is stuck is told by postqueue.

@@ -36,6 +36,8 @@ let
         requires = [ "${name}.socket" ];
         after = [ "${name}.socket" ];
         startLimitIntervalSec = 0;
+        # Stopping it first would close the socket for as long as a new system is activated.
+        stopIfChanged = false;
         serviceConfig =
           hardening
           // {

@@ -101,6 +101,8 @@ in
         systemd.services.chatmail-selfsigned = {
           description = "Certificate that the relay makes itself";
           wantedBy = [ "multi-user.target" ];
+          # A certificate that exists stays, and who requires this unit would be stopped with it.
+          restartIfChanged = false;
           requiredBy = users;
           before = users;
           serviceConfig = hardening // {

@@ -16,5 +16,7 @@ in
         qname-minimisation = lib.mkDefault true;
       };
     };
+    # Mail that arrives while a new system is activated needs names.
+    systemd.services.unbound.stopIfChanged = false;
   };
 }

@@ -29,6 +29,7 @@ let
         ours "services"
         ++ [
           "nginx"
+          "nginx-config-reload"
           "postfix-setup"
           "unbound"
         ]

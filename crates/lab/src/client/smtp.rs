@@ -10,6 +10,9 @@ use base64::engine::general_purpose::STANDARD;
 use super::tls::Tls;
 use super::wire::{Secured, Wire};
 
+/// Context of errors of a connection on which the whole message was sent.
+pub(crate) const AFTER_THE_DOT: &str = "after the final dot";
+
 /// What a server said to one command.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Reply {
@@ -202,7 +205,7 @@ impl Smtp {
             .write(&dot_stuffed(message))
             .await
             .context("sending the message")?;
-        self.reply().await.context("after the final dot")
+        self.reply().await.context(AFTER_THE_DOT)
     }
 }
 

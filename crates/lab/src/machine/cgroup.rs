@@ -60,6 +60,29 @@ pub(super) fn create(machine: &str) -> anyhow::Result<PathBuf> {
     Ok(path)
 }
 
+/// Kills what is left of a machine, waits for its end and removes its group, so that it can be booted again.
+pub(super) fn end(machine: &str) -> anyhow::Result<()> {
+    let group = group()?.join(machine);
+    if group.exists() {
+        kill(&group)?;
+        remove(&group)?;
+    }
+    match mirror()?
+        .map(|path| path.join(machine))
+        .filter(|path| path.exists())
+    {
+        Some(mirror) => remove(&mirror),
+        None => Ok(()),
+    }
+}
+
+/// Our group in the tree that systemd-nspawn mirrors into on hosts with the hybrid layout.
+fn mirror() -> anyhow::Result<Option<PathBuf>> {
+    let mount =
+        mount_of(|kind, options| kind == "cgroup" && options.split(',').any(|one| one == "name=systemd"))?;
+    Ok(mount.map(|path| path.join(GROUP)))
+}
+
 /// Kills every process of every machine, waits for their end and removes the groups.
 pub(super) fn kill_all() -> anyhow::Result<()> {
     let group = group()?;
@@ -67,9 +90,7 @@ pub(super) fn kill_all() -> anyhow::Result<()> {
         kill(&group)?;
         remove(&group)?;
     }
-    let mirror =
-        mount_of(|kind, options| kind == "cgroup" && options.split(',').any(|one| one == "name=systemd"))?;
-    if let Some(mirror) = mirror.map(|path| path.join(GROUP)).filter(|path| path.exists()) {
+    if let Some(mirror) = mirror()?.filter(|path| path.exists()) {
         remove(&mirror)?;
     }
     Ok(())

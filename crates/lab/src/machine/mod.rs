@@ -6,6 +6,7 @@ mod cgroup;
 pub(crate) mod cli;
 mod container;
 mod dns;
+mod generation;
 mod journal;
 mod network;
 mod packages;
@@ -17,10 +18,13 @@ mod rootfs;
 mod services;
 mod start;
 mod state;
+mod switch;
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
 use std::process::Output;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -30,6 +34,7 @@ pub(crate) use self::journal::Cursor;
 pub(crate) use self::prerequisites::programs;
 pub(crate) use self::progress::Progress;
 pub(crate) use self::start::{Found, interrupted};
+pub(crate) use self::switch::{Plan, SystemOf};
 
 use self::paths::Paths;
 use self::state::{Leader, State};
@@ -41,6 +46,8 @@ pub(crate) struct Lab {
     paths: Paths,
     state: State,
     found: Found,
+    /// Machines that were booted again, and their first processes now.
+    booted: Mutex<BTreeMap<String, Leader>>,
 }
 
 impl Lab {
@@ -56,18 +63,23 @@ impl Lab {
         let paths = Paths::from_environment()?;
         let _lock = lock(&paths)?;
         let (state, found) = start::start(&paths, progress, keep).await?;
-        Ok(Self { paths, state, found })
+        Ok(Self::of(paths, state, found))
+    }
+
+    fn of(paths: Paths, state: State, found: Found) -> Self {
+        Self {
+            paths,
+            state,
+            found,
+            booted: Mutex::default(),
+        }
     }
 
     /// The lab that runs.
     pub(crate) fn attach() -> anyhow::Result<Self> {
         let paths = Paths::from_environment()?;
         let state = State::load(&paths).context("no lab is running; `cargo lab up` starts one")?;
-        Ok(Self {
-            paths,
-            state,
-            found: Found::Running,
-        })
+        Ok(Self::of(paths, state, Found::Running))
     }
 
     /// Where the relays are.
@@ -112,6 +124,20 @@ impl Lab {
         self.paths.machine(machine)
     }
 
+    /// Makes another generation the running one, as `nixos-rebuild switch` does.
+    pub(crate) async fn switch(
+        &self,
+        machine: &str,
+        from: &SystemOf<'_>,
+        to: &SystemOf<'_>,
+    ) -> anyhow::Result<Plan> {
+        if let Some(release) = to.release {
+            packages::install_release(&self.root(machine), release)?;
+        }
+        let (from, to) = (from.generation()?, to.generation()?);
+        switch::switch(&self.root(machine), self.leader(machine)?, &from, &to).await
+    }
+
     /// Loads a zone into the lab's name server, in place of an earlier one of that name.
     pub(crate) async fn publish(&self, zone: &str, text: &str) -> anyhow::Result<()> {
         dns::publish(&self.root(dns::NAME), self.leader(dns::NAME)?, &[(zone, text)]).await
@@ -132,8 +158,31 @@ impl Lab {
         Ok(self.found)
     }
 
+    /// Shuts a machine down as its power button does, and waits until nothing of it is left.
+    pub(crate) async fn power_off(&self, machine: &str) -> anyhow::Result<()> {
+        start::power_off(machine, self.leader(machine)?).await
+    }
+
+    /// Boots a relay from the tree that it left, and waits until every unit runs.
+    pub(crate) async fn power_on(&self, machine: &str) -> anyhow::Result<()> {
+        let relay = self.topology().relay(machine);
+        let relay = relay.with_context(|| format!("the lab has no relay `{machine}`"))?;
+        let leader = start::power_on(&self.paths, relay).await?;
+        let mut booted = self.booted.lock().unwrap_or_else(PoisonError::into_inner);
+        booted.insert(machine.to_owned(), leader);
+        let mut state = self.state.clone();
+        for known in &mut state.machines {
+            known.leader = booted.get(&known.name).copied().unwrap_or(known.leader);
+        }
+        state.save(&self.paths)
+    }
+
     fn leader(&self, machine: &str) -> anyhow::Result<Leader> {
-        self.state.leader(machine)
+        let booted = self.booted.lock().unwrap_or_else(PoisonError::into_inner);
+        match booted.get(machine) {
+            Some(leader) => Ok(*leader),
+            None => self.state.leader(machine),
+        }
     }
 }
 

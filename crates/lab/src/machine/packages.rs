@@ -6,6 +6,8 @@ use std::path::Path;
 
 use anyhow::Context as _;
 
+use super::generation::Names;
+
 /// Package with our programs, which is bound into the relays.
 pub(super) const OURS: &str = "chatmail";
 
@@ -74,6 +76,28 @@ pub(super) fn known(package: &str) -> bool {
     [IROH_RELAY, OURS, SITE].contains(&package) || LINKS.iter().any(|(name, ..)| *name == package)
 }
 
+/// All packages, and their names in another release of NixOS.
+pub(super) fn renamed(release: &str) -> Names {
+    LINKS
+        .iter()
+        .map(|(name, ..)| *name)
+        .chain([OURS, "nginxStable"])
+        .map(|name| (name.to_owned(), format!("{release}-{name}")))
+        .collect()
+}
+
+/// Puts the packages of another release into a relay's tree.
+pub(super) fn install_release(root: &Path, release: &str) -> anyhow::Result<()> {
+    let store = root.join("nix/store");
+    for (name, other) in renamed(release) {
+        let path = store.join(other);
+        if !path.is_symlink() {
+            link(&name, &path)?;
+        }
+    }
+    Ok(())
+}
+
 /// Puts the stand-ins into a relay's tree. `programs` are the names of ours.
 pub(super) fn install(root: &Path, programs: &[String]) -> anyhow::Result<()> {
     let store = root.join("nix/store");
@@ -90,6 +114,7 @@ pub(super) fn install(root: &Path, programs: &[String]) -> anyhow::Result<()> {
     for program in programs {
         link(&format!("/nix/store/{OURS}/bin/{program}"), &system.join(program))?;
     }
+    link("/usr/bin", &store.join("system-path/systemd/bin"))?;
     for program in SYSTEM {
         link(&format!("/usr/bin/{program}"), &system.join(program))?;
     }

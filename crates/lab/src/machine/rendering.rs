@@ -1,13 +1,14 @@
 //! Puts a host that `cargo lab render` wrote into a machine: every file as it is, to where NixOS has it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::os::unix::fs::{PermissionsExt as _, symlink};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail, ensure};
 
 use super::ca::Signed;
+use super::generation::{Generation, Names, write};
 use super::{packages, rootfs};
 use crate::project;
 
@@ -58,9 +59,16 @@ impl Rendering {
         fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))
     }
 
-    /// Units that the machine starts at boot.
-    pub(super) fn wanted_units(&self) -> anyhow::Result<BTreeSet<String>> {
-        Ok(self.wants()?.into_iter().map(|(_, unit)| unit).collect())
+    /// Units that the machine starts at boot and that are active from then on.
+    pub(super) fn lasting_units(&self) -> anyhow::Result<BTreeSet<String>> {
+        let mut lasting = BTreeSet::new();
+        for (_, unit) in self.wants()? {
+            let text = self.text(&Path::new("units").join(&unit))?;
+            if !text.contains("\nType=oneshot") || text.contains("\nRemainAfterExit=true") {
+                lasting.insert(unit);
+            }
+        }
+        Ok(lasting)
     }
 
     /// Target, unit.
@@ -75,6 +83,16 @@ impl Rendering {
             .collect()
     }
 
+    /// The host as NixOS has it, with these packages under other names.
+    pub(super) fn generation(&self, packages: &Names) -> anyhow::Result<Generation> {
+        let mut texts = BTreeMap::new();
+        for file in self.files()? {
+            let text = self.text(&file)?;
+            texts.insert(file, text);
+        }
+        Generation::new(&texts, self.wants()?, packages)
+    }
+
     /// Writes the host into a machine's tree. `certificate` is for the mode `external`.
     pub(super) fn apply(
         &self,
@@ -83,17 +101,7 @@ impl Rendering {
         certificate: Option<&Signed>,
     ) -> anyhow::Result<()> {
         packages::install(root, programs)?;
-        for file in self.files()? {
-            let text = self.text(&file)?;
-            let Some(place) = place(&file) else { continue };
-            write(&root.join(place), &text)?;
-        }
-        for (target, unit) in self.wants()? {
-            let folder = root.join("etc/systemd/system").join(format!("{target}.wants"));
-            fs::create_dir_all(&folder)?;
-            symlink(format!("/etc/systemd/system/{unit}"), folder.join(&unit))
-                .with_context(|| format!("cannot enable {unit}"))?;
-        }
+        self.generation(&Names::new())?.write(root)?;
         write(&root.join("etc/tmpfiles.d/lab.conf"), TMPFILES)?;
         write(&root.join("etc/ld.so.preload"), rootfs::PRELOAD)?;
         if let Some(certificate) = certificate {
@@ -147,44 +155,18 @@ impl Rendering {
     }
 }
 
-/// Where a file of the rendering belongs in a machine.
-fn place(file: &Path) -> Option<PathBuf> {
-    if let Ok(below) = file.strip_prefix("etc") {
-        return Some(Path::new("etc").join(below));
-    }
-    if let Ok(below) = file.strip_prefix("store") {
-        return Some(Path::new("nix/store").join(below));
-    }
-    if let Ok(below) = file.strip_prefix("units") {
-        return Some(Path::new("etc/systemd/system").join(below));
-    }
-    match file.to_str() {
-        Some("sysusers.conf") => Some("etc/sysusers.d/nixos.conf".into()),
-        Some("tmpfiles.conf") => Some("etc/tmpfiles.d/nixos.conf".into()),
-        _ => None,
-    }
-}
-
 /// The first components of all paths into the store that a text names.
 fn store_names(text: &str) -> impl Iterator<Item = &str> {
-    text.split("/nix/store/").skip(1).filter_map(|rest| {
-        let name = rest
-            .split(|c: char| !(c.is_ascii_alphanumeric() || "+-._".contains(c)))
-            .next()?;
-        let name = name.trim_end_matches('.');
-        // systemd reads what we leave out here: triggers that only NixOS acts on.
-        (!name.is_empty() && !name.starts_with("X-Restart-Triggers")).then_some(name)
-    })
+    text.split("/nix/store/").skip(1).filter_map(store_name)
 }
 
-/// Scripts are executable, as they are in the store.
-fn write(path: &Path, text: &str) -> anyhow::Result<()> {
-    if let Some(folder) = path.parent() {
-        fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
-    }
-    fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))?;
-    let mode = if text.starts_with("#!") { 0o755 } else { 0o644 };
-    Ok(fs::set_permissions(path, fs::Permissions::from_mode(mode))?)
+/// The name at the start of what follows `/nix/store/` in a text.
+pub(super) fn store_name(rest: &str) -> Option<&str> {
+    let name = rest
+        .split(|c: char| !(c.is_ascii_alphanumeric() || "+-._".contains(c)))
+        .next()?;
+    let name = name.trim_end_matches('.');
+    (!name.is_empty()).then_some(name)
 }
 
 #[cfg(test)]
@@ -193,7 +175,7 @@ mod tests {
 
     #[test]
     fn every_package_of_the_committed_rendering_has_a_stand_in() {
-        for relay in ["a", "b", "c"] {
+        for relay in ["a", "a-next", "b", "c"] {
             Rendering::of(relay).unwrap();
         }
     }

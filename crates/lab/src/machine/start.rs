@@ -2,9 +2,10 @@
 
 use std::fs;
 use std::net::Ipv4Addr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, bail, ensure};
 use sha2::{Digest as _, Sha256};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
@@ -26,6 +27,10 @@ const RELAYS: [(&str, &str, u8, Certificate); 3] = [
     ("b", "_b.test", 12, Certificate::SelfSigned),
     ("c", "c.test", 13, Certificate::LabCa),
 ];
+
+/// How long a machine may take to shut down, and how often it is looked at.
+const POWER_OFF_DEADLINE: Duration = Duration::from_secs(60);
+const POLL: Duration = Duration::from_millis(50);
 
 /// What was there before a lab was started.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,9 +58,9 @@ pub(super) async fn start(paths: &Paths, progress: &Progress, keep: bool) -> any
         return Ok((state, Found::Running));
     }
     end(paths)?;
+    build_iroh_relay(paths, progress).await?;
     let plan = Plan {
         rootfs: rootfs::ensure(paths, progress)?,
-        iroh_relay: iroh_relay(paths, progress).await?,
         programs,
         renderings,
         topology,
@@ -69,6 +74,40 @@ pub(super) async fn start(paths: &Paths, progress: &Progress, keep: bool) -> any
         end(paths).context("cannot end what was started")?;
     }
     Ok((started?, Found::Nothing))
+}
+
+/// Shuts a machine down and waits until nothing of it is left.
+pub(super) async fn power_off(name: &str, leader: Leader) -> anyhow::Result<()> {
+    // systemd ends the command with everything else.
+    container::exec(leader, &["systemctl", "poweroff", "--no-block"]).await?;
+    let end = Instant::now() + POWER_OFF_DEADLINE;
+    while leader.alive() {
+        ensure!(Instant::now() < end, "machine {name} does not shut down");
+        tokio::time::sleep(POLL).await;
+    }
+    cgroup::end(name)
+}
+
+/// Boots a relay from the tree that it left, and waits until every unit runs.
+pub(super) async fn power_on(paths: &Paths, relay: &Relay) -> anyhow::Result<Leader> {
+    let boot = boot(&paths.rootfs(&rootfs::key()), paths, &relay.name, true);
+    let machine = container::boot(paths, &boot).await?;
+    check_units(machine.leader, relay, &Rendering::of(&relay.name)?).await?;
+    Ok(machine.leader)
+}
+
+/// How a machine is booted; relays see our programs.
+fn boot(rootfs: &Path, paths: &Paths, name: &str, relay: bool) -> Boot {
+    let programs = [
+        (packages::OURS, paths.programs()),
+        (packages::IROH_RELAY, iroh_relay(paths).join("bin")),
+    ];
+    let binds = programs.map(|(package, folder)| (folder, format!("/nix/store/{package}/bin")));
+    Boot {
+        name: name.to_owned(),
+        rootfs: rootfs.to_owned(),
+        binds: if relay { binds.into() } else { Vec::new() },
+    }
 }
 
 /// Waits for SIGINT or SIGTERM, and returns an error that says so: whoever waits ends what it started. Both signals
@@ -126,6 +165,7 @@ fn build(programs: &[PathBuf], renderings: &[(Relay, Rendering)]) -> anyhow::Res
     add(rootfs::key().as_bytes());
     for source in [
         include_str!("container.rs"),
+        include_str!("generation.rs"),
         include_str!("packages.rs"),
         include_str!("rendering.rs"),
     ] {
@@ -154,21 +194,26 @@ fn site_sources() -> PathBuf {
     project::root().join("www")
 }
 
-/// Builds the iroh relay unless it is there, and returns the folder that it is in.
-async fn iroh_relay(paths: &Paths, progress: &Progress) -> anyhow::Result<PathBuf> {
+/// Where the iroh relay is built.
+fn iroh_relay(paths: &Paths) -> PathBuf {
+    paths.base().join(packages::IROH_RELAY_BUILD)
+}
+
+/// Builds the iroh relay unless it is there.
+async fn build_iroh_relay(paths: &Paths, progress: &Progress) -> anyhow::Result<()> {
     let name = packages::IROH_RELAY_BUILD;
-    if !paths.base().join(name).exists() {
+    if !iroh_relay(paths).exists() {
         progress.step(format_args!(
             "Building {name} for the relays; only the first start does this"
         ));
     }
-    built::ensure(paths.base(), name, &packages::IROH_RELAY_SOURCE).await
+    built::ensure(paths.base(), name, &packages::IROH_RELAY_SOURCE).await?;
+    Ok(())
 }
 
 /// All that is known before the first machine is made.
 struct Plan {
     rootfs: PathBuf,
-    iroh_relay: PathBuf,
     programs: Vec<PathBuf>,
     renderings: Vec<(Relay, Rendering)>,
     topology: Topology,
@@ -250,16 +295,7 @@ impl Plan {
             paths.machine(name).join("etc/resolv.conf"),
             resolv_conf(Ipv4Addr::LOCALHOST),
         )?;
-        let programs = [
-            (packages::OURS, paths.programs()),
-            (packages::IROH_RELAY, self.iroh_relay.join("bin")),
-        ];
-        let binds = programs.map(|(package, folder)| (folder, format!("/nix/store/{package}/bin")));
-        let boot = Boot {
-            name: name.to_owned(),
-            rootfs: self.rootfs.clone(),
-            binds: if relay { binds.into() } else { Vec::new() },
-        };
+        let boot = boot(&self.rootfs, paths, name, relay);
         let paths = paths.clone();
         boots.spawn(async move { container::boot(&paths, &boot).await });
         Ok(())
@@ -277,7 +313,7 @@ fn names(domain: &str) -> Vec<String> {
 async fn check_units(leader: Leader, relay: &Relay, rendering: &Rendering) -> anyhow::Result<()> {
     // Ends when no job is left; its exit code also tells of failed units, which are looked for one by one below.
     container::exec(leader, &["systemctl", "is-system-running", "--wait"]).await?;
-    let units = rendering.wanted_units()?;
+    let units = rendering.lasting_units()?;
     let mut argv = vec!["systemctl", "is-active", "--"];
     argv.extend(units.iter().map(String::as_str));
     let output = container::exec(leader, &argv).await?;

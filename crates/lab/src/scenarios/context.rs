@@ -15,6 +15,9 @@ use crate::topology::Topology;
 /// How often a condition is looked at that nothing announces.
 const POLL: Duration = Duration::from_millis(50);
 
+/// How often relays are asked to try again at once.
+const HURRY: Duration = Duration::from_secs(5);
+
 /// Two people who have verified each other.
 pub(crate) struct Pair {
     /// Who scanned the code.
@@ -159,6 +162,26 @@ impl Context {
                 .with_context(|| format!("the queue of relay {relay} does not become empty"))?;
         }
         Ok(())
+    }
+}
+
+/// Mail that one relay did not get rid of waits there for minutes; asking for it at once changes nothing else.
+pub(crate) async fn hurried<T>(
+    context: &Context,
+    relays: &[&str],
+    arrive: impl Future<Output = anyhow::Result<T>>,
+) -> anyhow::Result<T> {
+    let hurry = async {
+        loop {
+            tokio::time::sleep(HURRY).await;
+            for relay in relays {
+                context.run(relay, &["postqueue", "-f"]).await?;
+            }
+        }
+    };
+    tokio::select! {
+        arrived = arrive => arrived,
+        failed = hurry => failed,
     }
 }
 

@@ -4,13 +4,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, bail, ensure};
+use anyhow::{Context as _, ensure};
 use serde::Deserialize;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use super::writing::Chat;
 use super::{Context, until};
-use crate::client::message::{Message, random_name};
+use crate::client::message::Message;
 use crate::client::smtp::Reply;
 use crate::client::wire::WireError;
 use crate::client::{Account, arrival, http, pgp};
@@ -27,7 +28,7 @@ const KILLS: usize = 4;
 const ESTABLISHED: &str = "01";
 
 /// Main process and state of a unit.
-async fn state(context: &Context, relay: &str, unit: &str) -> anyhow::Result<(String, String)> {
+pub(super) async fn state(context: &Context, relay: &str, unit: &str) -> anyhow::Result<(String, String)> {
     let show = ["systemctl", "show", "--property=MainPID,ActiveState", unit];
     let text = context.run(relay, &show).await?;
     let value = |key: &str| {
@@ -315,56 +316,12 @@ pub(super) async fn all_while_people_write(context: &Context) -> anyhow::Result<
         "chatmail-metadata",
         "newemail",
     ];
-    let pair = context.across().await?;
-    let (one_start, other_start) = (pair.one.mark(), pair.other.mark());
-    let (mut to_other, mut to_one) = (Vec::new(), Vec::new());
+    let mut chat = Chat::begin(context).await?;
     for (number, service) in SERVICES.iter().enumerate() {
         for relay in ["a", "b"] {
-            let name = format!("{number} {relay} {}", random_name(6));
-            pair.one.send(pair.one_chat, &name).await?;
-            pair.other.send(pair.other_chat, &name).await?;
+            chat.both_write(&format!("{number} {relay}")).await?;
             kill(context, relay, &format!("{service}.service")).await?;
-            to_other.push(name.clone());
-            to_one.push(name);
         }
     }
-    let arrive = async {
-        for text in &to_other {
-            pair.other.receive(other_start, text).await?;
-        }
-        for text in &to_one {
-            pair.one.receive(one_start, text).await?;
-        }
-        anyhow::Ok(())
-    };
-    // Mail that one relay did not get rid of waits there for minutes; asking for it at once changes nothing else.
-    let hurry = async {
-        loop {
-            tokio::time::sleep(Duration::from_secs(5)).await;
-            for relay in ["a", "b"] {
-                context.run(relay, &["postqueue", "-f"]).await?;
-            }
-        }
-    };
-    tokio::select! {
-        arrived = arrive => arrived?,
-        failed = hurry => {
-            let failed: anyhow::Result<()> = failed;
-            failed?;
-        }
-    }
-    for (user, chat, sent) in [
-        (&pair.other, pair.other_chat, &to_other),
-        (&pair.one, pair.one_chat, &to_one),
-    ] {
-        let texts = user.texts(chat).await?;
-        for text in sent {
-            // A chat shows what both have written, and both wrote this.
-            let times = texts.iter().filter(|known| *known == text).count();
-            if times != 2 {
-                bail!("{} sees {text:?} {times} times instead of twice", user.name);
-            }
-        }
-    }
-    Ok(())
+    chat.all_arrived().await
 }

@@ -4,6 +4,7 @@
 //! say so in the table, and are left out where there is nothing to look into.
 
 mod accounts;
+mod backup;
 mod bounce;
 mod browser;
 mod chat;
@@ -12,6 +13,7 @@ mod context;
 mod counters;
 mod delivery;
 mod expiry;
+mod guide;
 mod headers;
 mod iroh;
 mod kill;
@@ -22,17 +24,20 @@ mod ports;
 mod privacy;
 mod push;
 mod quota;
+mod reboot;
 mod rendered;
 mod run;
 mod store;
+mod switch;
 mod tls;
 mod turn;
 mod web;
+mod writing;
 
 use std::pin::Pin;
 use std::time::Duration;
 
-pub(crate) use self::context::{Context, Pair, until};
+pub(crate) use self::context::{Context, Pair, hurried, until};
 
 /// What a scenario asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -170,6 +175,13 @@ pub(crate) const SCENARIOS: &[Scenario] = table! {
     "dictionaries-killed-while-users-log-in", Machines, 120, kill::dictionaries;
     "newemail-killed", Machines, 60, kill::newemail;
     "services-killed-while-people-write", Machines, 420, kill::all_while_people_write;
+
+    "switch-under-load", Machines, 300, switch::settings;
+    "upgrade-under-load", Machines, 300, switch::release;
+
+    "backup-and-restore", Machines, 240, backup::restore;
+    "move-in-from-the-reference", Machines, 240, backup::move_in;
+    "reboot-keeps-the-queue", Machines, 300, reboot::keeps_the_queue;
 
     "rendered-files-are-accepted", Machines, 120, rendered::accepted;
     "units-are-sandboxed", Machines, 120, rendered::sandboxed;

@@ -1,0 +1,78 @@
+//! The commands of the operator guide, run as they stand there.
+
+use anyhow::{Context as _, ensure};
+
+use super::Context;
+use crate::project;
+
+const GUIDE: &str = "docs/operator-guide.md";
+/// What the guide calls the relay.
+const DOMAIN: &str = "chat.example.org";
+
+/// The shell blocks below a heading, in their order.
+pub(super) fn blocks(heading: &str) -> anyhow::Result<Vec<String>> {
+    let path = project::root().join(GUIDE);
+    let text = std::fs::read_to_string(&path).with_context(|| path.display().to_string())?;
+    let found = shell_blocks(&text, heading);
+    ensure!(!found.is_empty(), "{GUIDE} has no shell block below `{heading}`");
+    Ok(found)
+}
+
+fn shell_blocks(text: &str, heading: &str) -> Vec<String> {
+    let mut blocks = Vec::new();
+    let (mut here, mut open) = (false, false);
+    for line in text.lines() {
+        match line.trim() {
+            "```sh" if here => {
+                open = true;
+                blocks.push(String::new());
+            }
+            "```" => open = false,
+            _ if !open && line.starts_with('#') => here = line.trim_start_matches('#').trim() == heading,
+            _ => {
+                if let Some(block) = blocks.last_mut().filter(|_| open) {
+                    block.push_str(line);
+                    block.push('\n');
+                }
+            }
+        }
+    }
+    blocks
+}
+
+/// Runs a block on a relay. `root` is what stands for `/` where the block changes into it.
+pub(super) async fn run(context: &Context, relay: &str, block: &str, root: &str) -> anyhow::Result<()> {
+    let domain = context.peer(relay)?.domain;
+    let script = block
+        .replace(DOMAIN, &domain)
+        .replace("cd /\n", &format!("cd {root}\n"));
+    context
+        .run(relay, &["bash", "-euc", &script])
+        .await
+        .map(drop)
+        .with_context(|| format!("a command of {GUIDE}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn blocks_belong_to_the_heading_above_them() {
+        let text = "## A\n```sh\none\n# two\n```\n    three\n## B\n1. x\n   ```sh\n   four\n   ```\n```\nfive\n```\n";
+        assert_eq!(shell_blocks(text, "A"), ["one\n# two\n"]);
+        assert_eq!(shell_blocks(text, "B"), ["   four\n"]);
+        assert!(shell_blocks(text, "C").is_empty());
+    }
+
+    #[test]
+    fn the_guide_says_how_to_save_restore_and_move() {
+        for (heading, count) in [
+            ("Backup", 1),
+            ("Restore", 1),
+            ("Moving from the reference relay", 2),
+        ] {
+            assert_eq!(blocks(heading).unwrap().len(), count, "{heading}");
+        }
+    }
+}

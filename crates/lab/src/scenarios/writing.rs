@@ -1,0 +1,233 @@
+//! People who write while something happens to the relays, and what became of every message.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, bail, ensure};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use super::{Context, Pair, hurried};
+use crate::client::deltachat::Mark;
+use crate::client::message::{Message, random_name};
+use crate::client::wire::WireError;
+use crate::client::{Account, pgp};
+
+/// Who writes to whom, by relay.
+const WRITERS: [(&str, &str); 6] = [
+    ("a", "b"),
+    ("a", "b"),
+    ("b", "a"),
+    ("b", "a"),
+    ("a", "a"),
+    ("a", "a"),
+];
+/// An address may submit 60 messages a minute.
+const PACE: Duration = Duration::from_millis(1010);
+/// How soon a client comes back that was told to, or cut off.
+const RETRY: Duration = Duration::from_millis(200);
+/// How long the relays may take to deliver what they have.
+const DELIVERED: Duration = Duration::from_secs(90);
+
+/// Two people on relays a and b who write to each other with Delta Chat.
+pub(super) struct Chat<'a> {
+    context: &'a Context,
+    pair: &'a Pair,
+    one_start: Mark,
+    other_start: Mark,
+    texts: Vec<String>,
+}
+
+impl<'a> Chat<'a> {
+    pub(super) async fn begin(context: &'a Context) -> anyhow::Result<Self> {
+        let pair = context.across().await?;
+        Ok(Self {
+            context,
+            pair,
+            one_start: pair.one.mark(),
+            other_start: pair.other.mark(),
+            texts: Vec::new(),
+        })
+    }
+
+    /// Both write a text that begins like this.
+    pub(super) async fn both_write(&mut self, text: &str) -> anyhow::Result<()> {
+        let text = format!("{text} {}", random_name(6));
+        self.pair.one.send(self.pair.one_chat, &text).await?;
+        self.pair.other.send(self.pair.other_chat, &text).await?;
+        self.texts.push(text);
+        Ok(())
+    }
+
+    /// Waits until both see everything that the other wrote, and once.
+    pub(super) async fn all_arrived(self) -> anyhow::Result<()> {
+        let pair = self.pair;
+        let arrive = async {
+            for text in &self.texts {
+                pair.other.receive(self.other_start, text).await?;
+                pair.one.receive(self.one_start, text).await?;
+            }
+            anyhow::Ok(())
+        };
+        hurried(self.context, &["a", "b"], arrive).await?;
+        for (user, chat) in [(&pair.other, pair.other_chat), (&pair.one, pair.one_chat)] {
+            let seen = user.texts(chat).await?;
+            for text in &self.texts {
+                // A chat shows what both have written, and both wrote this.
+                let times = seen.iter().filter(|known| *known == text).count();
+                if times != 2 {
+                    bail!("{} sees {text:?} {times} times instead of twice", user.name);
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// How one attempt to submit a message ended.
+enum Attempt {
+    Accepted,
+    /// The client comes back. When the connection broke after the final dot, the relay may have the message already.
+    Later {
+        doubtful: bool,
+    },
+    /// The right password is refused: what Postfix says when Dovecot exchanges its login process at that moment.
+    LoginRefused,
+}
+
+async fn attempt(sender: &Account, receiver: &Account, message: &Message) -> anyhow::Result<Attempt> {
+    let session = async {
+        let mut smtp = sender.peer.submission().await?;
+        let login = smtp.auth_plain(&sender.address, &sender.password).await?;
+        if login.code != 235 {
+            return Ok(login);
+        }
+        smtp.send(&sender.address, &[&receiver.address], &message.bytes())
+            .await
+    };
+    match session.await {
+        Ok(reply) if reply.code == 250 => Ok(Attempt::Accepted),
+        Ok(reply) if reply.code == 535 => Ok(Attempt::LoginRefused),
+        Ok(reply) if reply.is_transient() => Ok(Attempt::Later { doubtful: false }),
+        Ok(reply) => bail!("the relay refuses a message: {reply}"),
+        Err(error) if error.downcast_ref::<WireError>().is_some() => Ok(Attempt::Later {
+            doubtful: error.to_string() == crate::client::smtp::AFTER_THE_DOT,
+        }),
+        Err(error) => Err(error),
+    }
+}
+
+/// What one writer has sent.
+struct Letters {
+    sender: Account,
+    receiver: Account,
+    /// Message-ID, and whether the relay may have taken it twice.
+    sent: Vec<(String, bool)>,
+    again: usize,
+    refused: usize,
+}
+
+impl Letters {
+    async fn write(mut self, stop: CancellationToken) -> anyhow::Result<Self> {
+        let mut pace = tokio::time::interval(PACE);
+        while !stop.is_cancelled() {
+            pace.tick().await;
+            let message = pgp::encrypted(&self.sender.address, 5_000);
+            let mut doubt = false;
+            loop {
+                match attempt(&self.sender, &self.receiver, &message).await? {
+                    Attempt::Accepted => break,
+                    Attempt::Later { doubtful } => doubt |= doubtful,
+                    Attempt::LoginRefused => self.refused += 1,
+                }
+                self.again += 1;
+                tokio::time::sleep(RETRY).await;
+            }
+            self.sent.push((message.id().to_owned(), doubt));
+        }
+        Ok(self)
+    }
+
+    /// Everything is there and nothing came back; gives how many came twice that the relay may have taken twice.
+    async fn check(&self) -> anyhow::Result<usize> {
+        let (mut imap, _) = self.receiver.inbox().await?;
+        let mut doubled = 0;
+        for (id, doubtful) in &self.sent {
+            let copies = imap.search(&format!("HEADER Message-ID {id}")).await?.len();
+            match copies {
+                1 => {}
+                2 if *doubtful => doubled += 1,
+                _ => bail!("{copies} copies of a message arrived"),
+            }
+        }
+        let (_, returned) = self.sender.inbox().await?;
+        ensure!(returned == 0, "{returned} messages came back to their sender");
+        Ok(doubled)
+    }
+}
+
+/// People on both relays who each send a message a second.
+pub(super) struct Writers {
+    stop: CancellationToken,
+    tasks: JoinSet<anyhow::Result<Letters>>,
+}
+
+/// What became of the messages: nothing is lost and nothing came back.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Tally {
+    /// How many were sent.
+    pub(super) sent: usize,
+    /// How often a client had to come back.
+    pub(super) again: usize,
+    /// How often the right password was refused among these.
+    pub(super) refused: usize,
+    /// How many came twice because the connection broke after the relay had taken them.
+    pub(super) doubled: usize,
+}
+
+impl Writers {
+    pub(super) async fn begin(context: &Context) -> anyhow::Result<Self> {
+        let mut writers = Self {
+            stop: CancellationToken::new(),
+            tasks: JoinSet::new(),
+        };
+        for (from, to) in WRITERS {
+            let letters = Letters {
+                sender: context.account(from).await?,
+                receiver: context.account(to).await?,
+                sent: Vec::new(),
+                again: 0,
+                refused: 0,
+            };
+            writers.tasks.spawn(letters.write(writers.stop.clone()));
+        }
+        Ok(writers)
+    }
+
+    /// Ends the writing and waits for all mail.
+    pub(super) async fn finish(mut self, context: &Context) -> anyhow::Result<Tally> {
+        self.stop.cancel();
+        let mut all = Vec::new();
+        while let Some(letters) = self.tasks.join_next().await {
+            all.push(letters??);
+        }
+        hurried(context, &["a", "b"], context.queues_empty(&["a", "b"], DELIVERED)).await?;
+        let mut tally = Tally {
+            sent: 0,
+            again: 0,
+            refused: 0,
+            doubled: 0,
+        };
+        for letters in all {
+            tally.sent += letters.sent.len();
+            tally.again += letters.again;
+            tally.refused += letters.refused;
+            tally.doubled += letters.check().await.with_context(|| {
+                format!(
+                    "from {} to {}",
+                    letters.sender.peer.domain, letters.receiver.peer.domain
+                )
+            })?;
+        }
+        Ok(tally)
+    }
+}

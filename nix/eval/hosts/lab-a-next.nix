@@ -1,0 +1,14 @@
+# Relay a after a change of settings that every daemon takes part in: what it is switched to while people write.
+{
+  imports = [ ./lab-a.nix ];
+
+  services.chatmail = {
+    imap.compress = true;
+    mailboxes.quota = 600 * 1024 * 1024;
+    messages = {
+      burst = 20;
+      maxSize = 20 * 1024 * 1024;
+    };
+    web.newAddressesPerMinute = 60;
+  };
+}
