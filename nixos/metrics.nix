@@ -10,15 +10,26 @@ let
   hardening = import ./hardening.nix;
   loopback = lib.hasPrefix "127." cfg.metrics.listenAddress || cfg.metrics.listenAddress == "::1";
 
-  # The journal is read on from where the last run stopped, so that a restart misses no line. mtail would wait for ever
-  # for more lines of a journalctl that is gone, hence the kill.
+  # mtail counts lines of its standard input. They are fetched in batches, and the place in the journal moves on only
+  # when a batch was handed over whole: a kill at any moment neither loses lines nor counts them twice, and those that
+  # were logged while mtail was down are counted after it. Counts begin when the unit is started for the first time.
+  # mtail would wait for ever for more lines of a feeder that is gone, hence the trap.
   mtail = pkgs.writeShellScript "chatmail-mtail" ''
-    set -eu
+    set -u
+    cd "$STATE_DIRECTORY"
+    journal() {
+      ${pkgs.systemd}/bin/journalctl --quiet --cursor-file=next "$@" && ${pkgs.coreutils}/bin/mv next cursor
+    }
+    feed() {
+      trap "kill $$" EXIT
+      [ -e cursor ] || journal --lines=1 >/dev/null
+      while ${pkgs.coreutils}/bin/cp cursor next; do
+        journal --output=short-iso
+        ${pkgs.coreutils}/bin/sleep 2
+      done
+    }
     exec ${lib.getExe cfg.metrics.package} --address=${cfg.metrics.listenAddress} --port=3903 \
-      --progs=${./files/relay.mtail} --logs=- --logtostderr < <(
-        ${pkgs.systemd}/bin/journalctl --follow --output=short-iso --cursor-file="$STATE_DIRECTORY/cursor"
-        kill $$
-      )
+      --progs=${./files/relay.mtail} --logs=- --logtostderr < <(feed)
   '';
 
   # Labels of a metric, in this order.
@@ -177,6 +188,8 @@ in
           SupplementaryGroups = [ "systemd-journal" ];
           StateDirectory = "mtail";
           StateDirectoryMode = "0700";
+          # Lines for an mtail that is gone must fail.
+          IgnoreSIGPIPE = false;
           # journalctl reads the boot's id there.
           ProcSubset = "all";
           # Groups of the host count only outside a user namespace.

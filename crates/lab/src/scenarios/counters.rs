@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 
-use super::{Context, until};
+use super::{Context, kill, until};
 use crate::client::message::Message;
-use crate::client::{arrival, pgp};
+use crate::client::{Account, arrival, pgp};
 
 const RELAY: &str = "a";
 /// How long mail may take, and a line to mtail.
@@ -17,6 +17,16 @@ const COUNTERS: [&str; 3] = [
     "delivered_mail",
     "rejected_unencrypted_mail_count",
 ];
+
+/// How a unit's processes may come to an end: as `systemctl` is told, in words.
+const ENDINGS: [&[&str]; 4] = [
+    &["kill", "--kill-whom=main", "--signal=KILL"],
+    &["kill", "--kill-whom=all", "--signal=KILL"],
+    &["kill", "--kill-whom=main", "--signal=TERM"],
+    &["stop"],
+];
+/// The unit.
+const MTAIL: &str = "mtail.service";
 
 async fn read(context: &Context) -> anyhow::Result<[u64; 3]> {
     let url = "http://127.0.0.1:3903/metrics";
@@ -56,4 +66,59 @@ pub(super) async fn count(context: &Context) -> anyhow::Result<()> {
     until(WITHIN, counted)
         .await
         .with_context(|| format!("the counters were {before:?}"))
+}
+
+/// Delivers this many messages and waits until they are there.
+async fn deliver(sender: &Account, receiver: &Account, messages: u64) -> anyhow::Result<()> {
+    let mut smtp = sender.smtp().await?;
+    let (mut imap, _) = receiver.inbox().await?;
+    for _ in 0..messages {
+        let message = pgp::encrypted(&sender.address, 1000);
+        smtp.send(&sender.address, &[&receiver.address], &message.bytes())
+            .await?
+            .expect(250)?;
+        arrival(&mut imap, message.id(), WITHIN).await?;
+    }
+    Ok(())
+}
+
+/// Waits until this process of mtail has counted this many deliveries, and refuses more.
+async fn delivered(context: &Context, wanted: u64) -> anyhow::Result<()> {
+    let counted = || async {
+        // mtail answers some time after its unit has started.
+        let now = read(context).await.map_or(0, |[_, delivered, _]| delivered);
+        Ok((now >= wanted).then_some(now))
+    };
+    let counted = until(WITHIN, counted)
+        .await
+        .with_context(|| format!("mtail does not count {wanted} deliveries"))?;
+    ensure!(counted == wanted, "{counted} deliveries are counted instead of {wanted}");
+    Ok(())
+}
+
+/// mtail and what feeds it end in every way while mail is delivered: each life counts what was logged since the end of
+/// the one before, and that once.
+pub(super) async fn restarts(context: &Context) -> anyhow::Result<()> {
+    let (sender, receiver) = (context.account(RELAY).await?, context.account(RELAY).await?);
+    let [_, before, _] = read(context).await?;
+    deliver(&sender, &receiver, 2).await?;
+    delivered(context, before + 2).await?;
+    for (messages, ending) in (3..).zip(ENDINGS) {
+        let (process, _) = kill::state(context, RELAY, MTAIL).await?;
+        let command = [&["systemctl"], ending, &[MTAIL]].concat();
+        context.run(RELAY, &command).await?;
+        deliver(&sender, &receiver, messages).await?;
+        context.run(RELAY, &["systemctl", "start", MTAIL]).await?;
+        let (other, _) = kill::state(context, RELAY, MTAIL).await?;
+        ensure!(process != other, "mtail goes on after {ending:?}");
+        delivered(context, messages)
+            .await
+            .with_context(|| format!("after {ending:?}"))?;
+        // Whatever is counted late or twice shows here.
+        deliver(&sender, &receiver, 1).await?;
+        delivered(context, messages + 1)
+            .await
+            .with_context(|| format!("some time after {ending:?}"))?;
+    }
+    Ok(())
 }

@@ -146,6 +146,7 @@ pub(crate) const SCENARIOS: &[Scenario] = table! {
     "clocks-of-expiry-and-report", Machines, 60, expiry::clocks;
     "account-counts-are-written", Machines, 60, expiry::counts;
     "mtail-counters", Machines, 90, counters::count;
+    "mtail-restarts-without-loss", Machines, 180, counters::restarts;
 
     "listening-ports", Machines, 30, ports::listening;
     "port-25-needs-tls", Addresses, 60, tls::port_25;
