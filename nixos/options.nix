@@ -452,7 +452,7 @@ in
     };
 
     metrics = {
-      enable = lib.mkEnableOption "metrics for Prometheus: counters of the relay on port 3903 (mtail), and those of Dovecot on port 3904";
+      enable = lib.mkEnableOption "metrics for Prometheus: counters of the relay on port 3903 (mtail), those of Dovecot on port 3904, and those of each service of the relay on ports 3905 to 3910; docs/metrics.md lists them";
       package = lib.mkPackageOption pkgs "mtail" { };
       listenAddress = mkOption {
         type = types.str;

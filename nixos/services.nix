@@ -10,16 +10,33 @@ let
   cfg = config.services.chatmail;
   hardening = import ./hardening.nix;
 
-  # A service with its socket. systemd keeps the socket while the service restarts, so that nobody is refused.
+  # A service with its socket, and one for its metrics. systemd keeps the socket while the service restarts, so that nobody is refused.
   daemon =
     {
       name,
       description,
       command ? [ name ],
       socket,
+      metrics,
       service,
     }:
+    let
+      sockets = [ "${name}.socket" ] ++ lib.optional cfg.metrics.enable "${name}-metrics.socket";
+    in
     {
+      systemd.sockets."${name}-metrics" = lib.mkIf cfg.metrics.enable {
+        description = "Socket of ${name} for Prometheus";
+        wantedBy = [ "sockets.target" ];
+        socketConfig = {
+          ListenStream = metrics;
+          # The address may come up later.
+          FreeBind = true;
+          Service = "${name}.service";
+          FileDescriptorName = "metrics";
+          TriggerLimitIntervalSec = 0;
+        };
+      };
+
       systemd.sockets.${name} = {
         description = "Socket of ${name}";
         wantedBy = [ "sockets.target" ];
@@ -33,8 +50,8 @@ let
       systemd.services.${name} = {
         inherit description;
         wantedBy = [ "multi-user.target" ];
-        requires = [ "${name}.socket" ];
-        after = [ "${name}.socket" ];
+        requires = sockets;
+        after = sockets;
         startLimitIntervalSec = 0;
         # Stopping it first would close the socket for as long as a new system is activated.
         stopIfChanged = false;
@@ -100,6 +117,14 @@ let
   filterMemory = 8 * 3 * cfg.messages.maxSize + cfg.connections.filter * 2 * 1048576 + 128 * 1048576;
 
   settings = cfg.settings;
+
+  # An address for Prometheus; those of mtail and Dovecot stand in metrics.nix.
+  metricsAt =
+    port:
+    let
+      host = cfg.metrics.listenAddress;
+    in
+    if lib.hasInfix ":" host then "[${host}]:${toString port}" else "${host}:${toString port}";
 in
 {
   config = lib.mkIf cfg.enable (
@@ -169,6 +194,18 @@ in
             privacy_officer = cfg.web.privacy.dataProtectionOfficer;
             privacy_supervisor = cfg.web.privacy.supervisoryAuthority;
           };
+          metrics =
+            if cfg.metrics.enable then
+              {
+                doveauth = metricsAt 3905;
+                filtermail_outgoing = metricsAt 3906;
+                filtermail_incoming = metricsAt 3907;
+                metadata = metricsAt 3908;
+                newemail = metricsAt 3909;
+                lastlogin = metricsAt 3910;
+              }
+            else
+              null;
         };
 
         services.chatmail.settingsFile = (pkgs.formats.json { }).generate "chatmail-settings.json" settings;
@@ -187,6 +224,7 @@ in
         name = "doveauth";
         description = "Logins and account creation of the relay";
         socket = tcpSocket settings.doveauth.listen;
+        metrics = settings.metrics.doveauth;
         service =
           mailboxOwner
           // loopback
@@ -202,6 +240,7 @@ in
         name = "lastlogin";
         description = "Days of the last logins";
         socket = unixSocket settings.lastlogin.socket vmail;
+        metrics = settings.metrics.lastlogin;
         service = mailboxOwner // {
           BindPaths = [ cfg.mailboxes.directory ];
           PrivateNetwork = true;
@@ -213,6 +252,7 @@ in
         name = "chatmail-metadata";
         description = "Server metadata and push notifications of the relay";
         socket = unixSocket settings.metadata.socket vmail;
+        metrics = settings.metrics.metadata;
         service = mailboxOwner // {
           BindPaths = [ cfg.mailboxes.directory ];
           StateDirectory = "chatmail-metadata";
@@ -232,6 +272,7 @@ in
           "outgoing"
         ];
         socket = tcpSocket settings.filtermail.outgoing_listen;
+        metrics = settings.metrics.filtermail_outgoing;
         service = loopback // {
           DynamicUser = true;
           MemoryMax = filterMemory;
@@ -246,6 +287,7 @@ in
           "incoming"
         ];
         socket = tcpSocket settings.filtermail.incoming_listen;
+        metrics = settings.metrics.filtermail_incoming;
         service =
           mailboxOwner
           // loopback
@@ -262,6 +304,7 @@ in
           user = "root";
           group = "nginx";
         };
+        metrics = settings.metrics.newemail;
         service = {
           DynamicUser = true;
           PrivateNetwork = true;

@@ -39,6 +39,10 @@ pub struct Settings {
     pub dns: Dns,
     /// What the web site says about the operator.
     pub website: Website,
+    /// Where services tell what they have counted; none: nowhere.
+    // Without the attribute a missing key would count as none.
+    #[serde(deserialize_with = "Option::deserialize")]
+    pub metrics: Option<Metrics>,
 }
 
 /// Rules for new accounts; accounts that exist are never measured against them.
@@ -209,6 +213,24 @@ pub struct Website {
     pub privacy_officer: Option<String>,
     /// The data protection authority that complaints go to.
     pub privacy_supervisor: Option<String>,
+}
+
+/// Where each service serves its metrics: an address of this host that Prometheus reaches.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Metrics {
+    /// doveauth.
+    pub doveauth: SocketAddr,
+    /// filtermail for submitted mail.
+    pub filtermail_outgoing: SocketAddr,
+    /// filtermail for arriving mail.
+    pub filtermail_incoming: SocketAddr,
+    /// chatmail-metadata.
+    pub metadata: SocketAddr,
+    /// newemail.
+    pub newemail: SocketAddr,
+    /// lastlogin.
+    pub lastlogin: SocketAddr,
 }
 
 /// Why a settings file was refused; the service does not start.

@@ -3,6 +3,7 @@
 
 pub mod announce;
 pub mod lookup;
+pub mod metrics;
 pub mod push;
 pub mod service;
 pub mod tokens;

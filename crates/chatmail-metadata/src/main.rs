@@ -33,6 +33,10 @@ fn main() -> ExitCode {
 async fn run(mut service: Service) -> anyhow::Result<()> {
     let settings = Arc::clone(&service.settings);
     let listener = service.unix_listener(&settings.metadata.socket)?;
+    service.serve_metrics(
+        |addresses| addresses.metadata,
+        chatmail_metadata::metrics::describe,
+    )?;
     let url = settings
         .metadata
         .notification_url

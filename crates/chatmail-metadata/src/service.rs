@@ -9,6 +9,7 @@ use tokio::task::spawn_blocking;
 use crate::Clock;
 use crate::announce::Announcements;
 use crate::lookup::Key;
+use crate::metrics;
 use crate::push::{Inlet, Post};
 use crate::tokens::TokenStore;
 
@@ -104,8 +105,14 @@ impl<P: Post> Inner<P> {
         let now = self.clock.unix();
         for change in changes {
             match change {
-                Change::AddToken(token) => self.tokens.add(&address, &token, now).map_err(failure)?,
-                Change::ClearTokens => self.tokens.clear(&address, now).map_err(failure)?,
+                Change::AddToken(token) => {
+                    self.tokens.add(&address, &token, now).map_err(failure)?;
+                    metrics::token("set");
+                }
+                Change::ClearTokens => {
+                    self.tokens.clear(&address, now).map_err(failure)?;
+                    metrics::token("cleared");
+                }
                 Change::Message => self.push.message(&address).map_err(failure)?,
             }
         }

@@ -3,10 +3,10 @@
 //! A service is a function of a [`Service`]; [`main`] does everything around it. Sockets come from systemd where it
 //! passes them (`sd_listen_fds(3)`), so that they stay open while a service restarts, and are bound here otherwise.
 
-#[cfg(feature = "http")]
 mod http;
 mod listen;
 mod log;
+mod metrics;
 mod serve;
 
 use std::net::SocketAddr;
@@ -22,7 +22,6 @@ use tokio::net::{TcpListener, UnixListener};
 use tokio::signal::unix::{SignalKind, signal};
 pub use tokio_util::sync::CancellationToken;
 
-#[cfg(feature = "http")]
 pub use http::serve_http;
 pub use listen::Listener;
 pub use serve::serve;

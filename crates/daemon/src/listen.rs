@@ -37,16 +37,55 @@ impl Listener for UnixListener {
     }
 }
 
+/// Name of the socket for metrics (`FileDescriptorName=`); the other one is the service's own.
+const METRICS: &str = "metrics";
+
 /// Sockets that systemd passed and that nobody took yet.
-pub(crate) struct Inherited(ListenFd);
+pub(crate) struct Inherited {
+    sockets: ListenFd,
+    /// In the order of the sockets.
+    names: Vec<String>,
+}
 
 impl Inherited {
     pub(crate) fn from_env() -> Self {
-        Self(ListenFd::from_env())
+        // Before the sockets, which are taken together with all that the environment says of them.
+        let names = std::env::var("LISTEN_FDNAMES").unwrap_or_default();
+        Self {
+            names: names.split(':').map(str::to_owned).collect(),
+            sockets: ListenFd::from_env(),
+        }
     }
 
+    /// None at all.
+    pub(crate) fn none() -> Self {
+        Self {
+            sockets: ListenFd::empty(),
+            names: Vec::new(),
+        }
+    }
+
+    /// Places of the sockets for metrics, or of the others.
+    fn places(&self, metrics: bool) -> Vec<usize> {
+        let is_metrics = |place: &usize| self.names.get(*place).is_some_and(|name| name == METRICS);
+        (0..self.sockets.len())
+            .filter(|place| is_metrics(place) == metrics)
+            .collect()
+    }
+
+    /// The service's own socket.
     pub(crate) fn tcp(&mut self, address: SocketAddr) -> anyhow::Result<TcpListener> {
-        let inherited = (0..self.0.len()).find_map(|index| self.0.take_tcp_listener(index).ok().flatten());
+        self.tcp_among(false, address)
+    }
+
+    /// The socket for metrics.
+    pub(crate) fn metrics(&mut self, address: SocketAddr) -> anyhow::Result<TcpListener> {
+        self.tcp_among(true, address)
+    }
+
+    fn tcp_among(&mut self, metrics: bool, address: SocketAddr) -> anyhow::Result<TcpListener> {
+        let mut places = self.places(metrics).into_iter();
+        let inherited = places.find_map(|place| self.sockets.take_tcp_listener(place).ok().flatten());
         let listener = match inherited {
             Some(listener) => listener,
             None => {
@@ -60,7 +99,8 @@ impl Inherited {
     }
 
     pub(crate) fn unix(&mut self, path: &Path) -> anyhow::Result<UnixListener> {
-        let inherited = (0..self.0.len()).find_map(|index| self.0.take_unix_listener(index).ok().flatten());
+        let mut places = self.places(false).into_iter();
+        let inherited = places.find_map(|place| self.sockets.take_unix_listener(place).ok().flatten());
         let listener = match inherited {
             Some(listener) => listener,
             None => bind_unix(path).with_context(|| format!("cannot listen on {}", path.display()))?,

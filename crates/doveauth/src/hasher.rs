@@ -1,10 +1,12 @@
 //! How many passwords are hashed at once.
 
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
 use tokio::sync::Semaphore;
 
 use crate::hash::Scratch;
+use crate::metrics;
 
 /// Runs hashing on threads that may block, a few at a time: each takes its 19 MiB and a processor.
 #[derive(Debug)]
@@ -39,6 +41,7 @@ impl Hasher {
         &self,
         work: impl FnOnce(&mut Scratch) -> T + Send + 'static,
     ) -> Result<T, Busy> {
+        let begin = Instant::now();
         let admitted = Arc::clone(&self.admitted).try_acquire_owned().map_err(|_| Busy)?;
         let running = Arc::clone(&self.running)
             .acquire_owned()
@@ -52,6 +55,7 @@ impl Hasher {
             let result = work(&mut scratch);
             lock().push(scratch);
             drop((running, admitted));
+            metrics::hashed(begin.elapsed());
             result
         })
         .await

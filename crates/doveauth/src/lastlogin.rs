@@ -6,6 +6,8 @@ use chatmail_core::Address;
 use chatmail_core::account::MailStore;
 use dovecot_dict::{Commit, Dict, Failure, Operation, Transaction};
 
+use crate::metrics;
+
 const PREFIX: &str = "shared/last-login/";
 
 /// Stores the day of each login with the account, see `Account::set_last_login`.
@@ -34,9 +36,9 @@ impl Dict for LastLogins {
                 if let Operation::Set { key, value } = operation
                     && let Some((address, login)) = parse(key, value)?
                 {
-                    store
-                        .account(&address)
-                        .set_last_login(login)
+                    let stored = store.account(&address).set_last_login(login);
+                    metrics::last_login(stored.is_ok());
+                    stored
                         .map_err(|error| Failure::new(format!("cannot store the day of a login: {error}")))?;
                 }
             }

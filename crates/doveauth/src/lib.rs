@@ -8,6 +8,7 @@
 //! - [`memory`]: logins that need no computing because they were verified before;
 //! - [`locks`]: one creation of an address at a time;
 //! - [`http`]: the requests of the script;
+//! - [`metrics`]: what is counted;
 //! - [`lastlogin`]: the dict of Dovecot's `last_login` plugin.
 
 pub mod hash;
@@ -17,3 +18,4 @@ pub mod lastlogin;
 pub mod locks;
 pub mod login;
 pub mod memory;
+pub mod metrics;

@@ -15,6 +15,7 @@ use crate::hash::{self, HashError, Verdict};
 use crate::hasher::{Busy, Hasher};
 use crate::locks::{self, Locks};
 use crate::memory::Memory;
+use crate::metrics;
 
 /// How long a login may take, waiting for a lock and for its turn to be hashed included. Dovecot's Lua script waits
 /// a little longer, and the client behind it much longer.
@@ -86,6 +87,17 @@ struct Locked {
     _within_this_one: locks::Guard,
 }
 
+impl Refusal {
+    /// As the metrics name it.
+    fn reason(&self) -> &'static str {
+        match self {
+            Self::NoCreate(_) => "closed",
+            Self::Address(_) => "address",
+            Self::Exhausted(_) => "resources",
+        }
+    }
+}
+
 impl Logins {
     /// Logins to the accounts that the settings name.
     pub fn new(settings: Arc<Settings>) -> Self {
@@ -101,6 +113,12 @@ impl Logins {
 
     /// Verifies a login, and creates the account if there is none and there may be one.
     pub async fn login(&self, user: &str, password: Password) -> Outcome {
+        let outcome = self.judge(user, password).await;
+        metrics::login(outcome);
+        outcome
+    }
+
+    async fn judge(&self, user: &str, password: Password) -> Outcome {
         let address = match Address::parse(user) {
             Ok(address) => address,
             Err(error) => {
@@ -146,6 +164,7 @@ impl Logins {
         }
         if let Err(refusal) = self.check_new(address, password).await {
             tracing::warn!("{refusal}");
+            metrics::refused(refusal.reason());
             return Ok(Outcome::Mismatch);
         }
         let locked = self.lock(address, account).await?;
@@ -162,6 +181,7 @@ impl Logins {
             locked.account.create(&stored)?;
             // Here, because nobody may be left to wait for the outcome.
             tracing::info!("Created address: {created}");
+            metrics::created();
             Ok(())
         })
         .await?;
@@ -178,6 +198,7 @@ impl Logins {
     ) -> Result<Outcome, LoginError> {
         let proof = self.memory.proof(address, password, &stored);
         if self.memory.knows(proof) {
+            metrics::remembered();
             return Ok(Outcome::Ok);
         }
         let stored: Arc<str> = stored.into();

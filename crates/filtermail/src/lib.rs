@@ -6,6 +6,7 @@
 
 pub mod check;
 pub mod dkim;
+pub mod metrics;
 pub mod policy;
 pub mod rate;
 pub mod reply;
@@ -19,6 +20,7 @@ use chatmail_core::{MailStore, Settings};
 use daemon::Service;
 use tokio::sync::Semaphore;
 
+use crate::metrics::Direction;
 use crate::smtp::{LARGE_AT_ONCE, Policy, Server, serve_connection};
 
 /// Recipients that Postfix allows in one transaction (`smtpd_recipient_limit`).
@@ -34,7 +36,10 @@ pub async fn run_outgoing(mut service: Service) -> anyhow::Result<()> {
         NonZeroU32::new(filter.max_user_send_burst).context("filtermail.max_user_send_burst is 0")?,
     );
     let listener = service.tcp_listener(filter.outgoing_listen)?;
+    let direction = Direction::Outgoing;
+    service.serve_metrics(|addresses| addresses.filtermail_outgoing, || direction.describe())?;
     let server = Server {
+        direction,
         policy: policy::Outgoing::new(limit),
         reinject: filter.outgoing_reinject,
         max_message_size: filter.max_message_size,
@@ -51,7 +56,10 @@ pub async fn run_incoming(mut service: Service) -> anyhow::Result<()> {
     let filter = &settings.filtermail;
     let verifier = dkim::Verifier::new(filter.resolver)?;
     let listener = service.tcp_listener(filter.incoming_listen)?;
+    let direction = Direction::Incoming;
+    service.serve_metrics(|addresses| addresses.filtermail_incoming, || direction.describe())?;
     let server = Server {
+        direction,
         policy: policy::Incoming::new(
             MailStore::new(&settings.mailboxes_dir),
             settings.domain.clone(),

@@ -5,6 +5,7 @@ use chatmail_core::{Address, MailStore};
 use crate::check::incoming::{self, Examined};
 use crate::check::{Verdict, outgoing};
 use crate::dkim::{DkimVerdict, Signed, Verifier};
+use crate::metrics::Direction;
 use crate::rate::SendLimit;
 use crate::reply::Reply;
 use crate::smtp::{Admission, Envelope, Policy};
@@ -34,7 +35,10 @@ impl Policy for Outgoing {
         }
         match self.limit.check(address) {
             Ok(()) => Admission::Accept,
-            Err(seconds) => Admission::Close(Reply::too_much_mail(address, seconds)),
+            Err(seconds) => {
+                Direction::Outgoing.limited();
+                Admission::Close(Reply::too_much_mail(address, seconds))
+            }
         }
     }
 

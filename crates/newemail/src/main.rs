@@ -4,6 +4,7 @@
 //! doveauth checks then. So nothing is stored here, and an answer that is lost costs nothing.
 
 mod account;
+mod metrics;
 mod web;
 
 use std::process::ExitCode;
@@ -25,6 +26,7 @@ fn main() -> ExitCode {
     daemon::main(&Arguments::parse().options, async |mut service| {
         let socket = service.settings.newemail.socket.clone();
         let listener = service.unix_listener(&socket)?;
+        service.serve_metrics(|addresses| addresses.newemail, metrics::describe)?;
         let router = web::router(&service.settings)?;
         service.ready(&format!("answering on {}", socket.display()));
         daemon::serve_http(&service, listener, MAX_CONNECTIONS, router).await;

@@ -17,6 +17,7 @@ use qrcode::{EcLevel, QrCode};
 use serde::{Deserialize, Serialize};
 
 use crate::account::NewAccount;
+use crate::metrics;
 
 struct Web {
     settings: Arc<Settings>,
@@ -149,8 +150,12 @@ impl Web {
     /// A new account, or the answer that there are too many.
     fn create(&self) -> Result<NewAccount, TooMany> {
         match self.limit.check() {
-            Ok(()) => Ok(NewAccount::generate(&self.settings, &mut rand::rng())),
+            Ok(()) => {
+                metrics::given();
+                Ok(NewAccount::generate(&self.settings, &mut rand::rng()))
+            }
             Err(until) => {
+                metrics::limited();
                 tracing::info!("too many requests for new addresses");
                 let seconds = until.wait_time_from(self.clock.now()).as_secs() + 1;
                 Err(TooMany { seconds })

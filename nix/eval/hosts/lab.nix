@@ -31,6 +31,7 @@
     metrics = {
       enable = true;
       publicCounts = true;
+      textfileDirectory = "/var/lib/node-exporter";
     };
   };
 

@@ -144,6 +144,11 @@ impl<I: Clone + PartialEq> Schedule<I> {
         self.entries.is_empty()
     }
 
+    /// How many notifications there are.
+    pub(super) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
     /// Whether half of the room is free, so that it is worth looking at the disk for more.
     pub(super) fn has_room(&self) -> bool {
         self.entries.len() <= self.limits.entries / 2

@@ -16,6 +16,7 @@ use super::schedule::{DEADLINE, End, Inserted, Job, Key, Limits, Offer, Schedule
 use super::throttle::Throttle;
 use super::{Post, PushError, Reply};
 use crate::Clock;
+use crate::metrics;
 use crate::tokens::TokenStore;
 
 /// Most notifications that are kept in memory alone because the disk takes none.
@@ -113,7 +114,12 @@ impl<P: Post> Shared<P> {
 
     /// Returns false if there is no room.
     fn insert(&self, key: Key, stored: Stored, start: u64) -> bool {
-        let inserted = self.schedule().insert(key, stored.clone(), start, Instant::now());
+        let inserted = {
+            let mut schedule = self.schedule();
+            let inserted = schedule.insert(key, stored.clone(), start, Instant::now());
+            metrics::queue(schedule.len());
+            inserted
+        };
         match inserted {
             Inserted::Taken(replaced) => self.discard(replaced.into_iter().collect()),
             Inserted::Covered => self.discard(vec![stored]),
@@ -188,6 +194,7 @@ impl<P: Post> Shared<P> {
     }
 
     fn give_up(&self) {
+        metrics::given_up();
         self.given_up.error("notification exceeded deadline");
     }
 
@@ -215,10 +222,14 @@ impl<P: Post> Shared<P> {
                 if let Err(error) = self.tokens.remove(&item.address, &item.token, now) {
                     self.disk.warn("cannot remove a device token", &error);
                 }
+                metrics::token("gone");
             }
-            let finished = self
-                .schedule()
-                .finish(job.key, end, Instant::now(), self.clock.unix());
+            let finished = {
+                let mut schedule = self.schedule();
+                let finished = schedule.finish(job.key, end, Instant::now(), self.clock.unix());
+                metrics::queue(schedule.len());
+                finished
+            };
             if finished.given_up {
                 self.give_up();
             }
@@ -232,7 +243,10 @@ impl<P: Post> Shared<P> {
     }
 
     async fn request(&self, item: &Item) -> End {
-        match self.post.post(&item.token).await {
+        let begin = Instant::now();
+        let reply = self.post.post(&item.token).await;
+        metrics::request(&reply, begin.elapsed());
+        match reply {
             Reply::Delivered => End::Done,
             Reply::Gone => End::Gone,
             Reply::Failed { after, reason } => {

@@ -25,6 +25,7 @@ fn main() -> ExitCode {
 
 async fn run(mut service: Service) -> anyhow::Result<()> {
     let listener = service.tcp_listener(service.settings.doveauth.listen)?;
+    service.serve_metrics(|addresses| addresses.doveauth, doveauth::metrics::describe_logins)?;
     let router = http::router(Arc::new(Logins::new(Arc::clone(&service.settings))));
     service.ready("answering logins");
     daemon::serve_http(&service, listener, MAX_CONNECTIONS, router).await;

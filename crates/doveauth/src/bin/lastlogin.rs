@@ -26,6 +26,10 @@ fn main() -> ExitCode {
 async fn run(mut service: Service) -> anyhow::Result<()> {
     let socket = service.settings.lastlogin.socket.clone();
     let listener = service.unix_listener(&socket)?;
+    service.serve_metrics(
+        |addresses| addresses.lastlogin,
+        doveauth::metrics::describe_last_logins,
+    )?;
     let dict = LastLogins::new(MailStore::new(&service.settings.mailboxes_dir));
     service.ready("storing the days of logins");
     daemon::serve(&service, listener, MAX_CONNECTIONS, |stream| {

@@ -8,6 +8,8 @@ use mail_auth::{ResolverCache, Txt};
 use moka::Expiry;
 use moka::sync::Cache;
 
+use crate::metrics;
+
 /// Keys held at most; the least used go first.
 const MAX_KEYS: u64 = 1000;
 /// Longest time that a key is held, whatever its record says: a revoked key stops counting.
@@ -66,7 +68,9 @@ impl ResolverCache<Box<str>, Txt> for KeyCache {
         Box<str>: Borrow<Q>,
         Q: Hash + Eq + ?Sized,
     {
-        self.keys.get(name).map(|entry| entry.record)
+        let entry = self.keys.get(name);
+        metrics::key(entry.is_some());
+        entry.map(|entry| entry.record)
     }
 
     fn remove<Q>(&self, name: &Q) -> Option<Txt>

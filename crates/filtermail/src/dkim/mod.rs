@@ -16,6 +16,8 @@ use mail_auth::dkim::Canonicalization;
 use mail_auth::hickory_resolver::config::{NameServerConfig, ResolverConfig, ResolverOpts};
 use mail_auth::{AuthenticatedMessage, DkimResult, DnsError, Error, MessageAuthenticator, Parameters};
 
+use crate::metrics;
+
 pub use body::body_hash;
 pub use cache::KeyCache;
 
@@ -171,7 +173,13 @@ impl Verifier {
     }
 
     /// Verifies the signatures of a message, given the hashes of its body.
-    pub async fn verify(&self, mut signed: Signed<'_>, hashes: BodyHashes) -> DkimVerdict {
+    pub async fn verify(&self, signed: Signed<'_>, hashes: BodyHashes) -> DkimVerdict {
+        let verdict = self.verdict(signed, hashes).await;
+        metrics::dkim(&verdict);
+        verdict
+    }
+
+    async fn verdict(&self, mut signed: Signed<'_>, hashes: BodyHashes) -> DkimVerdict {
         if let Some(reason) = signed.reason {
             return DkimVerdict::Invalid(reason);
         }

@@ -17,6 +17,7 @@ pub use data::{Body, Received, stuffed};
 pub use session::serve_connection;
 
 use crate::check::Verdict;
+use crate::metrics::Direction;
 use crate::reply::Reply;
 
 /// Messages above this many bytes are received a few at a time.
@@ -72,6 +73,8 @@ pub trait Policy: Sync {
 
 /// What all connections of a filter share.
 pub struct Server<P> {
+    /// Which way the messages go.
+    pub direction: Direction,
     /// What may pass.
     pub policy: P,
     /// Largest message in bytes.

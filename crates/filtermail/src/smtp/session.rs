@@ -188,6 +188,7 @@ where
                 }
             },
         };
+        self.server.direction.answered(&reply, begin.elapsed());
         self.say(&reply);
         self.flush().await?;
         tracing::debug!(

@@ -76,6 +76,7 @@ async fn postfix_session(
 /// A filter's shared state.
 pub(crate) fn server<P: Policy>(policy: P, reinject: SocketAddr) -> Server<P> {
     Server {
+        direction: filtermail::metrics::Direction::Incoming,
         policy,
         max_message_size: 100_000,
         max_recipients: 1000,

@@ -21,6 +21,7 @@ L /run/current-system - - - - /nix/store/system-path
 L /run/wrappers/bin/sendmail - - - - /usr/sbin/sendmail
 L+ /var/lib/nginx - - - - /var/cache/nginx
 z /etc/chatmail/tls/key.pem 0640 root nginx -
+d /var/lib/node-exporter 0755 vmail vmail -
 ";
 
 /// Where nix/eval/hosts/lab-c.nix expects the certificate of the operator.

@@ -22,15 +22,16 @@ const COUNTERS: [&str; 3] = [
 const ENDINGS: [&[&str]; 4] = [
     &["kill", "--kill-whom=main", "--signal=KILL"],
     &["kill", "--kill-whom=all", "--signal=KILL"],
-    &["kill", "--kill-whom=main", "--signal=TERM"],
+    &["restart"],
     &["stop"],
 ];
 /// The unit.
 const MTAIL: &str = "mtail.service";
 
 async fn read(context: &Context) -> anyhow::Result<[u64; 3]> {
-    let url = "http://127.0.0.1:3903/metrics";
-    let metrics = context.run(RELAY, &["curl", "-sSf", url]).await?;
+    let host = context.topology.relay(RELAY).context("no such relay")?.ipv4;
+    let url = format!("http://{host}:3903/metrics");
+    let metrics = context.run(RELAY, &["curl", "-sSf", &url]).await?;
     let mut values = [0; 3];
     for (value, name) in values.iter_mut().zip(COUNTERS) {
         let line = metrics
@@ -69,7 +70,9 @@ pub(super) async fn count(context: &Context) -> anyhow::Result<()> {
 }
 
 /// Delivers this many messages and waits until they are there.
-async fn deliver(sender: &Account, receiver: &Account, messages: u64) -> anyhow::Result<()> {
+async fn deliver(context: &Context, receiver: &Account, messages: u64) -> anyhow::Result<()> {
+    // Another one each time, because nobody may send many at once.
+    let sender = context.account(RELAY).await?;
     let mut smtp = sender.smtp().await?;
     let (mut imap, _) = receiver.inbox().await?;
     for _ in 0..messages {
@@ -92,22 +95,25 @@ async fn delivered(context: &Context, wanted: u64) -> anyhow::Result<()> {
     let counted = until(WITHIN, counted)
         .await
         .with_context(|| format!("mtail does not count {wanted} deliveries"))?;
-    ensure!(counted == wanted, "{counted} deliveries are counted instead of {wanted}");
+    ensure!(
+        counted == wanted,
+        "{counted} deliveries are counted instead of {wanted}"
+    );
     Ok(())
 }
 
 /// mtail and what feeds it end in every way while mail is delivered: each life counts what was logged since the end of
 /// the one before, and that once.
 pub(super) async fn restarts(context: &Context) -> anyhow::Result<()> {
-    let (sender, receiver) = (context.account(RELAY).await?, context.account(RELAY).await?);
+    let receiver = context.account(RELAY).await?;
     let [_, before, _] = read(context).await?;
-    deliver(&sender, &receiver, 2).await?;
+    deliver(context, &receiver, 2).await?;
     delivered(context, before + 2).await?;
     for (messages, ending) in (3..).zip(ENDINGS) {
         let (process, _) = kill::state(context, RELAY, MTAIL).await?;
         let command = [&["systemctl"], ending, &[MTAIL]].concat();
         context.run(RELAY, &command).await?;
-        deliver(&sender, &receiver, messages).await?;
+        deliver(context, &receiver, messages).await?;
         context.run(RELAY, &["systemctl", "start", MTAIL]).await?;
         let (other, _) = kill::state(context, RELAY, MTAIL).await?;
         ensure!(process != other, "mtail goes on after {ending:?}");
@@ -115,7 +121,7 @@ pub(super) async fn restarts(context: &Context) -> anyhow::Result<()> {
             .await
             .with_context(|| format!("after {ending:?}"))?;
         // Whatever is counted late or twice shows here.
-        deliver(&sender, &receiver, 1).await?;
+        deliver(context, &receiver, 1).await?;
         delivered(context, messages + 1)
             .await
             .with_context(|| format!("some time after {ending:?}"))?;

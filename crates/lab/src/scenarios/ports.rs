@@ -15,6 +15,8 @@ const PUBLIC: [&str; 10] = [
 ];
 /// UDP ports that calls are relayed through (`turn.minPort`, `turn.maxPort`): each is open while its call lasts.
 const CALLS: RangeInclusive<u16> = 50000..=52999;
+/// Metrics. Relay a has `metrics.listenAddress`, for a Prometheus server on another machine.
+const METRICS: RangeInclusive<u16> = 3903..=3910;
 /// What the relay's parts reach each other at.
 const INTERNAL: [&str; 7] = [
     "tcp 53",
@@ -56,7 +58,17 @@ pub(super) async fn listening(context: &Context) -> anyhow::Result<()> {
             };
             found.insert(format!("{protocol} {}", address.port()));
         }
-        let expected: BTreeSet<String> = PUBLIC.map(str::to_owned).into();
+        let mut expected: BTreeSet<String> = PUBLIC.map(str::to_owned).into();
+        let metrics = METRICS.map(|port| format!("tcp {port}"));
+        if relay == "a" {
+            expected.extend(metrics);
+        } else {
+            let missing: Vec<_> = metrics.filter(|port| !internal.contains(port)).collect();
+            ensure!(
+                missing.is_empty(),
+                "nothing listens at {missing:?} on relay {relay}"
+            );
+        }
         ensure!(
             public == expected,
             "relay {relay} listens to everybody at {public:?}, not at {expected:?}"

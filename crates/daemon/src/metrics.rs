@@ -1,0 +1,67 @@
+//! What a service has counted, in the text format of Prometheus.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, anyhow};
+use axum::Router;
+use axum::http::header;
+use axum::routing::get;
+use chatmail_core::settings::Metrics;
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
+
+use crate::listen::Inherited;
+use crate::{CancellationToken, Service, serve_http};
+
+/// Bounds of the buckets of every histogram, in seconds.
+const BUCKETS: [f64; 11] = [0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 60.0];
+/// Prometheus servers that ask at once, and a person who looks.
+const MAX_CONNECTIONS: usize = 16;
+/// How often measured times are sorted into their buckets when nobody asks; until then each takes memory.
+const UPKEEP: Duration = Duration::from_secs(5);
+/// The text format's media type.
+const TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+impl Service {
+    /// Serves what is counted from now on as `/metrics`, until the service ends, if the settings have an address for
+    /// it. Nothing is counted otherwise. `describe` names all metrics and sets them to nothing, so that none appears
+    /// only when something happens for the first time.
+    pub fn serve_metrics(
+        &mut self,
+        address: impl FnOnce(&Metrics) -> SocketAddr,
+        describe: impl FnOnce(),
+    ) -> anyhow::Result<()> {
+        let Some(address) = self.settings.metrics.as_ref().map(address) else {
+            return Ok(());
+        };
+        let listener = self.inherited.metrics(address)?;
+        let recorder = PrometheusBuilder::new()
+            .set_buckets(&BUCKETS)
+            .context("cannot set up the metrics")?
+            .build_recorder();
+        let handle = recorder.handle();
+        metrics::set_global_recorder(recorder).map_err(|_| anyhow!("metrics are set up twice"))?;
+        describe();
+        tokio::spawn(keep_up(handle.clone(), self.shutdown.clone()));
+        let service = Self {
+            settings: Arc::clone(&self.settings),
+            shutdown: self.shutdown.clone(),
+            inherited: Inherited::none(),
+        };
+        let text = async move || ([(header::CONTENT_TYPE, TEXT)], handle.render());
+        let router = Router::new().route("/metrics", get(text));
+        tokio::spawn(async move { serve_http(&service, listener, MAX_CONNECTIONS, router).await });
+        Ok(())
+    }
+}
+
+async fn keep_up(handle: PrometheusHandle, shutdown: CancellationToken) {
+    let mut interval = tokio::time::interval(UPKEEP);
+    loop {
+        tokio::select! {
+            _ = interval.tick() => handle.run_upkeep(),
+            () = shutdown.cancelled() => return,
+        }
+    }
+}

@@ -1,0 +1,21 @@
+//! What is counted.
+
+use metrics::{counter, describe_counter};
+
+const REQUESTS: &str = "chatmail_new_addresses_total";
+
+/// Names the metrics.
+pub(crate) fn describe() {
+    describe_counter!(REQUESTS, "Requests for a new address, by result.");
+    for result in ["given", "limited"] {
+        counter!(REQUESTS, "result" => result).absolute(0);
+    }
+}
+
+pub(crate) fn given() {
+    counter!(REQUESTS, "result" => "given").increment(1);
+}
+
+pub(crate) fn limited() {
+    counter!(REQUESTS, "result" => "limited").increment(1);
+}
