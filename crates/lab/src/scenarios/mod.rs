@@ -18,6 +18,7 @@ mod headers;
 mod iroh;
 mod kill;
 mod operator;
+mod metrics;
 mod outside;
 mod policy;
 mod ports;
@@ -149,6 +150,11 @@ pub(crate) const SCENARIOS: &[Scenario] = table! {
     "mtail-restarts-without-loss", Machines, 180, counters::restarts;
 
     "listening-ports", Machines, 30, ports::listening;
+    "dovecot-open-metrics", Machines, 90, metrics::dovecot;
+    "own-services-metrics", Machines, 120, metrics::own_services;
+    "storage-report", Machines, 90, metrics::storage_report;
+    "dashboard-has-data", Machines, 300, metrics::has_data;
+
     "port-25-needs-tls", Addresses, 60, tls::port_25;
     "client-ports-need-tls-1.3", Addresses, 60, tls::client_ports;
     "port-443-by-alpn", Addresses, 60, tls::port_443;

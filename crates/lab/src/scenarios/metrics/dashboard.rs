@@ -1,0 +1,88 @@
+//! The dashboard and the alerts, with a Prometheus server that asks a relay.
+
+use std::fs;
+use std::time::Duration;
+
+use anyhow::{Context as _, ensure};
+use serde_json::Value;
+
+use super::prometheus::{Prometheus, documented, promtool};
+use super::{Context, RELAY, own_services, storage_report};
+use crate::scenarios::until;
+
+/// How long numbers may take to reach a panel.
+const WITHIN: Duration = Duration::from_secs(60);
+/// mtail, Dovecot, six services and the node exporter.
+const TARGETS: usize = 9;
+
+/// Title of the panel and expression.
+fn expressions(panels: &Value) -> Vec<(String, String)> {
+    let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
+    let text = |value: &Value, key: &str| {
+        value
+            .get(key)
+            .and_then(Value::as_str)
+            .unwrap_or_default()
+            .to_owned()
+    };
+    let mut found = Vec::new();
+    for panel in list(panels) {
+        for target in list(panel.get("targets").unwrap_or(&Value::Null)) {
+            // What Grafana puts there, for a server that asks every second.
+            let expression = text(&target, "expr").replace("$__rate_interval", "1m");
+            found.push((text(&panel, "title"), expression));
+        }
+    }
+    found
+}
+
+/// Every expression of the dashboard is valid and has series once there was traffic, and the alerts are accepted.
+pub(in crate::scenarios) async fn has_data(context: &Context) -> anyhow::Result<()> {
+    promtool(&["check", "rules", &documented("alerts.yml").display().to_string()]).await?;
+    promtool(&[
+        "test",
+        "rules",
+        &documented("alerts-test.yml").display().to_string(),
+    ])
+    .await?;
+    let file = documented("chatmail.json");
+    let dashboard: Value = serde_json::from_str(&fs::read_to_string(&file)?)
+        .with_context(|| format!("cannot read {}", file.display()))?;
+    let expressions = expressions(dashboard.get("panels").context("no panels")?);
+    ensure!(
+        expressions.len() > 20,
+        "only {} expressions were found",
+        expressions.len()
+    );
+
+    let prometheus = Prometheus::start(context).await?;
+    let ready = || async { Ok(prometheus.is_ready().await?.then_some(())) };
+    until(WITHIN, ready).await.context("Prometheus does not start")?;
+    own_services(context).await?;
+    storage_report(context).await?;
+    // Mail to the other relay, of which mtail reads.
+    let (sender, receiver) = (context.account(RELAY).await?, context.account("b").await?);
+    let message = crate::client::pgp::encrypted(&sender.address, 1000);
+    sender
+        .smtp()
+        .await?
+        .send(&sender.address, &[&receiver.address], &message.bytes())
+        .await?
+        .expect(250)?;
+
+    let all_up = || async {
+        let up = prometheus.query("up == 1").await?;
+        Ok((up.len() == TARGETS).then_some(()))
+    };
+    if let Err(error) = until(WITHIN, all_up).await {
+        let up = prometheus.query("up").await?;
+        return Err(error.context(format!("not every target answers: {up:#?}")));
+    }
+    for (title, expression) in &expressions {
+        let some = || async { Ok((!prometheus.query(expression).await?.is_empty()).then_some(())) };
+        until(WITHIN, some)
+            .await
+            .with_context(|| format!("the panel {title:?} has no data: {expression}"))?;
+    }
+    Ok(())
+}

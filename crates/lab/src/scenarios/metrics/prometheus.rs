@@ -1,0 +1,129 @@
+//! A Prometheus server and a node exporter on this machine, set up as docs/metrics.md tells operators.
+
+use std::fs;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::process::{Output, Stdio};
+
+use anyhow::{Context as _, ensure};
+use tokio::process::{Child, Command};
+
+use super::{Context, RELAY};
+use crate::project;
+
+/// Ports of the node exporter and the server here: not the usual ones, which may be in use on this machine.
+const NODE_EXPORTER: u16 = 19100;
+const PORT: u16 = 19090;
+/// The relay in the example configuration, and its node exporter.
+const EXAMPLE: &str = "relay.example.org";
+const EXAMPLE_NODE: &str = "relay.example.org:9100";
+
+/// Both running; ended when dropped.
+pub(super) struct Prometheus {
+    url: String,
+    _server: Child,
+    _node_exporter: Child,
+    _folder: tempfile::TempDir,
+}
+
+/// Files of the project that operators copy.
+pub(super) fn documented(name: &str) -> PathBuf {
+    project::root().join("docs/grafana").join(name)
+}
+
+impl Prometheus {
+    /// Starts both; the documented configuration names the relay of the lab and asks every second.
+    pub(super) async fn start(context: &Context) -> anyhow::Result<Self> {
+        let host: IpAddr = context.topology.host.into();
+        let relay = context.topology.relay(RELAY).context("no such relay")?.ipv4;
+        let folder = tempfile::tempdir()?;
+        let configuration = fs::read_to_string(documented("prometheus.yml"))?
+            .replace(EXAMPLE_NODE, &format!("{host}:{NODE_EXPORTER}"))
+            .replace(EXAMPLE, &relay.to_string())
+            .replace("scrape_interval: 30s", "scrape_interval: 1s");
+        let file = folder.path().join("prometheus.yml");
+        fs::write(&file, configuration)?;
+        fs::copy(documented("alerts.yml"), folder.path().join("alerts.yml"))?;
+        promtool(&["check", "config", &file.display().to_string()]).await?;
+
+        let textfiles = context.machines()?.root(RELAY).join("var/lib/node-exporter");
+        let node_exporter = spawn(
+            "prometheus-node-exporter",
+            &[
+                format!("--web.listen-address={host}:{NODE_EXPORTER}"),
+                "--collector.disable-defaults".to_owned(),
+                "--collector.filesystem".to_owned(),
+                "--collector.textfile".to_owned(),
+                format!("--collector.textfile.directory={}", textfiles.display()),
+            ],
+        )?;
+        let server = spawn(
+            "prometheus",
+            &[
+                format!("--config.file={}", file.display()),
+                format!("--storage.tsdb.path={}", folder.path().join("data").display()),
+                format!("--web.listen-address={host}:{PORT}"),
+            ],
+        )?;
+        Ok(Self {
+            url: format!("http://{host}:{PORT}"),
+            _server: server,
+            _node_exporter: node_exporter,
+            _folder: folder,
+        })
+    }
+
+    /// The series that an expression has now, one a line.
+    pub(super) async fn query(&self, expression: &str) -> anyhow::Result<Vec<String>> {
+        let output = run(&["query", "instant", &self.url, expression]).await?;
+        let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+        ensure!(output.status.success(), "{expression}: {}", errors.trim());
+        Ok(String::from_utf8_lossy(&output.stdout)
+            .lines()
+            .filter(|line| line.contains("=>"))
+            .map(str::to_owned)
+            .collect())
+    }
+
+    /// Whether it answers.
+    pub(super) async fn is_ready(&self) -> anyhow::Result<bool> {
+        Ok(run(&["check", "ready", "--url", &self.url])
+            .await?
+            .status
+            .success())
+    }
+}
+
+/// Runs promtool; an error quotes what it says.
+pub(super) async fn promtool(arguments: &[&str]) -> anyhow::Result<()> {
+    let output = run(arguments).await?;
+    ensure!(
+        output.status.success(),
+        "promtool {}: {}{}",
+        arguments.join(" "),
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
+    Ok(())
+}
+
+async fn run(arguments: &[&str]) -> anyhow::Result<Output> {
+    Command::new("promtool")
+        .args(arguments)
+        .stdin(Stdio::null())
+        .kill_on_drop(true)
+        .output()
+        .await
+        .context("cannot run promtool; it is in Debian's package prometheus")
+}
+
+fn spawn(program: &str, arguments: &[String]) -> anyhow::Result<Child> {
+    Command::new(program)
+        .args(arguments)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .kill_on_drop(true)
+        .spawn()
+        .with_context(|| format!("cannot run {program}; Debian has a package of that name"))
+}
