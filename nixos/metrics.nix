@@ -135,7 +135,8 @@ let
         (duration 2 6)
       ];
     };
-    auth_failed.filter = "event=auth_request_finished AND success=no";
+    # A request that failed has no field `success`.
+    auth_failed.filter = "event=auth_request_finished AND NOT success=yes";
     auth_passdb = {
       filter = "event=auth_passdb_request_finished";
       group_by = [

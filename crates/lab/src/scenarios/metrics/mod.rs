@@ -102,7 +102,9 @@ pub(super) async fn dovecot(context: &Context) -> anyhow::Result<()> {
             .collect();
         Ok(none.is_empty().then_some(()))
     };
-    until(WITHIN, told).await.context("Dovecot's counts")
+    until(WITHIN, told)
+        .await
+        .context("not everything that happened is counted")
 }
 
 /// Each service counts what it is known to have done.

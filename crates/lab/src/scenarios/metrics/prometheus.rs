@@ -87,10 +87,8 @@ impl Prometheus {
 
     /// Whether it answers.
     pub(super) async fn is_ready(&self) -> anyhow::Result<bool> {
-        Ok(run(&["check", "ready", "--url", &self.url])
-            .await?
-            .status
-            .success())
+        let answer = run(&["query", "instant", &self.url, "1"]).await?;
+        Ok(answer.status.success())
     }
 }
 
