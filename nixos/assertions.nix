@@ -14,9 +14,26 @@ in
     assertions = [
       {
         assertion =
-          builtins.match "([a-z0-9_]([a-z0-9-]*[a-z0-9])?\\.)+[a-z0-9]([a-z0-9-]*[a-z0-9])?" cfg.domain
-          != null;
-        message = "services.chatmail.domain is \"${cfg.domain}\"; set it to a full domain name in lower case, such as \"chat.example.org\".";
+          let
+            matches = pattern: builtins.match pattern cfg.domain != null;
+            octet = "(25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])";
+          in
+          lib.hasInfix ":" cfg.domain
+          || matches (
+            if cfg.byAddress then
+              "(${octet}\\.){3}${octet}"
+            else
+              "([a-z0-9_]([a-z0-9-]*[a-z0-9])?\\.)+[a-z0-9]([a-z0-9-]*[a-z0-9])?"
+          );
+        message = "services.chatmail.domain is \"${cfg.domain}\"; set it to a full domain name in lower case, such as \"chat.example.org\", or to an IPv4 address, such as \"192.0.2.1\".";
+      }
+      {
+        assertion = !lib.hasInfix ":" cfg.domain;
+        message = "services.chatmail.domain is \"${cfg.domain}\": a relay without a name needs an IPv4 address; set it to that, without brackets and port, or to a domain name.";
+      }
+      {
+        assertion = cfg.byAddress -> cfg.tls.mode == "self-signed";
+        message = "services.chatmail.domain is an address, for which clients accept no certificate of tls.mode \"${cfg.tls.mode}\": leave services.chatmail.tls.mode at \"self-signed\" or give the relay a domain name.";
       }
       {
         assertion = cfg.accounts.usernameMinLength <= cfg.accounts.usernameMaxLength;
@@ -72,7 +89,7 @@ in
     ];
 
     warnings =
-      lib.optional (cfg.tls.mode == "self-signed" && !lib.hasPrefix "_" cfg.domain)
+      lib.optional (cfg.tls.mode == "self-signed" && !lib.hasPrefix "_" cfg.domain && !cfg.byAddress)
         "services.chatmail.tls.mode is \"self-signed\" but services.chatmail.domain does not begin with \"_\": other relays will not deliver to it. Use \"acme\" or \"external\", or a name that begins with \"_\".";
   };
 }

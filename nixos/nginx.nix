@@ -139,7 +139,7 @@ in
         certificate
         {
           default = lib.mkDefault true;
-          serverAliases = [
+          serverAliases = lib.optionals (!cfg.byAddress) [
             "autoconfig.${d}"
             "mta-sts.${d}"
           ];
@@ -201,13 +201,15 @@ in
         })
       ];
 
-      virtualHosts."www.${d}" = lib.mkMerge [
-        certificate
-        {
-          globalRedirect = d;
-          extraConfig = privateLogs;
-        }
-      ];
+      virtualHosts."www.${d}" = lib.mkIf (!cfg.byAddress) (
+        lib.mkMerge [
+          certificate
+          {
+            globalRedirect = d;
+            extraConfig = privateLogs;
+          }
+        ]
+      );
     };
   };
 }

@@ -1,4 +1,5 @@
-# OpenDKIM signs what leaves the relay. The unit is ours because services.opendkim cannot take another package.
+# OpenDKIM signs what leaves the relay. The unit is ours because services.opendkim cannot take another package. A relay
+# without a name has no zone that could hold a key, and no signatures.
 {
   config,
   lib,
@@ -69,7 +70,7 @@ let
   '';
 in
 {
-  config = lib.mkIf cfg.enable {
+  config = lib.mkIf (cfg.enable && !cfg.byAddress) {
     users.users.opendkim = {
       description = "OpenDKIM";
       isSystemUser = true;

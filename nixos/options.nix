@@ -43,7 +43,28 @@ in
 
         A name that begins with `_` is one that clients accept without a certificate chain; {option}`tls.mode` then
         defaults to `self-signed`.
+
+        For a relay without a name, its IPv4 address, such as `192.0.2.1`: accounts are then `user@[192.0.2.1]`, and
+        people sign up with the `dclogin:` link or QR code of the web site. There are no DNS records, no DKIM and no other
+        {option}`tls.mode` than `self-signed`; relays that check the sender's address instead, as this one does, take its
+        mail. IPv6 addresses are not supported.
       '';
+    };
+
+    byAddress = mkOption {
+      type = types.bool;
+      internal = true;
+      readOnly = true;
+      default = builtins.match "[0-9.]+" cfg.domain != null;
+      description = "Whether the relay has no name but an IPv4 address.";
+    };
+
+    mailDomain = mkOption {
+      type = types.str;
+      internal = true;
+      readOnly = true;
+      default = if cfg.byAddress then "[${cfg.domain}]" else cfg.domain;
+      description = "What stands behind the `@` of addresses (RFC 5321 section 4.1.3).";
     };
 
     package = mkPackage "chatmail" "Package with the relay's own services and the `chatmail` command.";
@@ -208,8 +229,8 @@ in
           "external"
           "self-signed"
         ];
-        default = if lib.hasPrefix "_" cfg.domain then "self-signed" else "acme";
-        defaultText = lib.literalExpression ''if lib.hasPrefix "_" config.services.chatmail.domain then "self-signed" else "acme"'';
+        default = if lib.hasPrefix "_" cfg.domain || cfg.byAddress then "self-signed" else "acme";
+        defaultText = lib.literalMD "`self-signed` for a name that begins with `_` and for an IPv4 address, else `acme`";
         description = ''
           Where the certificate comes from.
 

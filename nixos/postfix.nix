@@ -41,6 +41,14 @@ let
 
   options = lib.mapAttrsToList (name: value: "-o ${name}=${value}");
 
+  # A relay without a name says hello with the name that its address has in the DNS.
+  hostname =
+    if cfg.byAddress then
+      lib.concatStringsSep "." (lib.reverseList (lib.splitString "." cfg.domain)) + ".in-addr.arpa"
+    else
+      cfg.domain;
+  signing = lib.optional (!cfg.byAddress) "unix:/run/opendkim/opendkim.sock";
+
   # Behind the filters nothing needs to be checked or slowed down again.
   reinjection = {
     smtpd_client_connection_count_limit = "0";
@@ -98,9 +106,9 @@ in
       settings.main = {
         # Pinned: a newer Postfix must not change what these settings mean.
         compatibility_level = "3.10";
-        myhostname = cfg.domain;
-        mydomain = cfg.domain;
-        myorigin = cfg.domain;
+        myhostname = hostname;
+        mydomain = hostname;
+        myorigin = cfg.mailDomain;
         smtpd_banner = lib.mkDefault "$myhostname ESMTP";
         inet_protocols = if cfg.enableIPv6 then "all" else "ipv4";
         mynetworks = [ "127.0.0.0/8" ] ++ lib.optional cfg.enableIPv6 "[::1]/128";
@@ -111,8 +119,10 @@ in
         # Every address of the domain is taken, and what Dovecot does not know comes back as a bounce: whether an
         # address exists is not told to whoever asks.
         mydestination = "";
-        virtual_mailbox_domains = [ cfg.domain ];
+        virtual_mailbox_domains = [ cfg.mailDomain ];
         virtual_transport = "lmtp:unix:private/dovecot-lmtp";
+        # What Postfix delivers `user@[address]` with, for an address of the host.
+        local_transport = lib.mkIf cfg.byAddress "$virtual_transport";
         virtual_mailbox_maps = "";
         virtual_alias_maps = "";
         local_recipient_maps = "";
@@ -177,7 +187,7 @@ in
         smtp_tls_session_cache_database = "";
 
         # Bounces are mail of ours too: other relays take them only with a signature.
-        non_smtpd_milters = [ "unix:/run/opendkim/opendkim.sock" ];
+        non_smtpd_milters = signing;
         internal_mail_filter_classes = "bounce";
         milter_macro_daemon_name = "ORIGINATING";
       };
@@ -203,7 +213,7 @@ in
               reinjection
               // {
                 cleanup_service_name = "submission-cleanup";
-                smtpd_milters = "unix:/run/opendkim/opendkim.sock";
+                smtpd_milters = lib.concatStringsSep "," signing;
                 syslog_name = "postfix/reinject";
               }
             );
@@ -225,11 +235,8 @@ in
     systemd.services.postfix-setup.restartIfChanged = false;
 
     systemd.services.postfix = {
-      wants = [ "opendkim.service" ];
-      after = [
-        "dovecot.service"
-        "opendkim.service"
-      ];
+      wants = lib.optional (!cfg.byAddress) "opendkim.service";
+      after = [ "dovecot.service" ] ++ lib.optional (!cfg.byAddress) "opendkim.service";
       # Without Dovecot it would tell clients that their password is wrong: it stops before and starts after it.
       partOf = [ "dovecot.service" ];
       stopIfChanged = false;

@@ -131,7 +131,7 @@ in
     lib.mkMerge [
       {
         services.chatmail.settings = {
-          domain = cfg.domain;
+          domain = cfg.mailDomain;
           mailboxes_dir = cfg.mailboxes.directory;
           accounts = {
             username_min_length = cfg.accounts.usernameMinLength;

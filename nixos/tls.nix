@@ -17,6 +17,30 @@ let
     "postfix.service"
   ];
 
+  subjectAltName = if cfg.byAddress then "IP:$1" else "DNS:$1,DNS:www.$1,DNS:mta-sts.$1";
+
+  # Files are often replaced one after the other: a certificate waits for its key, and what was replaced while the
+  # daemons reloaded is loaded as well. A key that only the daemons can read cannot be compared.
+  reload = pkgs.writeShellScript "chatmail-certificate-reload" ''
+    set -eu
+    state() {
+      ${pkgs.coreutils}/bin/stat -Lc '%i %z' "$1" "$2"
+    }
+    fits() {
+      key=$(${lib.getExe pkgs.openssl} pkey -in "$2" -pubout 2>/dev/null) || return 0
+      [ "$(${lib.getExe pkgs.openssl} x509 -in "$1" -noout -pubkey)" = "$key" ]
+    }
+    while
+      before=$(state "$@")
+      if fits "$@"; then
+        ${pkgs.systemd}/bin/systemctl try-reload-or-restart ${lib.concatStringsSep " " users}
+      else
+        echo "The key does not belong to the certificate; waiting for the other file"
+      fi
+      [ "$before" != "$(state "$@")" ]
+    do :; done
+  '';
+
   selfSigned = pkgs.writeShellScript "chatmail-selfsigned" ''
     set -eu
     cd "$STATE_DIRECTORY"
@@ -24,7 +48,7 @@ let
       exit 0
     fi
     ${lib.getExe pkgs.openssl} req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 36500 \
-      -subj "/CN=$1" -addext "subjectAltName=DNS:$1,DNS:www.$1,DNS:mta-sts.$1" \
+      -subj "/CN=$1" -addext "subjectAltName=${subjectAltName}" \
       -addext basicConstraints=critical,CA:FALSE -keyout key.pem.new -out fullchain.pem.new
     chmod 0640 key.pem.new
     chmod 0644 fullchain.pem.new
@@ -87,12 +111,14 @@ in
         };
         systemd.services.chatmail-certificate = {
           description = "Reload after a change of the relay's certificate";
-          # Files are often replaced one after the other.
           startLimitIntervalSec = 0;
           serviceConfig = hardening // {
             Type = "oneshot";
-            ExecStart = "${pkgs.systemd}/bin/systemctl try-reload-or-restart ${lib.concatStringsSep " " users}";
+            ExecStart = "${reload} ${cfg.tls.files.certificate} ${cfg.tls.files.key}";
+            CapabilityBoundingSet = "CAP_DAC_READ_SEARCH";
             PrivateNetwork = true;
+            # The key may be another user's.
+            PrivateUsers = false;
           };
         };
       })

@@ -24,6 +24,21 @@ let
       module.services.chatmail.domain = lib.mkForce "relay";
       message = "set it to a full domain name in lower case";
     };
+    domain-no-address = {
+      module.services.chatmail.domain = lib.mkForce "192.0.2.256";
+      message = "or to an IPv4 address";
+    };
+    domain-ipv6 = {
+      module.services.chatmail.domain = lib.mkForce "2001:db8::1";
+      message = "a relay without a name needs an IPv4 address";
+    };
+    address-with-acme = {
+      module.services.chatmail = {
+        domain = lib.mkForce "192.0.2.1";
+        tls.mode = "acme";
+      };
+      message = "leave services.chatmail.tls.mode at \"self-signed\"";
+    };
     username-lengths = {
       module.services.chatmail.accounts.usernameMinLength = 10;
       message = "usernameMinLength is above usernameMaxLength; set it to 9 or less";

@@ -23,6 +23,21 @@ let
       )
     );
 
+  # What NixOS makes for the relay's certificate; none where it comes from elsewhere.
+  acmeUnits =
+    let
+      inherit (config.services.chatmail) domain;
+    in
+    [
+      "acme-${domain}.service"
+      "acme-${domain}.timer"
+      "acme-finished-${domain}.target"
+      "acme-fixperms.service"
+      "acme-lockfiles.service"
+      "acme-selfsigned-${domain}.service"
+      "acme-selfsigned-ca.service"
+    ];
+
   names = lib.filter (name: config.systemd.units.${name}.enable or false) (
     lib.unique (
       map (name: "${name}.service") (
@@ -34,6 +49,7 @@ let
           "unbound"
         ]
       )
+      ++ acmeUnits
       ++ map (name: "${name}.socket") (ours "sockets")
       ++ map (name: "${name}.timer") (ours "timers")
       ++ map (name: "${name}.path") (ours "paths")
@@ -54,6 +70,7 @@ let
   isStored = file: lib.hasPrefix builtins.storeDir "${file.source}";
 
   accounts = [
+    "acme"
     "dovecot2"
     "dovenull"
     "nginx"
@@ -67,6 +84,26 @@ let
   users = lib.filterAttrs (name: _: lib.elem name accounts) config.users.users;
   groups = lib.filterAttrs (name: _: lib.elem name accounts) config.users.groups;
   id = number: if number == null then "-" else toString number;
+
+  # The rules of one file: those of the others need packages that are not there.
+  acmeRules = lib.concatMap (definition: definition.value) (
+    lib.filter (
+      definition: lib.hasInfix "/security/acme" definition.file
+    ) options.systemd.tmpfiles.rules.definitionsWithLocations
+  );
+
+  firewall =
+    let
+      inherit (config.networking) firewall;
+      range = { from, to }: "${toString from}-${toString to}";
+      of =
+        prefix: ports:
+        map (port: "${prefix}tcp ${toString port}") ports.allowedTCPPorts
+        ++ map (ports: "${prefix}tcp ${range ports}") ports.allowedTCPPortRanges
+        ++ map (port: "${prefix}udp ${toString port}") ports.allowedUDPPorts
+        ++ map (ports: "${prefix}udp ${range ports}") ports.allowedUDPPortRanges;
+    in
+    of "" firewall ++ lib.concatLists (lib.mapAttrsToList (name: of "${name} ") firewall.interfaces);
 
   rules = lib.concatLists (
     lib.mapAttrsToList (
@@ -93,6 +130,8 @@ in
 
   etc = lib.mapAttrs (_: file: "${file.source}") (lib.filterAttrs (_: isStored) etc);
   units = lib.mapAttrs (_: unit: unit.text) units;
+  # Lines `[INTERFACE] PROTOCOL PORT`.
+  inherit firewall;
   wants = lib.concatLists (
     lib.mapAttrsToList (name: unit: map (target: "${target} ${name}") unit.wantedBy) units
   );
@@ -107,6 +146,7 @@ in
   # Links to what services make at run time come last.
   tmpfiles =
     rules
+    ++ acmeRules
     ++ lib.mapAttrsToList (path: file: "L+ /etc/${path} - - - - ${file.source}") (
       lib.filterAttrs (_: file: !isStored file) etc
     );

@@ -37,6 +37,7 @@ pub(crate) struct Options {
 }
 
 pub(crate) fn run(options: &Options, settings: &Settings) -> anyhow::Result<crate::Answer> {
+    records::zone_exists(settings)?;
     let key = dkim::public_key(&settings.dns.dkim_key_file)?;
     let records = records::of(settings, &key)?;
     if options.check {

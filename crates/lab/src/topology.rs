@@ -1,6 +1,6 @@
 //! Where the relays of a lab are: all that a client, a scenario or a foreign test suite needs to know of them.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
@@ -13,6 +13,8 @@ pub(crate) enum Certificate {
     SelfSigned,
     /// Signed by the lab's own CA.
     LabCa,
+    /// Temporary until a scenario starts an ACME server.
+    Acme,
 }
 
 /// One relay.
@@ -20,12 +22,28 @@ pub(crate) enum Certificate {
 pub(crate) struct Relay {
     /// Name of the machine, as `cargo lab shell` takes it.
     pub(crate) name: String,
-    /// Mail domain and host name.
+    /// Mail domain and host name; of a relay without a name, its address.
     pub(crate) domain: String,
     /// Address that all of the relay's standard ports are reached at.
     pub(crate) ipv4: Ipv4Addr,
     /// What clients must accept.
     pub(crate) certificate: Certificate,
+}
+
+impl Relay {
+    /// Whether it has a domain name, and a zone in the DNS.
+    pub(crate) fn is_named(&self) -> bool {
+        self.domain.parse::<IpAddr>().is_err()
+    }
+
+    /// What stands behind the `@` of its addresses (RFC 5321 section 4.1.3).
+    pub(crate) fn mail_domain(&self) -> String {
+        if self.is_named() {
+            self.domain.clone()
+        } else {
+            format!("[{}]", self.domain)
+        }
+    }
 }
 
 /// A running lab, as `cargo lab up --json` prints it.

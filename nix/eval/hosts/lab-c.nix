@@ -1,3 +1,4 @@
+# A host with a certificate of its operator's, and with a web site besides.
 { lib, ... }:
 {
   imports = [ ./lab.nix ];
@@ -18,4 +19,11 @@
 
   # Sessions that hibernate and wake up are seen within seconds.
   services.dovecot2.settings.imap_hibernate_timeout = lib.mkForce "1 s";
+
+  services.nginx.virtualHosts."site.c.test" = {
+    forceSSL = true;
+    sslCertificate = "/etc/site/fullchain.pem";
+    sslCertificateKey = "/etc/site/key.pem";
+    root = "/srv/site";
+  };
 }

@@ -55,13 +55,19 @@ pub(crate) enum RecordsError {
     NoAddress,
 }
 
+/// A relay that is known by its address has no zone, and no key that could stand in it.
+pub(crate) fn zone_exists(settings: &Settings) -> Result<(), RecordsError> {
+    if settings.domain.starts_with('[') {
+        return Err(RecordsError::AddressLiteral(settings.domain.clone()));
+    }
+    Ok(())
+}
+
 /// The records of a relay, in the order in which an operator sets them up.
 pub(crate) fn of(settings: &Settings, dkim_public_key: &str) -> Result<Vec<Record>, RecordsError> {
     let domain = &settings.domain;
     let dns = &settings.dns;
-    if domain.starts_with('[') {
-        return Err(RecordsError::AddressLiteral(domain.clone()));
-    }
+    zone_exists(settings)?;
     if dns.addresses.is_empty() {
         return Err(RecordsError::NoAddress);
     }

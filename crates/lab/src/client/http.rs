@@ -57,6 +57,12 @@ pub(crate) async fn request_in(
     exchange(wire, name, method, path, languages).await
 }
 
+/// The protocol that the server chooses by ALPN.
+pub(crate) async fn agreed(address: SocketAddr, tls: &Tls, name: &str) -> anyhow::Result<Option<String>> {
+    let wire = Wire::connect_tls(address, tls, name).await?;
+    Ok(wire.secured().and_then(|secured| secured.alpn.clone()))
+}
+
 /// GET without TLS.
 pub(crate) async fn get_plain(address: SocketAddr, name: &str, path: &str) -> anyhow::Result<Answer> {
     exchange(Wire::connect(address).await?, name, "GET", path, "en").await

@@ -28,8 +28,10 @@ const CLIENT_NAME: &str = "[127.0.0.1]";
 /// A relay as a client reaches it.
 #[derive(Debug, Clone)]
 pub(crate) struct Peer {
-    /// Mail domain, which is also the host name.
+    /// Host name, or address of a relay without a name.
     pub(crate) domain: String,
+    /// What stands behind the `@` of its addresses.
+    pub(crate) mail_domain: String,
     /// What the client trusts.
     pub(crate) tls: Tls,
     address: IpAddr,
@@ -42,11 +44,12 @@ impl Peer {
             .relay(name)
             .with_context(|| format!("the lab has no relay `{name}`"))?;
         let tls = match relay.certificate {
-            Certificate::SelfSigned => Tls::name_only(),
+            Certificate::SelfSigned | Certificate::Acme => Tls::name_only(),
             Certificate::LabCa => Tls::with_ca(&topology.ca_file)?,
         };
         Ok(Self {
             domain: relay.domain.clone(),
+            mail_domain: relay.mail_domain(),
             tls,
             address: relay.ipv4.into(),
         })
@@ -55,6 +58,14 @@ impl Peer {
     /// The same relay for a client with other TLS.
     pub(crate) fn with_tls(&self, tls: Tls) -> Self {
         Self { tls, ..self.clone() }
+    }
+
+    /// The same relay for a client that calls it by another name.
+    pub(crate) fn called(&self, name: &str) -> Self {
+        Self {
+            domain: name.to_owned(),
+            ..self.clone()
+        }
     }
 
     /// One of its ports.
@@ -105,7 +116,7 @@ impl Account {
     pub(crate) fn random(peer: &Peer) -> Self {
         Self {
             peer: peer.clone(),
-            address: format!("{}@{}", message::random_name(9), peer.domain),
+            address: format!("{}@{}", message::random_name(9), peer.mail_domain),
             password: message::random_password(),
         }
     }

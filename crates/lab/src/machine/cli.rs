@@ -22,7 +22,7 @@ pub(crate) struct Up {
 /// Arguments of `cargo lab shell`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Shell {
-    /// Machine: a, b, c or dns
+    /// Machine: a, b, c, d, e or dns
     relay: String,
     /// What to run instead of a shell
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
@@ -32,7 +32,7 @@ pub(crate) struct Shell {
 /// Arguments of `cargo lab logs`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Logs {
-    /// Machine: a, b, c or dns
+    /// Machine: a, b, c, d, e or dns
     relay: String,
     /// Go on with what is logged from now on
     #[arg(short, long)]
@@ -58,6 +58,7 @@ fn print(topology: &Topology) {
         let certificate = match relay.certificate {
             Certificate::SelfSigned => "self-signed",
             Certificate::LabCa => "signed by the lab's CA",
+            Certificate::Acme => "temporary",
         };
         println!(
             "{:8} {:10} {:16} {certificate}",

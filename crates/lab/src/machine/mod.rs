@@ -191,6 +191,11 @@ pub(crate) fn cache() -> anyhow::Result<PathBuf> {
     Ok(Paths::from_environment()?.base().clone())
 }
 
+/// Namespace for the network of clients that reach port 443 only.
+pub(crate) fn guest_network() -> PathBuf {
+    network::namespace_file(network::GUEST.0)
+}
+
 /// Waits until no other `cargo lab` starts or ends the machines.
 fn lock(paths: &Paths) -> anyhow::Result<Flock<fs::File>> {
     let file = fs::File::create(paths.lock()).context("cannot open the lab's lock")?;

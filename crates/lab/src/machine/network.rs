@@ -16,6 +16,18 @@ pub(super) const HOST: Ipv4Addr = Ipv4Addr::new(198, 18, 25, 1);
 /// Prefix length of the lab's network.
 const PREFIX: u8 = 24;
 
+/// A place for clients in which the network lets nothing through but port 443, as in some hotels.
+pub(super) const GUEST: (&str, Ipv4Addr) = ("guest", Ipv4Addr::new(198, 18, 25, 20));
+
+/// Closes every port but 443 for who is in the namespace [`GUEST`], with an error at once.
+pub(super) fn close_ports() -> anyhow::Result<()> {
+    let space = namespace(GUEST.0);
+    ip(&format!(
+        "-n {space} rule add pref 100 ipproto tcp dport 443 lookup main\n\
+         -n {space} rule add pref 101 ipproto tcp prohibit\n"
+    ))
+}
+
 /// Makes the bridge and one namespace for each machine.
 pub(super) fn create(machines: &[(&str, Ipv4Addr)]) -> anyhow::Result<()> {
     ip(&format!(

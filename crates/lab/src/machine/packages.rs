@@ -24,11 +24,12 @@ pub(super) const IROH_RELAY_BUILD: &str = "iroh-relay-0.35.0";
 pub(super) const IROH_RELAY_SOURCE: [&str; 3] = ["iroh-relay@=0.35.0", "--features", "server"];
 
 /// Package, path in it, where Debian has that.
-const LINKS: [(&str, &str, &str); 33] = [
+const LINKS: [(&str, &str, &str); 35] = [
     ("bash", "bin", "/usr/bin"),
     ("coreutils", "bin", "/usr/bin"),
     ("coreutils", "sbin", "/usr/sbin"),
     ("coturn", "bin", "/usr/bin"),
+    ("diffutils", "bin", "/usr/bin"),
     ("dovecot", "bin/doveadm", "/usr/bin/doveadm"),
     ("dovecot", "bin/doveconf", "/usr/bin/doveconf"),
     ("dovecot", "bin/dovecot", "/usr/sbin/dovecot"),
@@ -36,6 +37,7 @@ const LINKS: [(&str, &str, &str); 33] = [
     ("dovecot", "libexec/dovecot", "/usr/lib/dovecot"),
     ("findutils", "bin", "/usr/bin"),
     ("findutils", "sbin", "/usr/sbin"),
+    ("flock", "bin", "/usr/bin"),
     ("glibcLocales", "lib/locale", "/usr/lib/locale"),
     ("gnugrep", "bin", "/usr/bin"),
     ("gnugrep", "sbin", "/usr/sbin"),
@@ -68,12 +70,34 @@ const LINKS: [(&str, &str, &str); 33] = [
 const NGINX: &str = "#!/bin/sh\n\
     exec /usr/sbin/nginx -g 'load_module /usr/lib/nginx/modules/ngx_stream_module.so;' \"$@\"\n";
 
+/// What NixOS makes temporary certificates with, called as NixOS calls it; Debian's openssl does the same.
+const MINICA: &str = r#"#!/bin/sh
+set -eu
+[ "$1 $3 $5" = '--ca-key --ca-cert --domains' ]
+key=$2 certificate=$4 names=$6
+folder=${names%%,*}
+make() {
+    /usr/bin/openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 365 "$@"
+}
+[ -e "$key" ] || make -subj /CN=minica -keyout "$key" -out "$certificate"
+mkdir -p "$folder"
+make -CA "$certificate" -CAkey "$key" -subj "/CN=$folder" \
+    -addext basicConstraints=critical,CA:FALSE \
+    -addext "subjectAltName=DNS:$(echo "$names" | /usr/bin/sed 's/,/,DNS:/g')" \
+    -keyout "$folder/key.pem" -out "$folder/cert.pem"
+"#;
+
 /// Programs that a NixOS system has in its path beside ours and that units of NixOS name there.
 const SYSTEM: [&str; 1] = ["kill"];
 
+/// Package, program, what stands for it.
+const SCRIPTS: [(&str, &str, &str); 2] = [("minica", "minica", MINICA), ("nginxStable", "nginx", NGINX)];
+
 /// Whether a package has a stand-in.
 pub(super) fn known(package: &str) -> bool {
-    [IROH_RELAY, OURS, SITE].contains(&package) || LINKS.iter().any(|(name, ..)| *name == package)
+    [IROH_RELAY, OURS, SITE].contains(&package)
+        || SCRIPTS.iter().any(|(name, ..)| *name == package)
+        || LINKS.iter().any(|(name, ..)| *name == package)
 }
 
 /// All packages, and their names in another release of NixOS.
@@ -81,7 +105,8 @@ pub(super) fn renamed(release: &str) -> Names {
     LINKS
         .iter()
         .map(|(name, ..)| *name)
-        .chain([OURS, "nginxStable"])
+        .chain(SCRIPTS.iter().map(|(name, ..)| *name))
+        .chain([OURS])
         .map(|name| (name.to_owned(), format!("{release}-{name}")))
         .collect()
 }
@@ -104,10 +129,12 @@ pub(super) fn install(root: &Path, programs: &[String]) -> anyhow::Result<()> {
     for (package, path, target) in LINKS {
         link(target, &store.join(package).join(path))?;
     }
-    let nginx = store.join("nginxStable/bin/nginx");
-    fs::create_dir_all(store.join("nginxStable/bin"))?;
-    fs::write(&nginx, NGINX)?;
-    fs::set_permissions(&nginx, fs::Permissions::from_mode(0o755))?;
+    for (package, program, text) in SCRIPTS {
+        let folder = store.join(package).join("bin");
+        fs::create_dir_all(&folder)?;
+        fs::write(folder.join(program), text)?;
+        fs::set_permissions(folder.join(program), fs::Permissions::from_mode(0o755))?;
+    }
 
     // What `/run/current-system` points to on NixOS; the links below /run are made at boot.
     let system = store.join("system-path/sw/bin");

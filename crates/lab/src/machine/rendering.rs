@@ -22,10 +22,11 @@ L /run/wrappers/bin/sendmail - - - - /usr/sbin/sendmail
 L+ /var/lib/nginx - - - - /var/cache/nginx
 z /etc/chatmail/tls/key.pem 0640 root nginx -
 d /var/lib/node-exporter 0755 vmail vmail -
+z /etc/site/key.pem 0640 root nginx -
 ";
 
-/// Where nix/eval/hosts/lab-c.nix expects the certificate of the operator.
-const EXTERNAL_TLS: &str = "etc/chatmail/tls";
+/// Where nix/eval/hosts/lab-c.nix expects the certificates of the operator: for the relay, and for a site of its own.
+pub(super) const EXTERNAL_TLS: [&str; 2] = ["etc/chatmail/tls", "etc/site"];
 
 /// One rendered host.
 #[derive(Debug, Clone)]
@@ -94,20 +95,20 @@ impl Rendering {
         Generation::new(&texts, self.wants()?, packages)
     }
 
-    /// Writes the host into a machine's tree. `certificate` is for the mode `external`.
+    /// Writes the host into a machine's tree. `certificates` are for the mode `external`, each with its folder.
     pub(super) fn apply(
         &self,
         root: &Path,
         programs: &[String],
-        certificate: Option<&Signed>,
+        certificates: &[(&str, Signed)],
     ) -> anyhow::Result<()> {
         packages::install(root, programs)?;
         self.generation(&Names::new())?.write(root)?;
         write(&root.join("etc/tmpfiles.d/lab.conf"), TMPFILES)?;
         write(&root.join("etc/ld.so.preload"), rootfs::PRELOAD)?;
-        if let Some(certificate) = certificate {
-            write(&root.join(EXTERNAL_TLS).join("fullchain.pem"), &certificate.chain)?;
-            let key = root.join(EXTERNAL_TLS).join("key.pem");
+        for (folder, certificate) in certificates {
+            write(&root.join(folder).join("fullchain.pem"), &certificate.chain)?;
+            let key = root.join(folder).join("key.pem");
             write(&key, &certificate.key)?;
             fs::set_permissions(&key, fs::Permissions::from_mode(0o600))?;
         }
@@ -176,7 +177,7 @@ mod tests {
 
     #[test]
     fn every_package_of_the_committed_rendering_has_a_stand_in() {
-        for relay in ["a", "a-next", "b", "c"] {
+        for relay in ["a", "a-next", "b", "c", "d", "e"] {
             Rendering::of(relay).unwrap();
         }
     }

@@ -14,7 +14,7 @@ use super::ca::{self, Ca};
 use super::container::{self, Boot};
 use super::paths::Paths;
 use super::progress::Progress;
-use super::rendering::Rendering;
+use super::rendering::{EXTERNAL_TLS, Rendering};
 use super::state::{Leader, Machine, State};
 use super::{cgroup, dns, network, packages, rootfs, services};
 use crate::built;
@@ -22,10 +22,12 @@ use crate::project;
 use crate::topology::{Certificate, Relay, Topology};
 
 /// Name, domain, last byte of the address, certificate.
-const RELAYS: [(&str, &str, u8, Certificate); 3] = [
+const RELAYS: [(&str, &str, u8, Certificate); 5] = [
     ("a", "_a.test", 11, Certificate::SelfSigned),
     ("b", "_b.test", 12, Certificate::SelfSigned),
     ("c", "c.test", 13, Certificate::LabCa),
+    ("d", "198.18.25.14", 14, Certificate::SelfSigned),
+    ("e", "e.test", 15, Certificate::Acme),
 ];
 
 /// How long a machine may take to shut down, and how often it is looked at.
@@ -126,7 +128,11 @@ pub(crate) async fn interrupted() -> anyhow::Error {
 /// Ends whatever of a lab there is.
 pub(super) fn end(paths: &Paths) -> anyhow::Result<()> {
     cgroup::kill_all()?;
-    let names: Vec<_> = RELAYS.iter().map(|(name, ..)| *name).chain([dns::NAME]).collect();
+    let names: Vec<_> = RELAYS
+        .iter()
+        .map(|(name, ..)| *name)
+        .chain([dns::NAME, network::GUEST.0])
+        .collect();
     network::remove(&names)?;
     for path in [paths.state(), paths.resolv_conf()] {
         match fs::remove_file(&path) {
@@ -225,7 +231,7 @@ impl Plan {
         progress.step("Starting the name server and the relays");
         services::stage(&self.programs, &paths.programs())?;
         let ca = Ca::ensure(paths)?;
-        let mut machines = vec![(dns::NAME, dns::ADDRESS)];
+        let mut machines = vec![(dns::NAME, dns::ADDRESS), network::GUEST];
         machines.extend(
             self.topology
                 .relays
@@ -233,6 +239,7 @@ impl Plan {
                 .map(|relay| (relay.name.as_str(), relay.ipv4)),
         );
         network::create(&machines)?;
+        network::close_ports()?;
 
         let mut boots = JoinSet::new();
         container::make_tree(&self.rootfs, &paths.machine(dns::NAME), dns::NAME)?;
@@ -241,11 +248,18 @@ impl Plan {
         for (relay, rendering) in &self.renderings {
             let root = paths.machine(&relay.name);
             container::make_tree(&self.rootfs, &root, &relay.name)?;
-            let certificate = match relay.certificate {
-                Certificate::SelfSigned => None,
-                Certificate::LabCa => Some(ca.sign(&names(&relay.domain))?),
+            let certificates = match relay.certificate {
+                Certificate::SelfSigned | Certificate::Acme => Vec::new(),
+                Certificate::LabCa => {
+                    let [own, site] = EXTERNAL_TLS;
+                    let site_name = format!("site.{}", relay.domain);
+                    vec![
+                        (own, ca.sign(&names(&relay.domain))?),
+                        (site, ca.sign(&[site_name])?),
+                    ]
+                }
             };
-            rendering.apply(&root, &services::names(&self.programs), certificate.as_ref())?;
+            rendering.apply(&root, &services::names(&self.programs), &certificates)?;
             rendering.build_site(&root, &paths.programs().join("chatmail"), &site_sources())?;
             ca::trust(&ca.certificate, &root)?;
             self.boot(paths, &relay.name, true, &mut boots)?;
@@ -268,6 +282,9 @@ impl Plan {
         for (relay, rendering) in &self.renderings {
             let leader = state.leader(&relay.name)?;
             check_units(leader, relay, rendering).await?;
+            if !relay.is_named() {
+                continue;
+            }
             let zone = container::capture(leader, &["chatmail", "dns", "--zone"]).await?;
             zones.push((relay.domain.clone(), zone));
         }

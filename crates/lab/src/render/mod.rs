@@ -3,6 +3,8 @@
 //! A change of the module shows there as a diff that a person can read, and the lab runs exactly these files. Rendering
 //! needs Nix and nixpkgs; the manifest beside the files tells machines without them that nobody forgot to render.
 
+#[cfg(test)]
+mod committed;
 mod flake;
 mod lints;
 mod manifest;
@@ -178,6 +180,7 @@ fn render(host: &str, evaluation: &Evaluation) -> anyhow::Result<Files> {
         files.insert(Path::new("units").join(name), text);
     }
     for (name, lines) in [
+        ("firewall", &evaluation.firewall),
         ("wants", &evaluation.wants),
         ("sysusers.conf", &evaluation.sysusers),
         ("tmpfiles.conf", &evaluation.tmpfiles),

@@ -25,6 +25,8 @@ pub(super) struct Evaluation {
     pub(super) units: BTreeMap<String, String>,
     /// Lines `TARGET UNIT`.
     pub(super) wants: Vec<String>,
+    /// Lines `[INTERFACE] PROTOCOL PORT` that the firewall lets through.
+    pub(super) firewall: Vec<String>,
     /// Lines for systemd-sysusers.
     pub(super) sysusers: Vec<String>,
     /// Lines for systemd-tmpfiles.

@@ -20,7 +20,7 @@ pub(super) async fn securejoin_local(context: &Context) -> anyhow::Result<()> {
 }
 
 /// A message and a reply; the chat of each then ends with exactly these two.
-async fn messages(pair: &Pair) -> anyhow::Result<()> {
+pub(super) async fn messages(pair: &Pair) -> anyhow::Result<()> {
     let (question, answer) = (
         format!("question {}", random_name(8)),
         format!("answer {}", random_name(8)),

@@ -13,7 +13,7 @@ use crate::machine::{Lab, Progress, cache, interrupted, programs};
 use crate::render;
 use crate::topology::Topology;
 
-/// Runs all tests: what `cargo lab render --check` looks at, the tests of the crates, then the scenarios on three relays.
+/// Runs all tests: what `cargo lab render --check` looks at, the tests of the crates, then the scenarios on five relays.
 /// With filters only the last two
 #[derive(Debug, clap::Args)]
 pub(crate) struct Test {

@@ -7,6 +7,7 @@ mod accounts;
 mod backup;
 mod bounce;
 mod browser;
+mod certificate;
 mod chat;
 pub(crate) mod cli;
 mod context;
@@ -19,6 +20,9 @@ mod iroh;
 mod kill;
 mod operator;
 mod metrics;
+mod ip_only;
+mod kill;
+mod network;
 mod outside;
 mod policy;
 mod ports;
@@ -163,6 +167,17 @@ pub(crate) const SCENARIOS: &[Scenario] = table! {
     "web-files-for-machines", Addresses, 60, web::files_for_machines;
     "web-redirects", Addresses, 60, web::redirects;
     "web-new-address", Addresses, 60, web::new_address;
+    "web-tls-versions-and-http2", Addresses, 60, network::https;
+    "own-site-beside-the-relay", Machines, 60, network::own_site;
+    "client-behind-a-firewall-with-443-only", Machines, 300, network::only_443;
+
+    "acme-certificate-is-issued-and-used", Machines, 120, certificate::acme;
+    "external-certificate-is-reloaded-on-change", Machines, 120, certificate::external;
+
+    "ip-only-sign-up", Addresses, 300, ip_only::sign_up;
+    "ip-only-messages-across", Addresses, 300, ip_only::messages_across;
+    "ip-only-address-cannot-be-forged", Machines, 60, ip_only::forged;
+    "ip-only-has-no-zone", Machines, 60, ip_only::no_zone;
 
     "browser-pages-self-signed", Browser, 300, browser::pages_self_signed;
     "browser-pages-strict", Browser, 300, browser::pages_strict;

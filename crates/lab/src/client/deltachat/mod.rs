@@ -55,15 +55,17 @@ pub(crate) struct User {
 }
 
 impl User {
-    /// Starts a client in `directory` and signs up by logging in, with a code such as `dcaccount:_a.test`.
+    /// Starts a client in `directory` and signs up by logging in, with a code such as `dcaccount:_a.test`. Without a
+    /// namespace for its network it has this process's.
     pub(crate) async fn sign_up(
         program: &Path,
         directory: &Path,
         resolver: IpAddr,
+        network: Option<&Path>,
         name: &str,
         code: &str,
     ) -> anyhow::Result<Self> {
-        let rpc = Arc::new(Rpc::start(program, directory, resolver).await?);
+        let rpc = Arc::new(Rpc::start(program, directory, resolver, network).await?);
         let account: u32 = rpc.call("add_account", json!([])).await?;
         let events = Events::follow(Arc::clone(&rpc));
         let mut user = Self {
@@ -276,17 +278,26 @@ impl Program {
 
     /// A user with this name who signs up at a domain by logging in.
     pub(crate) async fn user(&self, name: &str, domain: &str) -> anyhow::Result<User> {
+        self.user_of_code(name, &format!("dcaccount:{domain}")).await
+    }
+
+    /// A user who signs up with a code or link.
+    pub(crate) async fn user_of_code(&self, name: &str, code: &str) -> anyhow::Result<User> {
+        self.start(name, code, None).await
+    }
+
+    /// As [`Self::user`], in the network where nothing but port 443 is open.
+    pub(crate) async fn guest(&self, name: &str, domain: &str) -> anyhow::Result<User> {
+        let network = crate::machine::guest_network();
+        self.start(name, &format!("dcaccount:{domain}"), Some(&network))
+            .await
+    }
+
+    async fn start(&self, name: &str, code: &str, network: Option<&Path>) -> anyhow::Result<User> {
         let directory = tempfile::Builder::new()
             .prefix(name)
             .tempdir_in(self.accounts.path())?
             .keep();
-        User::sign_up(
-            &self.path,
-            &directory,
-            self.resolver,
-            name,
-            &format!("dcaccount:{domain}"),
-        )
-        .await
+        User::sign_up(&self.path, &directory, self.resolver, network, name, code).await
     }
 }

@@ -44,8 +44,14 @@ pub(crate) struct Rpc {
 }
 
 impl Rpc {
-    /// Starts the program with its accounts in `directory`; it resolves names with `resolver` only.
-    pub(crate) async fn start(program: &Path, directory: &Path, resolver: IpAddr) -> anyhow::Result<Self> {
+    /// Starts the program with its accounts in `directory`; it resolves names with `resolver` only, and has this
+    /// namespace for its network if there is one.
+    pub(crate) async fn start(
+        program: &Path,
+        directory: &Path,
+        resolver: IpAddr,
+        network: Option<&Path>,
+    ) -> anyhow::Result<Self> {
         std::fs::create_dir_all(directory).with_context(|| format!("creating {}", directory.display()))?;
         let resolv_conf = directory.join("resolv.conf");
         std::fs::write(
@@ -53,7 +59,15 @@ impl Rpc {
             format!("nameserver {resolver}\noptions timeout:1 attempts:1\n"),
         )?;
         let log = std::fs::File::create(directory.join("stderr"))?;
-        let mut child = Command::new("unshare")
+        let mut command = match network {
+            Some(network) => {
+                let mut command = Command::new("nsenter");
+                command.arg(format!("--net={}", network.display())).arg("unshare");
+                command
+            }
+            None => Command::new("unshare"),
+        };
+        let mut child = command
             .args([
                 "--mount",
                 "--propagation",
@@ -69,10 +83,10 @@ impl Rpc {
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(log)
-            // unshare and sh become the program, so this reaches it.
+            // nsenter, unshare and sh become the program, so this reaches it.
             .kill_on_drop(true)
             .spawn()
-            .context("starting unshare")?;
+            .context("starting nsenter or unshare")?;
         let stdin = child.stdin.take().context("no standard input")?;
         let stdout = child.stdout.take().context("no standard output")?;
         let waiting = Waiting::default();

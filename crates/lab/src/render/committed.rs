@@ -1,0 +1,154 @@
+//! What has to hold of the committed rendering of whole hosts, beyond that it is what the module gives.
+
+use std::path::Path;
+
+use crate::project;
+
+fn text(host: &str, file: &str) -> String {
+    let path = project::root().join(super::RENDERED).join(host).join(file);
+    std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+fn nginx(host: &str) -> String {
+    text(host, "etc/nginx/nginx.conf")
+}
+
+/// The server blocks of nginx for this name.
+fn servers(host: &str, name: &str) -> Vec<String> {
+    let nginx = nginx(host);
+    let web = nginx.split("stream {").next().unwrap_or_default();
+    let blocks = web.split("server {").skip(1);
+    let named = |block: &&str| {
+        block
+            .lines()
+            .filter_map(|line| line.trim().strip_prefix("server_name "))
+            .any(|names| names.trim_end_matches(';').split(' ').any(|found| found == name))
+    };
+    blocks.filter(named).map(str::to_owned).collect()
+}
+
+fn lines<'a>(text: &'a str, start: &str) -> Vec<&'a str> {
+    let trimmed = text.lines().map(str::trim);
+    trimmed.filter_map(|line| line.strip_prefix(start)).collect()
+}
+
+#[test]
+fn a_site_of_the_host_keeps_its_name_its_certificate_and_its_files() {
+    let blocks = servers("existing-site", "www.example.net");
+    let https: Vec<_> = blocks.iter().filter(|block| block.contains("8443")).collect();
+    assert_eq!((blocks.len(), https.len()), (2, 1), "{blocks:?}");
+    let site = https[0];
+    assert!(site.contains("root /srv/www/example.net;"), "{site}");
+    assert!(
+        site.contains("ssl_certificate /var/lib/acme/www.example.net/fullchain.pem;"),
+        "{site}"
+    );
+    // Neither its pages nor its log are the relay's, and it is not who answers for unknown names.
+    for other in ["chatmail", "newemail", "default_server"] {
+        assert!(!site.contains(other), "{site}");
+    }
+    // Only the front has the port that clients connect to; it hands the site on as it hands on the relay.
+    let nginx = nginx("existing-site");
+    let on_443: Vec<_> = nginx.lines().filter(|line| line.contains(":443;")).collect();
+    assert_eq!(on_443.len(), 2, "{on_443:?}");
+    assert!(nginx.contains("default    127.0.0.1:8443;"), "{nginx}");
+}
+
+#[test]
+fn a_resolver_of_the_host_stays_as_it_is() {
+    let unbound = text("existing-site", "store/unbound.conf");
+    let interfaces: Vec<_> = lines(&unbound, "interface: ");
+    assert_eq!(interfaces, ["127.0.0.1", "10.0.0.1"]);
+    for ours in [
+        "cache-max-negative-ttl",
+        "do-ip6",
+        "prefetch",
+        "qname-minimisation",
+    ] {
+        assert!(!unbound.contains(ours), "{unbound}");
+    }
+    let minimal = text("minimal", "store/unbound.conf");
+    assert!(minimal.contains("cache-max-negative-ttl: 0"), "{minimal}");
+}
+
+#[test]
+fn firewall_rules_of_the_host_stay_beside_those_of_the_relay() {
+    let firewall = text("existing-site", "firewall");
+    let minimal = text("minimal", "firewall");
+    let own: Vec<_> = firewall
+        .lines()
+        .filter(|line| !minimal.lines().any(|known| known == *line))
+        .collect();
+    assert_eq!(own, ["tcp 22", "lan udp 53"]);
+    for line in minimal.lines() {
+        assert!(firewall.lines().any(|found| found == line), "{line} is missing");
+    }
+    for port in [25, 80, 143, 443, 465, 587, 993, 3478] {
+        assert!(
+            minimal.lines().any(|line| line == format!("tcp {port}")),
+            "{port}"
+        );
+    }
+    assert!(minimal.contains("udp 3478\nudp 50000-52999\n"), "{minimal}");
+}
+
+/// Host, whether it has IPv6.
+const HOSTS: [(&str, bool); 2] = [("minimal", true), ("lab-a", false)];
+
+#[test]
+fn daemons_listen_on_ipv6_exactly_where_it_is_wanted() {
+    for (host, v6) in HOSTS {
+        let nginx = nginx(host);
+        for port in [":80", ":8443", ":443"] {
+            let listens = |address: &str| {
+                lines(&nginx, "listen ")
+                    .iter()
+                    .any(|line| line.starts_with(address) && line.contains(port))
+            };
+            assert!(listens("0.0.0.0"), "{host} {port}");
+            assert_eq!(listens("[::"), v6, "{host} {port}");
+        }
+        let postfix = text(host, "store/postfix-main.cf");
+        let expected = if v6 { "all" } else { "ipv4" };
+        assert_eq!(lines(&postfix, "inet_protocols = "), [expected], "{host}");
+        assert_eq!(postfix.contains("[::1]"), v6, "{host}");
+        let dovecot = text(host, "store/dovecot.conf");
+        let listen = lines(&dovecot, "listen = ").concat();
+        assert!(listen.contains('*'), "{host}: {listen}");
+        assert_eq!(listen.contains("::"), v6, "{host}: {listen}");
+        let unbound = text(host, "store/unbound.conf");
+        let expected = if v6 { "yes" } else { "no" };
+        assert_eq!(lines(&unbound, "do-ip6: "), [expected], "{host}");
+        // It takes every address that the host has.
+        let turn = text(host, "store/turnserver.conf");
+        assert!(lines(&turn, "listening-ip").is_empty(), "{host}");
+    }
+}
+
+#[test]
+fn a_relay_without_a_name_has_no_names_and_no_key() {
+    let wants = text("ip-only", "wants");
+    assert!(!wants.contains("dkim"), "{wants}");
+    let postfix = text("ip-only", "store/postfix-main.cf");
+    assert!(
+        postfix.contains("virtual_mailbox_domains =\n  [192.0.2.1]\n"),
+        "{postfix}"
+    );
+    assert!(
+        postfix.contains("myhostname = 1.2.0.192.in-addr.arpa\n"),
+        "{postfix}"
+    );
+    for file in ["store/postfix-main.cf", "store/postfix-master.cf"] {
+        assert!(!text("ip-only", file).contains("opendkim"), "{file}");
+    }
+    let nginx = nginx("ip-only");
+    assert!(
+        lines(&nginx, "server_name ")
+            .iter()
+            .all(|names| names.starts_with("192.0.2.1"))
+    );
+    let script = text("ip-only", "store/chatmail-selfsigned");
+    assert!(script.contains("subjectAltName=IP:$1\""), "{script}");
+    let settings = text("ip-only", "etc/chatmail/settings.json");
+    assert!(settings.contains("\"[192.0.2.1]\""), "{settings}");
+}

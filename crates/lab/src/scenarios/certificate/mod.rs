@@ -1,0 +1,121 @@
+//! A new certificate is served at every port, and who is about to send can still do so.
+
+mod pebble;
+
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context as _, ensure};
+
+use super::{Context, until};
+use crate::client::imap::Imap;
+use crate::client::{Peer, arrival, http, outside, pgp};
+
+/// How long the daemons may take until they serve what they were told to load.
+const RELOAD: Duration = Duration::from_secs(30);
+/// How long the relay may take to deliver to itself.
+const ARRIVAL: Duration = Duration::from_secs(15);
+
+/// Shakes hands at every port that has TLS, and verifies the certificate as this client does.
+async fn handshakes(peer: &Peer) -> anyhow::Result<()> {
+    peer.exchange(outside::DOMAIN).await.context("port 25")?;
+    peer.submission().await.context("port 465")?;
+    peer.submission_starttls().await.context("port 587")?;
+    peer.imap().await.context("port 993")?;
+    let imap = Imap::connect(peer.port(143)).await?;
+    imap.starttls(&peer.tls, &peer.domain).await.context("port 143")?;
+    http::request(peer.port(443), &peer.tls, &peer.domain, "GET", "/")
+        .await
+        .context("port 443")?;
+    Ok(())
+}
+
+/// Waits until this client can verify the certificate at every port.
+async fn served(peer: &Peer) -> anyhow::Result<()> {
+    let everywhere = || async { Ok(handshakes(peer).await.ok()) };
+    if until(RELOAD, everywhere).await.is_err() {
+        handshakes(peer)
+            .await
+            .context("the new certificate is not served")?;
+    }
+    Ok(())
+}
+
+/// Plays `change` while a client is logged in for submission; then the client sends, as if nothing had happened. IMAP is not
+/// asked for this: Dovecot ends sessions that were quiet for 10 s when it reloads, and clients connect again.
+async fn survives(
+    context: &Context,
+    relay: &str,
+    change: impl Future<Output = anyhow::Result<()>>,
+) -> anyhow::Result<()> {
+    let account = context.account(relay).await?;
+    let mut smtp = account.smtp().await?;
+    change.await?;
+    let address = &account.address;
+    let message = pgp::encrypted(address, 2000);
+    let reply = smtp.send(address, &[address], &message.bytes()).await;
+    reply.context("the session on port 465")?.expect(250)?;
+    let (mut imap, _) = account.inbox().await?;
+    arrival(&mut imap, message.id(), ARRIVAL).await?;
+    Ok(())
+}
+
+pub(super) async fn acme(context: &Context) -> anyhow::Result<()> {
+    const RELAY: &str = "e";
+    // What an earlier server has given, on a lab that stays.
+    let forget = "rm -rf /var/lib/acme/.lego/e.test/*/* /var/lib/acme/.lego/accounts/*/*";
+    context.run(RELAY, &["sh", "-c", forget]).await?;
+    let trusting = context.peer(RELAY)?.with_tls(pebble::start(context).await?);
+    ensure!(
+        handshakes(&trusting).await.is_err(),
+        "there is a certificate of the server already"
+    );
+    survives(context, RELAY, async {
+        // The unit that NixOS has made of the module's settings.
+        context
+            .run(RELAY, &["systemctl", "start", "acme-e.test.service"])
+            .await?;
+        served(&trusting).await?;
+        for name in ["www.e.test", "mta-sts.e.test"] {
+            http::request(trusting.port(443), &trusting.tls, name, "GET", "/")
+                .await
+                .with_context(|| format!("the certificate for {name}"))?;
+        }
+        Ok(())
+    })
+    .await?;
+    pebble::stop(context).await
+}
+
+/// Writes what the operator would: over the file, which keeps its owner and mode.
+fn replace(folder: &Path, name: &str, text: &str) -> anyhow::Result<()> {
+    fs::write(folder.join(name), text).with_context(|| format!("cannot write {name}"))
+}
+
+pub(super) async fn external(context: &Context) -> anyhow::Result<()> {
+    const RELAY: &str = "c";
+    const UNIT: &str = "chatmail-certificate";
+    let lab = context.machines()?;
+    let peer = context.peer(RELAY)?;
+    // A name that the certificate before does not hold tells them apart.
+    let new = format!("{}.{}", crate::client::message::random_name(8), peer.domain);
+    let names = [
+        &peer.domain,
+        &format!("www.{}", peer.domain),
+        &format!("mta-sts.{}", peer.domain),
+        &new,
+    ];
+    let (chain, key) = lab.certificate(&names.map(Clone::clone))?;
+    let folder = lab.root(RELAY).join("etc/chatmail/tls");
+    survives(context, RELAY, async {
+        let start = lab.cursor(RELAY).await?;
+        replace(&folder, "fullchain.pem", &chain)?;
+        let waiting = "The key does not belong to the certificate";
+        lab.follow(RELAY, Some(UNIT), &start, waiting, RELOAD).await?;
+        replace(&folder, "key.pem", &key)?;
+        served(&peer.called(&new)).await?;
+        handshakes(&peer).await
+    })
+    .await
+}

@@ -1,0 +1,108 @@
+//! Networks that let little through, and hosts that are more than a relay.
+
+use std::fs;
+use std::process::Stdio;
+
+use anyhow::{Context as _, ensure};
+use tokio::process::Command;
+
+use super::chat::messages;
+use super::{Context, Pair};
+use crate::client::http;
+use crate::machine::guest_network;
+
+/// Whether a guest of the lab's network reaches a port of a relay.
+async fn reaches(context: &Context, relay: &str, port: u16) -> anyhow::Result<bool> {
+    let address = context.peer(relay)?.port(port);
+    let status = Command::new("nsenter")
+        .arg(format!("--net={}", guest_network().display()))
+        .args(["timeout", "10", "bash", "-c"])
+        .arg(format!("</dev/tcp/{}/{}", address.ip(), address.port()))
+        .stdin(Stdio::null())
+        .stderr(Stdio::null())
+        .status()
+        .await
+        .context("cannot run nsenter")?;
+    Ok(status.success())
+}
+
+/// Delta Chat finds out by itself that IMAP and SMTP are on port 443 too.
+pub(super) async fn only_443(context: &Context) -> anyhow::Result<()> {
+    const RELAY: &str = "b";
+    for port in [25, 143, 465, 587, 993] {
+        ensure!(!reaches(context, RELAY, port).await?, "port {port} is not closed");
+    }
+    ensure!(reaches(context, RELAY, 443).await?, "port 443 is closed");
+    let domain = context.peer(RELAY)?.domain;
+    let program = context.program().await?;
+    let one = program.guest("alice", &domain).await?;
+    let other = program.user("bob", &context.peer("a")?.domain).await?;
+    let (one_chat, other_chat) = one.secure_join(&other).await?;
+    messages(&Pair {
+        one,
+        other,
+        one_chat,
+        other_chat,
+    })
+    .await
+}
+
+/// A site of the host's own, with its own certificate, is on port 443 beside the relay's.
+pub(super) async fn own_site(context: &Context) -> anyhow::Result<()> {
+    const RELAY: &str = "c";
+    const TEXT: &str = "A site of the host.\n";
+    let peer = context.peer(RELAY)?;
+    let name = format!("site.{}", peer.domain);
+    let folder = context.machines()?.root(RELAY).join("srv/site");
+    fs::create_dir_all(&folder)?;
+    fs::write(folder.join("index.html"), TEXT)?;
+    // The client takes a certificate only for the name that it asks for.
+    let page = http::request(peer.port(443), &peer.tls, &name, "GET", "/").await?;
+    ensure!(
+        page.status == 200 && page.body == TEXT.as_bytes(),
+        "the site: {}",
+        page.head
+    );
+    let plain = http::get_plain(peer.port(80), &name, "/x").await?;
+    let wanted = format!("https://{name}/x");
+    ensure!(
+        plain.status == 301 && plain.field("location") == Some(wanted.as_str()),
+        "port 80: {}",
+        plain.head
+    );
+    for path in ["/new", "/.well-known/autoconfig/mail/config-v1.1.xml"] {
+        let answer = http::request(peer.port(443), &peer.tls, &name, "GET", path).await?;
+        ensure!(
+            answer.status == 404,
+            "{path} of the relay is in the site: {}",
+            answer.head
+        );
+    }
+    let relay = http::request(peer.port(443), &peer.tls, &peer.domain, "GET", "/").await?;
+    ensure!(
+        relay.status == 200 && relay.body != TEXT.as_bytes(),
+        "the relay: {}",
+        relay.head
+    );
+    Ok(())
+}
+
+/// Browsers get HTTP/2 where they ask for it, older ones TLS 1.2, and nobody the version of nginx.
+pub(super) async fn https(context: &Context) -> anyhow::Result<()> {
+    for relay in ["a", "c"] {
+        let peer = context.peer(relay)?;
+        for version in [&rustls::version::TLS12, &rustls::version::TLS13] {
+            let tls = peer.tls.clone().only(version);
+            let page = http::request(peer.port(443), &tls, &peer.domain, "GET", "/").await?;
+            ensure!(page.status == 200, "{version:?}: {}", page.head);
+            ensure!(
+                page.field("server") == Some("nginx"),
+                "nginx says too much: {}",
+                page.head
+            );
+        }
+        let alpn = http::agreed(peer.port(443), &peer.tls.clone().alpn("h2"), &peer.domain).await?;
+        ensure!(alpn.as_deref() == Some("h2"), "offered h2, agreed on {alpn:?}");
+    }
+    Ok(())
+}
