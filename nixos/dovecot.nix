@@ -202,7 +202,11 @@ in
       stopIfChanged = false;
       restartTriggers = lib.mkForce [ ];
       reloadTriggers = [ config.environment.etc."dovecot/dovecot.conf".source ];
-      serviceConfig.LimitNOFILE = 65536;
+      serviceConfig = {
+        LimitNOFILE = 65536;
+        # It names the accounts whose logins a stop interrupts.
+        LogFilterPatterns = [ "~: Aborted [A-Z]+ request for " ];
+      };
     };
   };
 }
