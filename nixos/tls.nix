@@ -19,8 +19,9 @@ let
 
   subjectAltName = if cfg.byAddress then "IP:$1" else "DNS:$1,DNS:www.$1,DNS:mta-sts.$1";
 
-  # Files are often replaced one after the other: a certificate waits for its key, and what was replaced while the
-  # daemons reloaded is loaded as well. A key that only the daemons can read cannot be compared.
+  # Files are often replaced one after the other: a certificate waits for its key. systemd tells nothing of changes
+  # while this runs, so what was replaced meanwhile is looked for here. A key that only the daemons can read cannot be
+  # compared.
   reload = pkgs.writeShellScript "chatmail-certificate-reload" ''
     set -eu
     state() {
@@ -30,15 +31,22 @@ let
       key=$(${lib.getExe pkgs.openssl} pkey -in "$2" -pubout 2>/dev/null) || return 0
       [ "$(${lib.getExe pkgs.openssl} x509 -in "$1" -noout -pubkey)" = "$key" ]
     }
-    while
+    for second in {1..300}; do
       before=$(state "$@")
       if fits "$@"; then
         ${pkgs.systemd}/bin/systemctl try-reload-or-restart ${lib.concatStringsSep " " users}
+        if [ "$before" = "$(state "$@")" ]; then
+          exit 0
+        fi
       else
-        echo "The key does not belong to the certificate; waiting for the other file"
+        if [ "$second" = 1 ]; then
+          echo "The key does not belong to the certificate; waiting for the other file"
+        fi
+        ${pkgs.coreutils}/bin/sleep 1
       fi
-      [ "$before" != "$(state "$@")" ]
-    do :; done
+    done
+    echo "The key does not belong to the certificate: the daemons keep the old ones" >&2
+    exit 1
   '';
 
   selfSigned = pkgs.writeShellScript "chatmail-selfsigned" ''

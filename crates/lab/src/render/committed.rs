@@ -1,7 +1,5 @@
 //! What has to hold of the committed rendering of whole hosts, beyond that it is what the module gives.
 
-use std::path::Path;
-
 use crate::project;
 
 fn text(host: &str, file: &str) -> String {

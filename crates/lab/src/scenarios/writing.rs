@@ -90,7 +90,8 @@ enum Attempt {
     Later {
         doubtful: bool,
     },
-    /// The right password is refused: what Postfix says when Dovecot exchanges its login process at that moment.
+    /// The right password is refused, seen once while Dovecot took over new settings on a machine under load. Delta Chat
+    /// bears it once and tells its user the second time.
     LoginRefused,
 }
 
@@ -132,12 +133,19 @@ impl Letters {
         while !stop.is_cancelled() {
             pace.tick().await;
             let message = pgp::encrypted(&self.sender.address, 5_000);
-            let mut doubt = false;
+            let (mut doubt, mut refused) = (false, false);
             loop {
                 match attempt(&self.sender, &self.receiver, &message).await? {
                     Attempt::Accepted => break,
-                    Attempt::Later { doubtful } => doubt |= doubtful,
-                    Attempt::LoginRefused => self.refused += 1,
+                    Attempt::Later { doubtful } => {
+                        doubt |= doubtful;
+                        refused = false;
+                    }
+                    Attempt::LoginRefused => {
+                        ensure!(!refused, "the right password is refused twice in a row");
+                        refused = true;
+                        self.refused += 1;
+                    }
                 }
                 self.again += 1;
                 tokio::time::sleep(RETRY).await;
