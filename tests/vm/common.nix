@@ -16,39 +16,25 @@ rec {
     domain:
     { config, nodes, ... }:
     {
-      imports = [ self.nixosModules.default ];
+      imports = [
+        self.nixosModules.default
+        ../../nix/played.nix
+      ];
 
       virtualisation.memorySize = 2048;
 
       services.chatmail = {
-        enable = true;
         inherit domain;
         addresses = [ config.networking.primaryIPAddress ];
         enableIPv6 = false;
-        # Machines that run tests are busy.
-        accounts = {
-          maxLoad1m = 1000;
-          minMemoryAvailable = 0;
-          minDiskFree = 0;
-        };
       };
 
-      services.unbound = {
-        enableRootTrustAnchor = false;
-        settings = {
-          server = {
-            domain-insecure = [ "." ];
-            # A reserved name that unbound would answer for itself.
-            local-zone = [ "\"test.\" nodefault" ];
-          };
-          forward-zone = [
-            {
-              name = ".";
-              forward-addr = [ nodes.dns.networking.primaryIPAddress ];
-            }
-          ];
-        };
-      };
+      services.unbound.settings.forward-zone = [
+        {
+          name = ".";
+          forward-addr = [ nodes.dns.networking.primaryIPAddress ];
+        }
+      ];
     };
 
   # Answers for the zones that `publish` brings, and with NXDOMAIN for all others.
