@@ -76,7 +76,10 @@ pub(super) async fn dns_right(context: &Context) -> anyhow::Result<()> {
         .await?;
     let json: serde_json::Value = serde_json::from_str(&json)?;
     ensure!(
-        json["ok"] == true && json["records"][0]["state"] == "right",
+        json.get("ok").is_some_and(|ok| ok == true)
+            && json
+                .pointer("/records/0/state")
+                .is_some_and(|state| state == "right"),
         "{json}"
     );
     Ok(())
