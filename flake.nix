@@ -31,7 +31,10 @@
     {
       nixosModules = {
         default = self.nixosModules.chatmail;
-        chatmail = lib.modules.importApply ./nixos { inherit packagesFor; };
+        chatmail = lib.modules.importApply ./nixos {
+          inherit packagesFor;
+          revision = self.rev or self.dirtyRev or null;
+        };
       };
 
       overlays.default =

@@ -1,6 +1,9 @@
 # The relay as a NixOS module. `packagesFor` makes our packages from the host's nixpkgs; they come in this way because
-# many hosts, and every VM test, make `nixpkgs.overlays` read-only.
-{ packagesFor }:
+# many hosts, and every VM test, make `nixpkgs.overlays` read-only. `revision` is the commit of this project.
+{
+  packagesFor,
+  revision ? null,
+}:
 { lib, ... }:
 {
   _class = "nixos";
@@ -26,4 +29,6 @@
     ./metrics.nix
     ./journald.nix
   ];
+
+  environment.etc."chatmail-version" = lib.mkIf (revision != null) { text = "${revision}\n"; };
 }

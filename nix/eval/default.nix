@@ -14,7 +14,10 @@ let
 in
 nixpkgs.lib.nixosSystem {
   modules = [
-    (import ../../nixos { packagesFor = import ../packages; })
+    (import ../../nixos {
+      packagesFor = import ../packages;
+      revision = "evaluated";
+    })
     (path "host")
     {
       nixpkgs.hostPlatform = "x86_64-linux";

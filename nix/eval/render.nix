@@ -58,6 +58,7 @@ let
   units = lib.genAttrs names (name: config.systemd.units.${name});
 
   etcPrefixes = [
+    "chatmail-version"
     "chatmail/"
     "dovecot/"
     "nginx/"

@@ -75,6 +75,11 @@ local function password_hash(home)
   return hash
 end
 
+-- `chatmail account ban` writes this.
+local function is_banned(hash)
+  return hash:sub(1, 1) == "!"
+end
+
 local ESCAPES = { ['"'] = '\\"', ["\\"] = "\\\\" }
 
 local function json_string(text)
@@ -100,6 +105,9 @@ local function verify_here(request, home, password)
   local hash = home and password_hash(home)
   if not hash then
     return nil
+  end
+  if is_banned(hash) then
+    return "mismatch"
   end
   if not SCHEMES[hash:match("^{[%w-]+}")] then
     error("a password file has an unknown scheme")
@@ -147,7 +155,9 @@ end
 
 function auth_userdb_lookup(request)
   local home = home_of(request.user)
-  if not home or not password_hash(home) then
+  local hash = home and password_hash(home)
+  -- Mail to a banned account is returned, as if there was no account.
+  if not hash or is_banned(hash) then
     return auth.USERDB_RESULT_USER_UNKNOWN, nil
   end
   return auth.USERDB_RESULT_OK, fields(home, "")

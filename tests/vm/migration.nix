@@ -17,7 +17,7 @@ let
   user = "oldfriend@${domains.a}";
   # `doveadm pw -s SHA512-CRYPT -p correcthorse`.
   password = "correcthorse";
-  hash = ../../crates/doveauth/tests/data/sha512-crypt;
+  hash = ../../crates/chatmail-core/testdata/sha512-crypt;
 
   # What is copied from the old host: /home/vmail/mail/DOMAIN and /etc/dkimkeys.
   old = pkgs.runCommand "old-relay" { nativeBuildInputs = [ pkgs.openssl ]; } ''

@@ -5,7 +5,7 @@
 //! `enforceE2EEincoming` refuses cleartext while it exists; the rest is Dovecot's.
 
 use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io::{self, Read as _, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
@@ -19,6 +19,18 @@ pub const PASSWORD_FILE: &str = "password";
 
 /// File whose existence refuses cleartext mail to the account.
 pub const ENFORCE_E2EE_FILE: &str = "enforceE2EEincoming";
+
+/// What stands before the hash of a banned account. No scheme begins like this, so that every reader of the file refuses.
+const BAN: char = '!';
+
+/// Begins the name of a folder that is being removed: not an address, so that nobody takes it for an account.
+pub const REMOVED_PREFIX: &str = ".removing-";
+
+/// Where Dovecot counts what is in a mailbox.
+const MAILDIRSIZE: &str = "maildirsize";
+
+/// Most of Dovecot's count of a mailbox that is read; it starts a new one long before.
+const MAX_MAILDIRSIZE: u64 = 64 * 1024;
 
 const DAY: u64 = 24 * 60 * 60;
 
@@ -163,6 +175,41 @@ impl Account {
         File::open(&self.dir)?.sync_all()
     }
 
+    /// Makes every password wrong, and the account one that takes no mail, until [`Self::unban`]. Needs the lock.
+    pub fn ban(&self) -> io::Result<()> {
+        match self.password_hash()? {
+            Some(hash) if !is_banned(&hash) => self.set_password_hash(&format!("{BAN}{hash}")),
+            _ => Ok(()),
+        }
+    }
+
+    /// Makes the old password right again. Needs the lock.
+    pub fn unban(&self) -> io::Result<()> {
+        match self
+            .password_hash()?
+            .as_deref()
+            .and_then(|hash| hash.strip_prefix(BAN))
+        {
+            Some(hash) => self.set_password_hash(hash),
+            None => Ok(()),
+        }
+    }
+
+    /// Bytes and messages as Dovecot counts them against the quota; none before the first message.
+    pub fn quota_use(&self) -> Option<(u64, u64)> {
+        let mut text = String::new();
+        let file = File::open(self.dir.join(MAILDIRSIZE)).ok()?;
+        file.take(MAX_MAILDIRSIZE).read_to_string(&mut text).ok()?;
+        let (mut bytes, mut messages) = (0_i64, 0_i64);
+        // The first line is the quota.
+        for line in text.lines().skip(1) {
+            let mut numbers = line.split_whitespace().map(str::parse::<i64>);
+            bytes = bytes.saturating_add(numbers.next()?.ok()?);
+            messages = messages.saturating_add(numbers.next()?.ok()?);
+        }
+        Some((u64::try_from(bytes).ok()?, u64::try_from(messages).ok()?))
+    }
+
     /// Whether cleartext mail to this account is refused.
     pub fn enforces_e2ee(&self) -> bool {
         // What cannot be looked at is treated as protected.
@@ -201,6 +248,11 @@ pub fn day_of(time: SystemTime) -> SystemTime {
         .duration_since(SystemTime::UNIX_EPOCH)
         .map_or(0, |since| since.as_secs());
     SystemTime::UNIX_EPOCH + Duration::from_secs(seconds - seconds % DAY)
+}
+
+/// Whether a stored hash is that of a banned account.
+pub fn is_banned(stored: &str) -> bool {
+    stored.starts_with(BAN)
 }
 
 #[cfg(test)]
@@ -258,6 +310,41 @@ mod tests {
         account.set_last_login(login).unwrap();
         account.set_password_hash("y").unwrap();
         assert_eq!(account.last_login().unwrap(), Some(day_of(login)));
+    }
+
+    #[test]
+    fn a_ban_is_kept_once_and_taken_back() {
+        let (_dir, account) = store();
+        account.ban().unwrap();
+        assert_eq!(
+            account.password_hash().unwrap(),
+            None,
+            "no account, nothing stored"
+        );
+        account.create("{ARGON2ID}x").unwrap();
+        account.set_last_login(SystemTime::UNIX_EPOCH).unwrap();
+        account.ban().unwrap();
+        account.ban().unwrap();
+        assert_eq!(account.password_hash().unwrap().as_deref(), Some("!{ARGON2ID}x"));
+        assert_eq!(account.last_login().unwrap(), Some(SystemTime::UNIX_EPOCH));
+        account.unban().unwrap();
+        account.unban().unwrap();
+        assert_eq!(account.password_hash().unwrap().as_deref(), Some("{ARGON2ID}x"));
+    }
+
+    #[test]
+    fn dovecots_count_is_summed_up() {
+        let (_dir, account) = store();
+        account.create("x").unwrap();
+        assert_eq!(account.quota_use(), None);
+        fs::write(
+            account.dir().join(MAILDIRSIZE),
+            "500000S\n1000 2\n300 1\n-300 -1\n",
+        )
+        .unwrap();
+        assert_eq!(account.quota_use(), Some((1000, 2)));
+        fs::write(account.dir().join(MAILDIRSIZE), "500000S\n-5 -1\n").unwrap();
+        assert_eq!(account.quota_use(), None, "Dovecot counts anew");
     }
 
     #[test]

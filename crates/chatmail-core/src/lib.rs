@@ -4,8 +4,10 @@
 
 pub mod account;
 pub mod address;
+pub mod generate;
 pub mod limits;
 pub mod maildir;
+pub mod password;
 pub mod settings;
 pub mod turn;
 

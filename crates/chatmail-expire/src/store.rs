@@ -23,7 +23,7 @@ const MAX_THREADS: usize = 8;
 
 /// Prefix of the hidden name that an account gets before its folder is emptied: from that moment on it is no account
 /// any more, neither for Dovecot nor for doveauth, whatever then interrupts the removal.
-const ASIDE: &[u8] = b".removing-";
+const ASIDE: &[u8] = chatmail_core::account::REMOVED_PREFIX.as_bytes();
 
 /// The folder of all mailboxes, held open.
 #[derive(Debug)]

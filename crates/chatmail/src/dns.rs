@@ -61,3 +61,14 @@ fn now() -> u32 {
     let seconds = OffsetDateTime::now_utc().unix_timestamp().rem_euclid(1 << 32);
     u32::try_from(seconds).unwrap_or_default()
 }
+
+/// Where mail for a domain goes: the addresses of its servers, those with the lowest preference first (RFC 5321
+/// section 5.1).
+pub(crate) async fn mail_servers(
+    settings: &Settings,
+    domain: &str,
+) -> anyhow::Result<Vec<std::net::SocketAddr>> {
+    ask::Server::resolver(settings.filtermail.resolver)?
+        .mail_servers(domain)
+        .await
+}

@@ -1,7 +1,12 @@
 //! The operator's command line. One module is one command.
 #![allow(clippy::print_stderr, reason = "a program for a person at a terminal")]
 
+mod account;
 mod dns;
+mod ports;
+mod queue;
+mod status;
+mod tls;
 mod website;
 
 use std::path::PathBuf;
@@ -23,7 +28,11 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
+    Status(status::Options),
+    Account(account::Options),
+    Queue(queue::Options),
     Dns(dns::Options),
+    Ports(ports::Options),
     Website(website::Options),
 }
 
@@ -60,6 +69,10 @@ fn main() -> ExitCode {
 fn run(arguments: &Arguments) -> anyhow::Result<bool> {
     let settings = chatmail_core::Settings::load(&arguments.settings)?;
     let answer = match &arguments.command {
+        Command::Status(options) => status::run(options, &settings)?,
+        Command::Account(options) => account::run(options, &settings)?,
+        Command::Queue(options) => queue::run(options)?,
+        Command::Ports(options) => ports::run(options, &settings)?,
         Command::Dns(options) => dns::run(options, &settings)?,
         Command::Website(options) => website::run(options, &settings).map(|()| String::new().into())?,
     };

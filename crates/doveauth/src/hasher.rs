@@ -3,9 +3,9 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
+use chatmail_core::password::Scratch;
 use tokio::sync::Semaphore;
 
-use crate::hash::Scratch;
 use crate::metrics;
 
 /// Runs hashing on threads that may block, a few at a time: each takes its 19 MiB and a processor.

@@ -3,7 +3,6 @@
 //! Dovecot asks doveauth about every login through a Lua script (`nixos/files/doveauth.lua`).
 //!
 //! - [`login`]: what a login means, and the rules for new accounts;
-//! - [`hash`]: password hashes, pure;
 //! - [`hasher`]: how many of them are computed at once;
 //! - [`memory`]: logins that need no computing because they were verified before;
 //! - [`locks`]: one creation of an address at a time;
@@ -11,7 +10,6 @@
 //! - [`metrics`]: what is counted;
 //! - [`lastlogin`]: the dict of Dovecot's `last_login` plugin.
 
-pub mod hash;
 pub mod hasher;
 pub mod http;
 pub mod lastlogin;

@@ -8,10 +8,10 @@ use chatmail_core::Address;
 use chatmail_core::account::{Account, AccountLock, MailStore};
 use chatmail_core::address::AddressError;
 use chatmail_core::limits::Resources;
+use chatmail_core::password::{self, HashError, Verdict};
 use chatmail_core::settings::Settings;
 use zeroize::Zeroizing;
 
-use crate::hash::{self, HashError, Verdict};
 use crate::hasher::{Busy, Hasher};
 use crate::locks::{self, Locks};
 use crate::memory::Memory;
@@ -205,7 +205,7 @@ impl Logins {
         let verdict = {
             let (password, stored) = (Arc::clone(password), Arc::clone(&stored));
             self.hasher
-                .run(move |scratch| hash::verify(&password, &stored, scratch))
+                .run(move |scratch| password::verify(&password, &stored, scratch))
                 .await??
         };
         match verdict {
@@ -247,7 +247,7 @@ impl Logins {
         let password = Arc::clone(password);
         Ok(self
             .hasher
-            .run(move |scratch| hash::hash(&password, scratch))
+            .run(move |scratch| password::hash(&password, scratch))
             .await??)
     }
 

@@ -1,18 +1,10 @@
 //! What a new user gets: an address, a password and, where clients cannot verify the relay, a link that says so.
 
-use chatmail_core::settings::{Accounts, Settings, TlsMode};
+use chatmail_core::generate::{localpart, password};
+use chatmail_core::settings::{Settings, TlsMode};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
-use rand::{CryptoRng, Rng as _, seq::IndexedRandom as _};
+use rand::CryptoRng;
 use serde::Serialize;
-
-/// Characters of a generated localpart: the part of the grammar that is easy to read aloud.
-const LOCALPART: &[u8] = b"abcdefghijklmnopqrstuvwxyz0123456789";
-
-/// Characters that a generated password has beyond the minimum, as on the reference relay.
-const PASSWORD_EXTRA: usize = 3;
-
-/// Printable ASCII without the space: letters, digits and punctuation.
-const PASSWORD: std::ops::RangeInclusive<char> = '!'..='~';
 
 /// What stands in a link as it is (RFC 3986 section 2.3), and the `@` of the address.
 const ADDRESS_IN_LINK: &AsciiSet = &NON_ALPHANUMERIC
@@ -51,19 +43,6 @@ impl NewAccount {
     }
 }
 
-fn localpart(rules: &Accounts, random: &mut impl CryptoRng) -> String {
-    (0..rules.username_max_length)
-        .filter_map(|_| LOCALPART.choose(random))
-        .map(|&byte| char::from(byte))
-        .collect()
-}
-
-fn password(rules: &Accounts, random: &mut impl CryptoRng) -> String {
-    (0..rules.password_min_length + PASSWORD_EXTRA)
-        .map(|_| random.random_range(PASSWORD))
-        .collect()
-}
-
 /// `ic=3` accepts any certificate. An address literal has no name to look up, so the hosts are named.
 fn dclogin_url(email: &str, password: &str, domain: &str) -> String {
     let email = utf8_percent_encode(email, ADDRESS_IN_LINK);
@@ -88,6 +67,7 @@ fn literal(domain: &str) -> Option<&str> {
 mod tests {
     use super::*;
     use chatmail_core::Address;
+    use chatmail_core::generate::{LOCALPART, PASSWORD, PASSWORD_EXTRA};
     use proptest::prelude::*;
     use rand::{SeedableRng as _, rngs::StdRng};
 

@@ -100,6 +100,31 @@ impl Server {
         }
     }
 
+    /// See [`super::mail_servers`].
+    pub(super) async fn mail_servers(&self, domain: &str) -> anyhow::Result<Vec<SocketAddr>> {
+        let values = self.values(&(domain.to_owned(), RecordType::MX)).await;
+        let values = values.map_err(|error| anyhow::anyhow!("{} does not answer: {error}", self.name))?;
+        let mut hosts: Vec<(u16, &str)> = values
+            .iter()
+            .filter_map(|value| value.split_once(' '))
+            .filter_map(|(preference, host)| Some((preference.parse().ok()?, host.trim_end_matches('.'))))
+            .collect();
+        hosts.sort_unstable();
+        if hosts.is_empty() {
+            hosts.push((0, domain));
+        }
+        let mut found = Vec::new();
+        for (_, host) in hosts {
+            let addresses = self.addresses(host).await;
+            found.extend(
+                addresses
+                    .into_iter()
+                    .map(|address| SocketAddr::new(address.ip(), 25)),
+            );
+        }
+        Ok(found)
+    }
+
     async fn addresses(&self, host: &str) -> Vec<SocketAddr> {
         let mut found: Vec<IpAddr> = Vec::new();
         for kind in [RecordType::A, RecordType::AAAA] {

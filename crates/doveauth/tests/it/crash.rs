@@ -21,7 +21,7 @@ fn a_killed_process_leaves_no_half_account() {
     for user in &moving {
         relay
             .account(user)
-            .create(include_str!("../data/sha512-crypt").trim_end())
+            .create(include_str!("../../../chatmail-core/testdata/sha512-crypt").trim_end())
             .unwrap();
     }
     let mut doveauth = relay.doveauth();

@@ -9,7 +9,7 @@ use crate::relay::{DOMAIN, Relay};
 const PASSWORD: &str = "correct-$horse\"\\é";
 
 /// Of `correcthorse`, by `doveadm pw`.
-const SHA512_CRYPT: &str = include_str!("../data/sha512-crypt");
+const SHA512_CRYPT: &str = include_str!("../../../chatmail-core/testdata/sha512-crypt");
 
 fn user(name: &str) -> String {
     format!("{name}@{DOMAIN}")

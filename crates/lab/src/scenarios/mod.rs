@@ -189,6 +189,11 @@ pub(crate) const SCENARIOS: &[Scenario] = table! {
     "operator-dns-check", Machines, 90, operator::dns_right;
     "operator-dns-check-finds-faults", Machines, 120, operator::dns_faults;
     "operator-dns-check-knows-old-answers", Machines, 90, operator::dns_old_answers;
+    "operator-bans-an-account", Machines, 120, operator::account_ban;
+    "operator-creates-and-deletes-an-account", Machines, 90, operator::account_life;
+    "operator-looks-into-the-queue", Machines, 90, operator::queue;
+    "operator-asks-for-the-status", Machines, 60, operator::status;
+    "operator-probes-ports", Machines, 90, operator::ports;
 
     "filter-killed-within-a-message", Machines, 120, kill::filter_within_a_message;
     "incoming-filter-killed-within-a-message", Machines, 180, kill::incoming_filter_within_a_message;

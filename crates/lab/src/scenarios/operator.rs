@@ -1,12 +1,22 @@
 //! The operator's command line, run on a relay as its operator runs it.
 
+use std::time::Duration;
+
 use anyhow::{Context as _, ensure};
 
-use super::Context;
+use super::{Context, until};
+use crate::client::imap::{Imap, Status};
+use crate::client::message::random_name;
+use crate::client::{Account, arrival_of, pgp};
 
 const RELAY: &str = "a";
 /// The lab's name server, which has the relay's zone.
 const NAME_SERVER: &str = "198.18.25.2";
+
+/// How long a session may go on after its account was banned.
+const LOGGED: Duration = Duration::from_secs(10);
+/// What Dovecot says when it refuses; Delta Chat takes it for a wrong password.
+const REFUSED: &str = "[AUTHENTICATIONFAILED] Authentication failed.";
 
 /// A command of the relay: whether it ended with 0, and what it printed.
 async fn chatmail(context: &Context, arguments: &[&str]) -> anyhow::Result<(bool, String)> {
@@ -136,4 +146,257 @@ pub(super) async fn dns_old_answers(context: &Context) -> anyhow::Result<()> {
     holds(&before, "published: v=spf1 mx ~all")?;
     ensure!(good && after.ends_with("verified and correct.\n"), "{after}");
     holds(&after, &format!("does not know {domain} TXT yet")).context("the resolver forgot at once")
+}
+
+fn home(account: &Account) -> String {
+    format!("/home/vmail/mail/{}/{}", account.peer.domain, account.address)
+}
+
+/// Logins are refused as those with a wrong password are, whoever verifies.
+async fn locked_out(account: &Account) -> anyhow::Result<()> {
+    let imap = account
+        .peer
+        .imap()
+        .await?
+        .login(&account.address, &account.password)
+        .await?;
+    ensure!(imap.status == Status::No, "IMAP lets {} in", account.address);
+    ensure!(imap.text == REFUSED, "IMAP answers with: {}", imap.text);
+    let smtp = account
+        .peer
+        .submission()
+        .await?
+        .auth_plain(&account.address, &account.password)
+        .await?;
+    ensure!(smtp.code == 535, "SMTP answers with: {smtp}");
+    Ok(())
+}
+
+/// Waits until the relay has closed a session.
+async fn ended(session: &mut Imap) -> anyhow::Result<()> {
+    let asking = async { while session.command("NOOP").await.is_ok() {} };
+    tokio::time::timeout(LOGGED, asking).await.context("not in time")
+}
+
+pub(super) async fn account_ban(context: &Context) -> anyhow::Result<()> {
+    let (banned, writer) = (context.account(RELAY).await?, context.account("b").await?);
+    let mut session = banned.imap().await?;
+    let text = context
+        .run(RELAY, &["chatmail", "account", "ban", &banned.address])
+        .await?;
+    holds(&text, &format!("{} is banned", banned.address))?;
+    ended(&mut session).await.context("the open session goes on")?;
+
+    locked_out(&banned).await.context("with doveauth")?;
+    context
+        .run(
+            RELAY,
+            &["systemctl", "stop", "doveauth.socket", "doveauth.service"],
+        )
+        .await?;
+    let alone = locked_out(&banned).await.context("without doveauth");
+    context
+        .run(
+            RELAY,
+            &["systemctl", "start", "doveauth.socket", "doveauth.service"],
+        )
+        .await?;
+    alone?;
+
+    let (mut inbox, _) = writer.inbox().await?;
+    let message = pgp::encrypted(&writer.address, 2000).bytes();
+    writer
+        .smtp()
+        .await?
+        .send(&writer.address, &[&banned.address], &message)
+        .await?
+        .expect(250)?;
+    arrival_of(&mut inbox, "FROM MAILER-DAEMON", Duration::from_secs(60))
+        .await
+        .context("the mail is not returned")?;
+
+    let list = context
+        .run(RELAY, &["chatmail", "account", "list", "--banned"])
+        .await?;
+    holds(&list, &banned.address)?;
+    context
+        .run(RELAY, &["chatmail", "account", "unban", &banned.address])
+        .await?;
+    banned.imap().await.context("after the ban")?;
+    let owner = context
+        .run(
+            RELAY,
+            &["stat", "-c", "%U %a", &format!("{}/password", home(&banned))],
+        )
+        .await?;
+    ensure!(owner.trim() == "vmail 600", "the password file is {owner}");
+    Ok(())
+}
+
+pub(super) async fn account_life(context: &Context) -> anyhow::Result<()> {
+    const CLOSED: &str = "/etc/chatmail-nocreate";
+    let peer = context.peer(RELAY)?;
+    context.run(RELAY, &["touch", CLOSED]).await?;
+    let created = context.run(RELAY, &["chatmail", "account", "create"]).await;
+    context.run(RELAY, &["rm", CLOSED]).await?;
+    let created = created?;
+    let field = |name: &str| {
+        let line = created.lines().find_map(|line| line.strip_prefix(name));
+        line.map(str::to_owned)
+            .with_context(|| format!("no {name}in {created}"))
+    };
+    let account = Account {
+        peer: peer.clone(),
+        address: field("Created address: ")?,
+        password: field("Password: ")?,
+    };
+    account.imap().await.context("the new account")?;
+    let home = home(&account);
+    let made = "cd \"$0\" && stat -c '%U:%G %a %n' . password enforceE2EEincoming";
+    let made = context.run(RELAY, &["bash", "-c", made, &home]).await?;
+    ensure!(
+        made == "vmail:vmail 700 .\nvmail:vmail 600 password\nvmail:vmail 644 enforceE2EEincoming\n",
+        "{made}"
+    );
+
+    let shown = context
+        .run(RELAY, &["chatmail", "account", "show", &account.address])
+        .await?;
+    holds(&shown, "banned:             no")?;
+    ensure!(!shown.contains("ARGON2ID"), "a hash is shown: {shown}");
+    let list = context
+        .run(RELAY, &["chatmail", "account", "list", "--json"])
+        .await?;
+    let list: Vec<serde_json::Value> = serde_json::from_str(&list)?;
+    ensure!(
+        list.iter()
+            .any(|entry| entry["address"] == account.address.as_str()),
+        "it is not listed"
+    );
+
+    for (wrong, why) in [
+        ("../../../etc@x", "names no account"),
+        ("somebody@other.test", "is not an address of this relay"),
+        ("abcdefghi", "there is no account abcdefghi@"),
+    ] {
+        let (good, text) = chatmail(context, &["account", "delete", "--yes", wrong]).await?;
+        ensure!(!good && text.contains(why), "{wrong}: {text}");
+    }
+    let mut session = account.imap().await?;
+    let (good, text) = chatmail(context, &["account", "delete", &account.address]).await?;
+    ensure!(
+        !good && text.contains("nothing was removed"),
+        "it was not asked: {text}"
+    );
+    context
+        .run(
+            RELAY,
+            &["chatmail", "account", "delete", "--yes", &account.address],
+        )
+        .await?;
+    ended(&mut session).await.context("the open session goes on")?;
+    let left = "ls -A \"${0%/*}\" | grep -cF \"${0##*/}\" || true";
+    let left = context.run(RELAY, &["bash", "-c", left, &home]).await?;
+    ensure!(left.trim() == "0", "something is left of {home}");
+    account.imap().await.context("the address is free again")?;
+    Ok(())
+}
+
+pub(super) async fn queue(context: &Context) -> anyhow::Result<()> {
+    let sender = context.account(RELAY).await?;
+    // A host that refuses mail connections, so that Postfix keeps the message.
+    let to = format!("{}@queue.test", random_name(9));
+    let zone = format!(
+        "queue.test. 60 IN SOA queue.test. x.queue.test. 1 60 60 60 0\nqueue.test. 60 IN NS queue.test.\n\
+         queue.test. 60 IN A {NAME_SERVER}\n"
+    );
+    context.machines()?.publish("queue.test", &zone).await?;
+    let message = pgp::encrypted(&sender.address, 2000).bytes();
+    sender
+        .smtp()
+        .await?
+        .send(&sender.address, &[&to], &message)
+        .await?
+        .expect(250)?;
+    let find = || async {
+        let list = context.run(RELAY, &["chatmail", "queue", "--json"]).await?;
+        let list: Vec<serde_json::Value> = serde_json::from_str(&list)?;
+        let ours = |entry: &&serde_json::Value| {
+            entry["queue_name"] == "deferred" && entry["recipients"][0]["address"] == to.as_str()
+        };
+        Ok(list
+            .iter()
+            .find(ours)
+            .and_then(|entry| entry["queue_id"].as_str().map(str::to_owned)))
+    };
+    let id = until(Duration::from_secs(30), find)
+        .await
+        .context("nothing is deferred")?;
+    holds(
+        &context.run(RELAY, &["chatmail", "queue"]).await?,
+        &format!("    to {to}\n"),
+    )?;
+    let shown = context.run(RELAY, &["chatmail", "queue", "show", &id]).await?;
+    holds(&shown, "Subject: [...]")?;
+    ensure!(!shown.contains("PGP MESSAGE"), "the body is shown");
+    let summary = context.run(RELAY, &["chatmail", "queue", "summary"]).await?;
+    holds(&summary, "queue.test: 1 recipient(s)\n")?;
+    context.run(RELAY, &["chatmail", "queue", "retry", &id]).await?;
+    let (good, text) = chatmail(context, &["queue", "drop", "ALL"]).await?;
+    ensure!(!good && text.contains("no message \"ALL\""), "{text}");
+    context.run(RELAY, &["chatmail", "queue", "drop", &id]).await?;
+    ensure!(find().await?.is_none(), "it is still there");
+    Ok(())
+}
+
+pub(super) async fn status(context: &Context) -> anyhow::Result<()> {
+    let account = context.account(RELAY).await?;
+    let _session = account.imap().await?;
+    let (good, text) = chatmail(context, &["status"]).await?;
+    ensure!(good && text.ends_with("All is well.\n"), "{text}");
+    let json = context.run(RELAY, &["chatmail", "status", "--json"]).await?;
+    let json: serde_json::Value = serde_json::from_str(&json)?;
+    let number = |value: &serde_json::Value| value.as_u64().unwrap_or_default();
+    ensure!(number(&json["connections"]["imap"]) > 0, "no connection: {json}");
+    ensure!(
+        number(&json["accounts"]["active_30_days"]) > 0,
+        "no account: {json}"
+    );
+    ensure!(number(&json["certificate_days"]) > 0, "no certificate: {json}");
+    ensure!(
+        json["versions"]["postfix"].is_string() && json["versions"]["dovecot"].is_string(),
+        "{json}"
+    );
+    let revision = context.run(RELAY, &["cat", "/etc/chatmail-version"]).await?;
+    ensure!(
+        !revision.trim().is_empty() && json["versions"]["revision"] == revision.trim(),
+        "{json}"
+    );
+
+    context
+        .run(
+            RELAY,
+            &["systemctl", "stop", "newemail.socket", "newemail.service"],
+        )
+        .await?;
+    let stopped = chatmail(context, &["status"]).await;
+    context
+        .run(
+            RELAY,
+            &["systemctl", "start", "newemail.socket", "newemail.service"],
+        )
+        .await?;
+    let (good, text) = stopped?;
+    ensure!(!good, "a service that is down is no reason: {text}");
+    holds(&text, "newemail.service is inactive")
+}
+
+pub(super) async fn ports(context: &Context) -> anyhow::Result<()> {
+    let other = context.peer("b")?.domain;
+    let (good, text) = chatmail(context, &["ports", "--mx-of", &other]).await?;
+    ensure!(good && !text.contains("FAILED"), "{text}");
+    holds(&text, ":443 TLS for imap")?;
+    let (good, text) = chatmail(context, &["ports", "--mx-of", "nowhere.test"]).await?;
+    ensure!(!good, "a domain without mail servers is reached: {text}");
+    holds(&text, "nowhere.test has no mail server")
 }

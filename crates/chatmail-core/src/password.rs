@@ -110,7 +110,9 @@ pub fn hash(password: &str, scratch: &mut Scratch) -> Result<String, HashError> 
 
 /// Compares a password with a stored hash, in time that does not depend on how much of it is right.
 pub fn verify(password: &str, stored: &str, scratch: &mut Scratch) -> Result<Verdict, HashError> {
-    if let Some(hash) = stored.strip_prefix(ARGON2ID) {
+    if crate::account::is_banned(stored) {
+        Ok(Verdict::Mismatch)
+    } else if let Some(hash) = stored.strip_prefix(ARGON2ID) {
         verify_argon2(password, hash, scratch)
     } else if let Some(hash) = stored.strip_prefix(SHA512_CRYPT) {
         verify_sha512_crypt(password, hash)
@@ -189,10 +191,10 @@ mod tests {
     use proptest::prelude::*;
 
     // From `doveadm pw -s SHA512-CRYPT -p correcthorse`, with and without `-r 1000`.
-    const CRYPT: &str = include_str!("../tests/data/sha512-crypt");
-    const CRYPT_ROUNDS: &str = include_str!("../tests/data/sha512-crypt-rounds");
+    const CRYPT: &str = include_str!("../testdata/sha512-crypt");
+    const CRYPT_ROUNDS: &str = include_str!("../testdata/sha512-crypt-rounds");
     // From `doveadm pw -s ARGON2ID -p correcthorse`.
-    const DOVEADM_ARGON2ID: &str = include_str!("../tests/data/argon2id");
+    const DOVEADM_ARGON2ID: &str = include_str!("../testdata/argon2id");
 
     fn hash(password: &str) -> Result<String, HashError> {
         super::hash(password, &mut Scratch::default())
@@ -231,6 +233,14 @@ mod tests {
         assert_eq!(verify("correcthors", &stored).unwrap(), Verdict::Mismatch);
         assert_eq!(verify("", &stored).unwrap(), Verdict::Mismatch);
         assert_ne!(hash("correcthorse").unwrap(), stored, "salted");
+    }
+
+    #[test]
+    fn a_ban_makes_every_password_wrong() {
+        let stored = format!("!{}", hash("correcthorse").unwrap());
+        for password in ["correcthorse", "", "!"] {
+            assert_eq!(verify(password, &stored).unwrap(), Verdict::Mismatch);
+        }
     }
 
     #[test]

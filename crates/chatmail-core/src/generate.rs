@@ -1,0 +1,29 @@
+//! Localparts and passwords for new accounts.
+
+use rand::{CryptoRng, Rng as _, seq::IndexedRandom as _};
+
+use crate::settings::Accounts;
+
+/// Characters of a generated localpart: the part of the grammar that is easy to read aloud.
+pub const LOCALPART: &[u8] = b"abcdefghijklmnopqrstuvwxyz0123456789";
+
+/// Characters that a generated password has beyond the minimum, as on the reference relay.
+pub const PASSWORD_EXTRA: usize = 3;
+
+/// Printable ASCII without the space: letters, digits and punctuation.
+pub const PASSWORD: std::ops::RangeInclusive<char> = '!'..='~';
+
+/// A random localpart of the greatest allowed length.
+pub fn localpart(rules: &Accounts, random: &mut impl CryptoRng) -> String {
+    (0..rules.username_max_length)
+        .filter_map(|_| LOCALPART.choose(random))
+        .map(|&byte| char::from(byte))
+        .collect()
+}
+
+/// A random password that is allowed for new accounts.
+pub fn password(rules: &Accounts, random: &mut impl CryptoRng) -> String {
+    (0..rules.password_min_length + PASSWORD_EXTRA)
+        .map(|_| random.random_range(PASSWORD))
+        .collect()
+}

@@ -1,0 +1,155 @@
+//! `chatmail account`: the accounts of the relay.
+
+mod change;
+mod list;
+mod store;
+
+use std::fmt::Write as _;
+use std::io::{BufRead as _, Write as _};
+
+use anyhow::{Context as _, bail, ensure};
+use chatmail_core::{Address, Settings, generate, password};
+
+pub(crate) use self::list::size;
+use self::store::{as_owner, existing};
+
+/// List, show, create, delete, ban and unban accounts.
+#[derive(clap::Args)]
+pub(crate) struct Options {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(clap::Subcommand)]
+enum Command {
+    /// List all accounts with the day of their last login and their size.
+    List {
+        /// Only banned accounts.
+        #[arg(long)]
+        banned: bool,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show one account.
+    Show {
+        /// Address, or what stands before its `@`.
+        address: String,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Create an account, also while registration is closed. Prints its password once.
+    Create {
+        /// Address, or what stands before its `@`; a random one unless given.
+        address: Option<String>,
+        /// Read the password from standard input instead of making a random one.
+        #[arg(long)]
+        password_stdin: bool,
+    },
+    /// Remove an account with all of its mail.
+    Delete {
+        /// Address, or what stands before its `@`.
+        address: String,
+        /// Do not ask.
+        #[arg(long)]
+        yes: bool,
+    },
+    /// Refuse logins to an account and bounce mail to it. Its files stay.
+    Ban {
+        /// Address, or what stands before its `@`.
+        address: String,
+    },
+    /// Take a ban back: the old password works again.
+    Unban {
+        /// Address, or what stands before its `@`.
+        address: String,
+    },
+}
+
+pub(crate) fn run(options: &Options, settings: &Settings) -> anyhow::Result<crate::Answer> {
+    let text = match &options.command {
+        Command::List { banned, json } => list::all(settings, *banned, *json)?,
+        Command::Show { address, json } => list::one(settings, &parse(address, settings)?, *json)?,
+        Command::Create {
+            address,
+            password_stdin,
+        } => create(settings, address.as_deref(), *password_stdin)?,
+        Command::Delete { address, yes } => {
+            let address = parse(address, settings)?;
+            as_owner(settings, || existing(settings, &address).map(drop))?;
+            if !yes {
+                confirm(&address)?;
+            }
+            change::delete(settings, &address)?
+        }
+        Command::Ban { address } => change::ban(settings, &parse(address, settings)?)?,
+        Command::Unban { address } => change::unban(settings, &parse(address, settings)?)?,
+    };
+    Ok(text.into())
+}
+
+/// An address of this relay; the domain may be left out.
+fn parse(text: &str, settings: &Settings) -> anyhow::Result<Address> {
+    let whole = if text.contains('@') {
+        text.to_owned()
+    } else {
+        format!("{text}@{}", settings.domain)
+    };
+    let address = Address::parse(&whole).with_context(|| format!("{text:?} names no account"))?;
+    ensure!(
+        address.domain() == settings.domain,
+        "{address} is not an address of this relay, which has those of {}",
+        settings.domain
+    );
+    Ok(address)
+}
+
+fn create(settings: &Settings, address: Option<&str>, from_stdin: bool) -> anyhow::Result<String> {
+    let rules = &settings.accounts;
+    let mut random = rand::rng();
+    let secret = if from_stdin {
+        let mut line = String::new();
+        std::io::stdin()
+            .lock()
+            .read_line(&mut line)
+            .context("cannot read the password")?;
+        line.trim_end_matches(['\r', '\n']).to_owned()
+    } else {
+        generate::password(rules, &mut random)
+    };
+    let address = match address {
+        Some(address) => parse(address, settings)?,
+        None => parse(&generate::localpart(rules, &mut random), settings)?,
+    };
+    address
+        .check_new(&settings.domain, &secret, rules)
+        .with_context(|| format!("{address} cannot be created"))?;
+    let hash = password::hash(&secret, &mut password::Scratch::default())?;
+    change::create(settings, &address, &hash)?;
+    let mut text = format!("Created address: {address}\n");
+    if !from_stdin {
+        let _ = writeln!(text, "Password: {secret}");
+    }
+    Ok(text)
+}
+
+fn confirm(address: &Address) -> anyhow::Result<()> {
+    let mut out = std::io::stderr().lock();
+    let question = write!(
+        out,
+        "Remove {address} and all of its mail? Type the address to confirm: "
+    );
+    question
+        .and_then(|()| out.flush())
+        .context("cannot ask for confirmation; --yes does without")?;
+    let mut line = String::new();
+    std::io::stdin()
+        .lock()
+        .read_line(&mut line)
+        .context("cannot read the confirmation")?;
+    if line.trim() != address.as_str() {
+        bail!("not confirmed; nothing was removed");
+    }
+    Ok(())
+}

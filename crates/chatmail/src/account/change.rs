@@ -1,0 +1,104 @@
+//! What changes an account.
+
+use std::fs;
+use std::process::Command;
+use std::time::SystemTime;
+
+use anyhow::{Context as _, bail, ensure};
+use chatmail_core::account::{Account, AccountLock, MailStore, REMOVED_PREFIX, is_banned};
+use chatmail_core::{Address, Settings};
+
+use super::store::{as_owner, existing};
+
+/// What `doveadm kick` ends with when nobody is logged in (`EX_NOHOST`).
+const NO_SESSION: i32 = 68;
+
+/// How often the removal of a folder starts over that a delivery writes to.
+const ATTEMPTS: usize = 3;
+
+pub(crate) fn create(settings: &Settings, address: &Address, hash: &str) -> anyhow::Result<()> {
+    as_owner(settings, || {
+        let account = MailStore::new(&settings.mailboxes_dir).account(address);
+        let _lock = lock(&account, address)?;
+        let stored = account
+            .password_hash()
+            .with_context(|| format!("cannot read the account {address}"))?;
+        ensure!(stored.is_none(), "there is an account {address} already");
+        account
+            .create(hash)
+            .with_context(|| format!("cannot create {address}"))
+    })
+}
+
+pub(crate) fn ban(settings: &Settings, address: &Address) -> anyhow::Result<String> {
+    as_owner(settings, || {
+        let (account, _) = existing(settings, address)?;
+        let _lock = lock(&account, address)?;
+        account.ban().with_context(|| format!("cannot ban {address}"))
+    })?;
+    kick(address)?;
+    Ok(format!(
+        "{address} is banned: it cannot log in, and mail to it is returned. `chatmail account unban` takes it back.\n"
+    ))
+}
+
+pub(crate) fn unban(settings: &Settings, address: &Address) -> anyhow::Result<String> {
+    as_owner(settings, || {
+        let (account, stored) = existing(settings, address)?;
+        ensure!(is_banned(&stored), "{address} is not banned");
+        let _lock = lock(&account, address)?;
+        account.unban().with_context(|| format!("cannot unban {address}"))
+    })?;
+    Ok(format!("{address} may log in again.\n"))
+}
+
+pub(crate) fn delete(settings: &Settings, address: &Address) -> anyhow::Result<String> {
+    // Whoever is thrown out must not come back before the folder is gone.
+    ban(settings, address)?;
+    as_owner(settings, || {
+        let (account, _) = existing(settings, address)?;
+        let _lock = lock(&account, address)?;
+        remove(settings, &account, address).with_context(|| format!("cannot remove {address}"))
+    })?;
+    Ok(format!("{address} is removed.\n"))
+}
+
+/// As chatmail-expire removes: moved aside first, so that the address is free at once, and with a day of the last login
+/// that makes its next run end a removal which was cut short.
+fn remove(settings: &Settings, account: &Account, address: &Address) -> anyhow::Result<()> {
+    account.set_last_login(SystemTime::UNIX_EPOCH)?;
+    let aside = settings.mailboxes_dir.join(format!("{REMOVED_PREFIX}{address}"));
+    fs::rename(account.dir(), &aside)?;
+    let mut attempts = 1;
+    loop {
+        match fs::remove_dir_all(&aside) {
+            Err(error) if error.kind() == std::io::ErrorKind::DirectoryNotEmpty && attempts < ATTEMPTS => {
+                attempts += 1;
+            }
+            removed => return Ok(removed?),
+        }
+    }
+}
+
+fn lock(account: &Account, address: &Address) -> anyhow::Result<AccountLock> {
+    let lock = account
+        .try_lock()
+        .with_context(|| format!("cannot lock the account {address}"))?;
+    lock.with_context(|| format!("a login is changing {address} right now; try again"))
+}
+
+/// Ends the sessions of an account.
+fn kick(address: &Address) -> anyhow::Result<()> {
+    let result = Command::new("doveadm").arg("kick").arg(address.as_str()).output();
+    match result {
+        Ok(output) if output.status.success() || output.status.code() == Some(NO_SESSION) => Ok(()),
+        Ok(output) => bail!(
+            "{address} cannot log in any more, but its sessions may go on: doveadm kick ended with {}: {}",
+            output.status,
+            String::from_utf8_lossy(&output.stderr).trim_end()
+        ),
+        // Where there is no Dovecot there are no sessions.
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error).context("cannot run doveadm"),
+    }
+}

@@ -1,0 +1,42 @@
+//! The mail store, reached with the rights of its owner.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt as _;
+
+use anyhow::{Context as _, bail};
+use chatmail_core::account::{Account, MailStore};
+use chatmail_core::{Address, Settings};
+use nix::unistd::{Gid, Uid, geteuid, setegid, seteuid};
+
+/// Runs `work` as the owner of the mail store, so that files that it makes belong to the services, and a link in a
+/// mailbox leads no further than they may go.
+pub(crate) fn as_owner<T>(
+    settings: &Settings,
+    work: impl FnOnce() -> anyhow::Result<T>,
+) -> anyhow::Result<T> {
+    let dir = &settings.mailboxes_dir;
+    let owner =
+        fs::metadata(dir).with_context(|| format!("cannot look at the mail store {}", dir.display()))?;
+    let (user, group) = (Uid::from_raw(owner.uid()), Gid::from_raw(owner.gid()));
+    if !geteuid().is_root() || user.is_root() {
+        return work();
+    }
+    setegid(group).context("cannot act as the group of the mail store")?;
+    seteuid(user).context("cannot act as the owner of the mail store")?;
+    let result = work();
+    seteuid(Uid::from_raw(0)).context("cannot become root again")?;
+    setegid(Gid::from_raw(0)).context("cannot become root again")?;
+    result
+}
+
+/// The account of an address, which has to be there, and its stored hash.
+pub(crate) fn existing(settings: &Settings, address: &Address) -> anyhow::Result<(Account, String)> {
+    let account = MailStore::new(&settings.mailboxes_dir).account(address);
+    match account
+        .password_hash()
+        .with_context(|| format!("cannot read the account {address}"))?
+    {
+        Some(hash) => Ok((account, hash)),
+        None => bail!("there is no account {address}"),
+    }
+}

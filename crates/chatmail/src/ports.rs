@@ -1,0 +1,151 @@
+//! `chatmail ports`: can the relay be reached, and can it reach others? As far as that can be told from the host itself.
+
+use std::fmt::Write as _;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+use anyhow::{Context as _, bail, ensure};
+use chatmail_core::{Settings, settings::TlsMode};
+use serde::Serialize;
+use tokio::io::{AsyncRead, AsyncReadExt as _};
+use tokio::time::timeout;
+
+use crate::status::PORTS;
+use crate::{dns, tls};
+
+/// How a server of SMTP begins; more lines may follow.
+const SMTP: &str = "220";
+/// How a server of IMAP begins.
+const IMAP: &str = "* OK";
+
+/// Ports that speak TLS from the first byte, the protocols that clients ask for there, and what servers greet with.
+const TLS_PORTS: [(u16, Option<&str>, &str); 5] = [
+    (465, None, SMTP),
+    (993, None, IMAP),
+    (443, None, ""),
+    (443, Some("imap"), IMAP),
+    (443, Some("smtp"), SMTP),
+];
+
+/// Connect to the ports of the relay by its public addresses, and verify its certificate. Ends with 1 when something
+/// fails. A firewall of the provider is not seen from here: also connect from elsewhere.
+#[derive(clap::Args)]
+pub(crate) struct Options {
+    /// Also connect to the mail servers of a domain on port 25, which many providers block.
+    #[arg(long, value_name = "DOMAIN")]
+    mx_of: Option<String>,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Serialize)]
+struct Probe {
+    what: String,
+    /// Why it failed; none when it did not.
+    problem: Option<String>,
+}
+
+pub(crate) fn run(options: &Options, settings: &Settings) -> anyhow::Result<crate::Answer> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let probes = runtime.block_on(probe(options, settings));
+    let good = probes.iter().all(|probe| probe.problem.is_none());
+    let text = if options.json {
+        serde_json::to_string_pretty(&probes)? + "\n"
+    } else {
+        table(&probes)
+    };
+    Ok(crate::Answer { text, good })
+}
+
+async fn probe(options: &Options, settings: &Settings) -> Vec<Probe> {
+    let mut probes = Vec::new();
+    let mut add = |what: String, result: anyhow::Result<()>| {
+        let problem = result.err().map(|error| format!("{error:#}"));
+        probes.push(Probe { what, problem });
+    };
+    let mut addresses = settings.dns.addresses.clone();
+    if addresses.is_empty() {
+        addresses.push(IpAddr::V4(Ipv4Addr::LOCALHOST));
+    }
+    for ip in addresses {
+        for port in PORTS {
+            let address = SocketAddr::new(ip, port);
+            add(format!("{address}"), tls::connect(address).await.map(drop));
+        }
+        for (port, alpn, begin) in TLS_PORTS {
+            let address = SocketAddr::new(ip, port);
+            let protocol = alpn.map_or_else(String::new, |name| format!(" for {name}"));
+            add(
+                format!("{address} TLS{protocol}"),
+                verified(settings, address, alpn, begin).await,
+            );
+        }
+    }
+    if let Some(domain) = &options.mx_of {
+        add(
+            format!("port 25 of the mail servers of {domain}"),
+            outgoing(settings, domain).await,
+        );
+    }
+    probes
+}
+
+async fn verified(
+    settings: &Settings,
+    address: SocketAddr,
+    alpn: Option<&str>,
+    begin: &str,
+) -> anyhow::Result<()> {
+    let presented = tls::handshake(address, &settings.domain, alpn).await?;
+    if let Some(reason) = presented
+        .distrust
+        .filter(|_| settings.tls.mode != TlsMode::SelfSigned)
+    {
+        bail!("clients do not trust the certificate: {reason}");
+    }
+    greeting(presented.stream, begin).await
+}
+
+/// Connects to the first mail server that answers.
+async fn outgoing(settings: &Settings, domain: &str) -> anyhow::Result<()> {
+    let servers = dns::mail_servers(settings, domain).await?;
+    let mut last = None;
+    for server in &servers {
+        let greeted = match tls::connect(*server).await {
+            Ok(stream) => greeting(stream, SMTP).await,
+            Err(error) => Err(error),
+        };
+        match greeted {
+            Ok(()) => return Ok(()),
+            Err(error) => last = Some(error.context(format!("{server} does not answer"))),
+        }
+    }
+    let last = last.with_context(|| format!("{domain} has no mail server"))?;
+    Err(last.context("outgoing connections to port 25 may be blocked by the provider"))
+}
+
+/// Waits for the first words of a server.
+async fn greeting(mut stream: impl AsyncRead + Unpin, begin: &str) -> anyhow::Result<()> {
+    let mut read = vec![0; begin.len()];
+    timeout(tls::PATIENCE, stream.read_exact(&mut read))
+        .await
+        .context("no greeting in time")?
+        .context("no greeting")?;
+    let read = String::from_utf8_lossy(&read);
+    ensure!(read == begin, "it greets with {read:?}, not {begin:?}");
+    Ok(())
+}
+
+fn table(probes: &[Probe]) -> String {
+    let mut text = String::new();
+    for probe in probes {
+        let result = probe
+            .problem
+            .as_ref()
+            .map_or("ok".to_owned(), |problem| format!("FAILED: {problem}"));
+        let _ = writeln!(text, "{:40}  {result}", probe.what);
+    }
+    text
+}

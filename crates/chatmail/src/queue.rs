@@ -1,0 +1,254 @@
+//! `chatmail queue`: the mail that is under way, by Postfix' own programs.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::process::Command as Process;
+
+use anyhow::{Context as _, ensure};
+use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
+
+/// Longest reason that is shown; remote servers write them.
+const MAX_REASON: usize = 200;
+
+/// List, show, retry and drop mail that is under way.
+#[derive(clap::Args)]
+pub(crate) struct Options {
+    #[command(subcommand)]
+    command: Option<Command>,
+    /// Print JSON; for the list and the summary.
+    #[arg(long, global = true)]
+    json: bool,
+}
+
+#[derive(clap::Subcommand)]
+enum Command {
+    /// List all messages; this is also done without a command.
+    List,
+    /// Count what is waiting by destination and reason.
+    Summary,
+    /// Show the envelope and the header of a message.
+    Show {
+        /// Its queue ID.
+        id: String,
+    },
+    /// Try to deliver now: one message, or all.
+    Retry {
+        /// Its queue ID.
+        id: Option<String>,
+    },
+    /// Remove a message. Its sender is not told.
+    Drop {
+        /// Its queue ID.
+        id: String,
+    },
+}
+
+/// A line of `postqueue -j`; see postqueue(1).
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Message {
+    pub(crate) queue_name: String,
+    queue_id: String,
+    arrival_time: i64,
+    message_size: u64,
+    sender: String,
+    recipients: Vec<Recipient>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Recipient {
+    address: String,
+    #[serde(default)]
+    delay_reason: Option<String>,
+}
+
+#[derive(Debug, PartialEq, Eq, Serialize)]
+struct Destination {
+    domain: String,
+    recipients: usize,
+    reasons: BTreeMap<String, usize>,
+}
+
+pub(crate) fn run(options: &Options) -> anyhow::Result<crate::Answer> {
+    let text = match options.command.as_ref().unwrap_or(&Command::List) {
+        Command::List if options.json => serde_json::to_string_pretty(&messages()?)? + "\n",
+        Command::List => list(&messages()?),
+        Command::Summary if options.json => serde_json::to_string_pretty(&summary(&messages()?))? + "\n",
+        Command::Summary => summary_text(&summary(&messages()?)),
+        Command::Show { id } => postfix("postcat", &["-q", "-e", "-h", known(id)?])?,
+        Command::Retry { id: Some(id) } => {
+            postfix("postqueue", &["-i", known(id)?])?;
+            format!("{id} is tried again.\n")
+        }
+        Command::Retry { id: None } => {
+            postfix("postqueue", &["-f"])?;
+            "All waiting messages are tried again.\n".to_owned()
+        }
+        Command::Drop { id } => {
+            postfix("postsuper", &["-d", known(id)?])?;
+            format!("{id} is dropped.\n")
+        }
+    };
+    Ok(text.into())
+}
+
+/// What is in the queue.
+pub(crate) fn messages() -> anyhow::Result<Vec<Message>> {
+    parse(&postfix("postqueue", &["-j"])?)
+}
+
+fn parse(text: &str) -> anyhow::Result<Vec<Message>> {
+    text.lines()
+        .map(|line| serde_json::from_str(line).context("cannot read what postqueue printed"))
+        .collect()
+}
+
+/// The ID of a message that is there. Postfix takes `ALL` for an ID, which one must not mean by accident.
+fn known(id: &str) -> anyhow::Result<&str> {
+    let there = messages()?.iter().any(|message| message.queue_id == id);
+    ensure!(
+        there,
+        "there is no message {id:?} in the queue; `chatmail queue` lists them"
+    );
+    Ok(id)
+}
+
+fn postfix(program: &str, arguments: &[&str]) -> anyhow::Result<String> {
+    let output = Process::new(program)
+        .args(arguments)
+        .output()
+        .with_context(|| format!("cannot run {program}"))?;
+    ensure!(
+        output.status.success(),
+        "{program} ended with {}: {}",
+        output.status,
+        String::from_utf8_lossy(&output.stderr).trim_end()
+    );
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+fn list(messages: &[Message]) -> String {
+    let mut text = String::new();
+    for message in messages {
+        let arrived =
+            OffsetDateTime::from_unix_timestamp(message.arrival_time).unwrap_or(OffsetDateTime::UNIX_EPOCH);
+        let sender = if message.sender.is_empty() {
+            "<>"
+        } else {
+            &message.sender
+        };
+        let _ = writeln!(
+            text,
+            "{}  {}  {} {:02}:{:02} UTC  {} bytes  from {sender}",
+            message.queue_id,
+            message.queue_name,
+            arrived.date(),
+            arrived.hour(),
+            arrived.minute(),
+            message.message_size
+        );
+        for recipient in &message.recipients {
+            let _ = writeln!(text, "    to {}", recipient.address);
+            if let Some(reason) = &recipient.delay_reason {
+                let _ = writeln!(text, "       {}", shortened(reason));
+            }
+        }
+    }
+    let _ = writeln!(text, "{} message(s) in the queue", messages.len());
+    text
+}
+
+fn shortened(reason: &str) -> String {
+    let short: String = reason
+        .chars()
+        .filter(|c| !c.is_control())
+        .take(MAX_REASON)
+        .collect();
+    if short.len() < reason.len() {
+        short + "…"
+    } else {
+        short
+    }
+}
+
+/// Destinations with recipients that wait, those with the most first.
+fn summary(messages: &[Message]) -> Vec<Destination> {
+    let mut found: BTreeMap<String, BTreeMap<String, usize>> = BTreeMap::new();
+    for recipient in messages.iter().flat_map(|message| &message.recipients) {
+        let domain = recipient
+            .address
+            .rsplit('@')
+            .next()
+            .unwrap_or_default()
+            .to_ascii_lowercase();
+        let reason = recipient
+            .delay_reason
+            .as_deref()
+            .map_or("under way".to_owned(), shortened);
+        *found.entry(domain).or_default().entry(reason).or_default() += 1;
+    }
+    let mut destinations: Vec<_> = found
+        .into_iter()
+        .map(|(domain, reasons)| Destination {
+            domain,
+            recipients: reasons.values().sum(),
+            reasons,
+        })
+        .collect();
+    destinations.sort_by_key(|destination| std::cmp::Reverse(destination.recipients));
+    destinations
+}
+
+fn summary_text(destinations: &[Destination]) -> String {
+    let mut text = String::new();
+    for destination in destinations {
+        let _ = writeln!(
+            text,
+            "{}: {} recipient(s)",
+            destination.domain, destination.recipients
+        );
+        for (reason, count) in &destination.reasons {
+            let _ = writeln!(text, "  {count:6}  {reason}");
+        }
+    }
+    if destinations.is_empty() {
+        text.push_str("Nothing is waiting.\n");
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const QUEUE: &str = concat!(
+        r#"{"queue_name": "deferred", "queue_id": "4bQ1", "arrival_time": 1760000000, "message_size": 700, "forced_expire": false, "sender": "a@x.test", "recipients": [{"address": "b@Y.test", "delay_reason": "timed\u001b out"}, {"address": "c@y.test", "delay_reason": "refused"}]}"#,
+        "\n",
+        r#"{"queue_name": "active", "queue_id": "4bQ2", "arrival_time": 1760000000, "message_size": 8, "forced_expire": false, "sender": "", "recipients": [{"address": "b@z.test"}]}"#,
+        "\n"
+    );
+
+    #[test]
+    fn the_summary_counts_by_destination_and_reason() {
+        let text = summary_text(&summary(&parse(QUEUE).unwrap()));
+        assert_eq!(
+            text,
+            "y.test: 2 recipient(s)\n       1  refused\n       1  timed out…\nz.test: 1 recipient(s)\n       1  under way\n"
+        );
+        assert_eq!(
+            summary_text(&summary(&parse("").unwrap())),
+            "Nothing is waiting.\n"
+        );
+    }
+
+    #[test]
+    fn the_list_shows_no_control_characters_of_other_servers() {
+        let text = list(&parse(QUEUE).unwrap());
+        assert!(text.starts_with("4bQ1  deferred  2025-10-09 08:53 UTC  700 bytes  from a@x.test\n    to b@Y.test\n       timed out"), "{text}");
+        assert!(
+            text.contains("8 bytes  from <>\n    to b@z.test\n2 message(s) in the queue\n"),
+            "{text}"
+        );
+        assert!(parse("queue is down\n").is_err());
+    }
+}

@@ -1,0 +1,318 @@
+//! `chatmail status`: is the relay well?
+
+mod system;
+
+use std::fmt::Write as _;
+use std::fs;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::{Duration, SystemTime};
+
+use anyhow::Context as _;
+use chatmail_core::account::MailStore;
+use chatmail_core::limits::Resources;
+use chatmail_core::{Settings, settings::TlsMode};
+use serde::Serialize;
+use time::OffsetDateTime;
+
+use self::system::{EXPIRE, Sockets, Unit};
+use crate::account::size;
+use crate::{queue, tls};
+
+/// The ports that clients and other relays connect to.
+pub(crate) const PORTS: [u16; 7] = [25, 80, 143, 443, 465, 587, 993];
+
+/// Written by the NixOS module.
+const REVISION_FILE: &str = "/etc/chatmail-version";
+
+/// Days of validity below which a certificate should have been renewed.
+const CERTIFICATE_DAYS: i64 = 14;
+
+const DAY: i64 = 24 * 60 * 60;
+
+/// Show how the relay is doing. Ends with 1 when something needs attention.
+#[derive(clap::Args)]
+pub(crate) struct Options {
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Serialize)]
+struct Status {
+    domain: String,
+    versions: Versions,
+    units: Vec<Unit>,
+    missing_ports: Vec<u16>,
+    connections: Connections,
+    queue: Queue,
+    accounts: Accounts,
+    /// Days that the certificate on port 993 is still valid.
+    certificate_days: Option<i64>,
+    last_expiry: Option<String>,
+    pending_notifications: Option<usize>,
+    disk_free: Option<u64>,
+    registration: String,
+    /// What needs attention.
+    attention: Vec<String>,
+}
+
+#[derive(Serialize)]
+struct Versions {
+    chatmail: &'static str,
+    /// Commit that the module is of.
+    revision: Option<String>,
+    postfix: Option<String>,
+    dovecot: Option<String>,
+}
+
+#[derive(Serialize)]
+struct Connections {
+    imap: usize,
+    submission: usize,
+    port_25: usize,
+    imap_processes: usize,
+}
+
+#[derive(Default, Serialize)]
+struct Queue {
+    messages: usize,
+    deferred: usize,
+}
+
+#[derive(Default, Serialize)]
+struct Accounts {
+    total: usize,
+    active_1_day: usize,
+    active_30_days: usize,
+}
+
+pub(crate) fn run(options: &Options, settings: &Settings) -> anyhow::Result<crate::Answer> {
+    let status = look(settings)?;
+    let text = if options.json {
+        serde_json::to_string_pretty(&status)? + "\n"
+    } else {
+        status.text()
+    };
+    Ok(crate::Answer {
+        text,
+        good: status.attention.is_empty(),
+    })
+}
+
+fn look(settings: &Settings) -> anyhow::Result<Status> {
+    let units = system::units()?;
+    let sockets = Sockets::read()?;
+    let missing_ports: Vec<_> = PORTS
+        .into_iter()
+        .filter(|port| !sockets.listening.contains(port))
+        .collect();
+    let mut attention: Vec<_> = units
+        .iter()
+        .filter(|unit| !unit.is_well())
+        .map(|unit| {
+            format!(
+                "{} is {}; see `journalctl -u {}`",
+                unit.name, unit.state, unit.name
+            )
+        })
+        .collect();
+    attention.extend(
+        missing_ports
+            .iter()
+            .map(|port| format!("nobody listens on port {port}")),
+    );
+    let queue = queue::messages().map_or_else(
+        |error| {
+            attention.push(format!("{error:#}"));
+            Queue::default()
+        },
+        |messages| Queue {
+            messages: messages.len(),
+            deferred: messages
+                .iter()
+                .filter(|message| message.queue_name == "deferred")
+                .count(),
+        },
+    );
+    let resources = Resources::read(&settings.mailboxes_dir);
+    let registration = registration(settings, &resources);
+    if let Some(exhausted) = resources.exhausted(&settings.accounts) {
+        attention.push(exhausted.to_string());
+    }
+    Ok(Status {
+        domain: settings.domain.clone(),
+        versions: Versions {
+            chatmail: env!("CARGO_PKG_VERSION"),
+            revision: fs::read_to_string(REVISION_FILE)
+                .ok()
+                .map(|text| text.trim().to_owned()),
+            postfix: system::version("postconf", &["-h", "mail_version"]),
+            dovecot: system::version("dovecot", &["--version"]),
+        },
+        missing_ports,
+        connections: Connections {
+            imap: sockets.connections(&[143, 993]),
+            submission: sockets.connections(&[465, 587]),
+            port_25: sockets.connections(&[25]),
+            imap_processes: system::processes("imap"),
+        },
+        queue,
+        accounts: accounts(settings)?,
+        certificate_days: certificate(settings, &mut attention)?,
+        last_expiry: units
+            .iter()
+            .find(|unit| unit.name == EXPIRE)
+            .and_then(|unit| unit.ended)
+            .map(minute),
+        pending_notifications: fs::read_dir(&settings.metadata.queue_dir)
+            .ok()
+            .map(Iterator::count),
+        disk_free: resources.disk_free,
+        registration,
+        units,
+        attention,
+    })
+}
+
+fn registration(settings: &Settings, resources: &Resources) -> String {
+    let file = &settings.accounts.nocreate_file;
+    match resources.exhausted(&settings.accounts) {
+        _ if file.exists() => format!("closed, because {} exists", file.display()),
+        Some(exhausted) => format!("paused: {exhausted}"),
+        None => "open".to_owned(),
+    }
+}
+
+fn accounts(settings: &Settings) -> anyhow::Result<Accounts> {
+    let store = MailStore::new(&settings.mailboxes_dir);
+    let dir = store.dir().display();
+    let mut accounts = Accounts::default();
+    let now = SystemTime::now();
+    for address in store
+        .addresses()
+        .with_context(|| format!("cannot list the mail store {dir}"))?
+    {
+        let account = store.account(&address);
+        let login = account
+            .last_login()
+            .with_context(|| format!("cannot read the account {address}"))?;
+        let Some(login) = login else { continue };
+        // Only the day is stored: who logged in yesterday may have done so less than a day ago.
+        let within = |days: u64| {
+            let age = now.duration_since(login).unwrap_or_default();
+            usize::from(age < Duration::from_secs((days + 1) * 24 * 60 * 60))
+        };
+        accounts.total += 1;
+        accounts.active_1_day += within(1);
+        accounts.active_30_days += within(30);
+    }
+    Ok(accounts)
+}
+
+/// The certificate that runs, which is not always the one on disk.
+fn certificate(settings: &Settings, attention: &mut Vec<String>) -> anyhow::Result<Option<i64>> {
+    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 993));
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let presented = match runtime.block_on(tls::handshake(address, &settings.domain, None)) {
+        Ok(presented) => presented,
+        Err(error) => {
+            attention.push(format!("no certificate can be had from port 993: {error:#}"));
+            return Ok(None);
+        }
+    };
+    let days = (presented.not_after - OffsetDateTime::now_utc().unix_timestamp()).div_euclid(DAY);
+    if days < CERTIFICATE_DAYS {
+        attention.push(format!("the certificate is valid for {days} day(s) only"));
+    }
+    if let Some(reason) = presented
+        .distrust
+        .filter(|_| settings.tls.mode != TlsMode::SelfSigned)
+    {
+        attention.push(format!("clients do not trust the certificate: {reason}"));
+    }
+    Ok(Some(days))
+}
+
+fn minute(time: i64) -> String {
+    let time = OffsetDateTime::from_unix_timestamp(time).unwrap_or(OffsetDateTime::UNIX_EPOCH);
+    format!("{} {:02}:{:02} UTC", time.date(), time.hour(), time.minute())
+}
+
+impl Status {
+    fn text(&self) -> String {
+        let mut text = String::new();
+        let unknown = || "unknown".to_owned();
+        let mut line = |name: &str, value: String| {
+            let _ = writeln!(text, "{name:15} {value}");
+        };
+        line("domain", self.domain.clone());
+        line(
+            "versions",
+            format!(
+                "chatmail {}{}, Postfix {}, Dovecot {}",
+                self.versions.chatmail,
+                self.versions
+                    .revision
+                    .as_ref()
+                    .map_or_else(String::new, |revision| format!(" ({revision})")),
+                self.versions.postfix.clone().unwrap_or_else(unknown),
+                self.versions.dovecot.clone().unwrap_or_else(unknown)
+            ),
+        );
+        let well = self.units.iter().filter(|unit| unit.is_well()).count();
+        line("units", format!("{well} of {} well", self.units.len()));
+        let connections = &self.connections;
+        line(
+            "connections",
+            format!(
+                "{} IMAP ({} imap processes), {} submission, {} on port 25",
+                connections.imap, connections.imap_processes, connections.submission, connections.port_25
+            ),
+        );
+        line(
+            "queue",
+            format!(
+                "{} message(s), {} deferred",
+                self.queue.messages, self.queue.deferred
+            ),
+        );
+        let accounts = &self.accounts;
+        line(
+            "accounts",
+            format!(
+                "{}, used in the last day: {}, in 30 days: {}",
+                accounts.total, accounts.active_1_day, accounts.active_30_days
+            ),
+        );
+        line("registration", self.registration.clone());
+        line(
+            "certificate",
+            self.certificate_days
+                .map_or_else(unknown, |days| format!("valid for {days} days")),
+        );
+        line(
+            "last expiry",
+            self.last_expiry
+                .clone()
+                .unwrap_or_else(|| "not since the system started".to_owned()),
+        );
+        let pending = self
+            .pending_notifications
+            .map(|number| format!("{number} pending"));
+        line("notifications", pending.unwrap_or_else(unknown));
+        line(
+            "disk",
+            self.disk_free
+                .map_or_else(unknown, |bytes| format!("{} free", size(bytes))),
+        );
+        for reason in &self.attention {
+            line("ATTENTION", reason.clone());
+        }
+        if self.attention.is_empty() {
+            text.push_str("All is well.\n");
+        }
+        text
+    }
+}

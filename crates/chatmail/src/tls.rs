@@ -1,0 +1,152 @@
+//! TLS as clients see it: the certificate that a port presents, and whether it can be verified.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use anyhow::{Context as _, bail, ensure};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+use tokio_rustls::rustls::client::WebPkiServerVerifier;
+use tokio_rustls::rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use tokio_rustls::rustls::crypto::ring;
+use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use tokio_rustls::rustls::{ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
+
+/// Longest wait for a connection, and again for its handshake.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
+
+/// What a port presented.
+#[derive(Debug)]
+pub(crate) struct Presented {
+    /// The end of the certificate's validity, Unix time.
+    pub(crate) not_after: i64,
+    /// Why clients do not trust it; none when they do.
+    pub(crate) distrust: Option<String>,
+    /// The session that was opened.
+    pub(crate) stream: TlsStream<TcpStream>,
+}
+
+/// Opens a session, also one that clients would not trust.
+pub(crate) async fn handshake(
+    address: SocketAddr,
+    domain: &str,
+    alpn: Option<&str>,
+) -> anyhow::Result<Presented> {
+    let observer = Arc::new(Observer::new()?);
+    let mut config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::clone(&observer) as Arc<dyn ServerCertVerifier>)
+        .with_no_client_auth();
+    config.alpn_protocols = alpn.into_iter().map(|name| name.as_bytes().to_vec()).collect();
+    let name = match domain
+        .strip_prefix('[')
+        .and_then(|literal| literal.strip_suffix(']'))
+    {
+        Some(literal) => literal.strip_prefix("IPv6:").unwrap_or(literal),
+        None => domain,
+    };
+    let name = ServerName::try_from(name.to_owned()).context("the domain cannot be in a certificate")?;
+    let stream = connect(address).await?;
+    let connecting = TlsConnector::from(Arc::new(config)).connect(name, stream);
+    let stream = timeout(PATIENCE, connecting)
+        .await
+        .context("the TLS handshake takes too long")??;
+    let (_, session) = stream.get_ref();
+    let chain = session
+        .peer_certificates()
+        .context("no certificate is presented")?;
+    let Some(leaf) = chain.first() else {
+        bail!("no certificate is presented")
+    };
+    let (_, certificate) = x509_parser::parse_x509_certificate(leaf).context("the certificate is damaged")?;
+    let distrust = observer
+        .distrust
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .take();
+    let not_after = certificate.validity().not_after.timestamp();
+    Ok(Presented {
+        not_after,
+        distrust,
+        stream,
+    })
+}
+
+/// Connects by TCP.
+pub(crate) async fn connect(address: SocketAddr) -> anyhow::Result<TcpStream> {
+    timeout(PATIENCE, TcpStream::connect(address))
+        .await
+        .with_context(|| format!("no answer within {} s", PATIENCE.as_secs()))?
+        .context("refused")
+}
+
+/// Verifies as clients do but goes on when they would not, to tell what else there is to tell. Nothing is sent.
+#[derive(Debug)]
+struct Observer {
+    verifier: Arc<WebPkiServerVerifier>,
+    distrust: Mutex<Option<String>>,
+}
+
+impl Observer {
+    fn new() -> anyhow::Result<Self> {
+        let mut roots = RootCertStore::empty();
+        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+        ensure!(
+            !roots.is_empty(),
+            "this machine has no certificates of authorities"
+        );
+        let provider = Arc::new(ring::default_provider());
+        let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider).build()?;
+        Ok(Self {
+            verifier,
+            distrust: Mutex::default(),
+        })
+    }
+}
+
+impl ServerCertVerifier for Observer {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        let verified =
+            self.verifier
+                .verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now);
+        if let Err(error) = verified {
+            *self.distrust.lock().unwrap_or_else(PoisonError::into_inner) = Some(error.to_string());
+        }
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.verifier
+            .verify_tls12_signature(message, certificate, signature)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.verifier
+            .verify_tls13_signature(message, certificate, signature)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.verifier.supported_verify_schemes()
+    }
+}
