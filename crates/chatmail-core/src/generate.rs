@@ -8,10 +8,10 @@ use crate::settings::Accounts;
 pub const LOCALPART: &[u8] = b"abcdefghijklmnopqrstuvwxyz0123456789";
 
 /// Characters that a generated password has beyond the minimum, as on the reference relay.
-pub const PASSWORD_EXTRA: usize = 3;
+const PASSWORD_EXTRA: usize = 3;
 
 /// Printable ASCII without the space: letters, digits and punctuation.
-pub const PASSWORD: std::ops::RangeInclusive<char> = '!'..='~';
+const PASSWORD: std::ops::RangeInclusive<char> = '!'..='~';
 
 /// A random localpart of the greatest allowed length.
 pub fn localpart(rules: &Accounts, random: &mut impl CryptoRng) -> String {

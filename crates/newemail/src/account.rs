@@ -67,7 +67,7 @@ fn literal(domain: &str) -> Option<&str> {
 mod tests {
     use super::*;
     use chatmail_core::Address;
-    use chatmail_core::generate::{LOCALPART, PASSWORD, PASSWORD_EXTRA};
+    use chatmail_core::generate::LOCALPART;
     use proptest::prelude::*;
     use rand::{SeedableRng as _, rngs::StdRng};
 

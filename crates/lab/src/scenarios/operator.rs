@@ -27,6 +27,11 @@ async fn chatmail(context: &Context, arguments: &[&str]) -> anyhow::Result<(bool
     Ok((output.status.success(), text))
 }
 
+/// A text in JSON, by its JSON pointer.
+fn text_at<'a>(json: &'a serde_json::Value, pointer: &str) -> Option<&'a str> {
+    json.pointer(pointer)?.as_str()
+}
+
 fn holds(text: &str, wanted: &str) -> anyhow::Result<()> {
     ensure!(text.contains(wanted), "there is no {wanted:?} in:\n{text}");
     Ok(())
@@ -270,7 +275,7 @@ pub(super) async fn account_life(context: &Context) -> anyhow::Result<()> {
     let list: Vec<serde_json::Value> = serde_json::from_str(&list)?;
     ensure!(
         list.iter()
-            .any(|entry| entry["address"] == account.address.as_str()),
+            .any(|entry| text_at(entry, "/address") == Some(account.address.as_str())),
         "it is not listed"
     );
 
@@ -322,12 +327,13 @@ pub(super) async fn queue(context: &Context) -> anyhow::Result<()> {
         let list = context.run(RELAY, &["chatmail", "queue", "--json"]).await?;
         let list: Vec<serde_json::Value> = serde_json::from_str(&list)?;
         let ours = |entry: &&serde_json::Value| {
-            entry["queue_name"] == "deferred" && entry["recipients"][0]["address"] == to.as_str()
+            text_at(entry, "/queue_name") == Some("deferred")
+                && text_at(entry, "/recipients/0/address") == Some(to.as_str())
         };
         Ok(list
             .iter()
             .find(ours)
-            .and_then(|entry| entry["queue_id"].as_str().map(str::to_owned)))
+            .and_then(|entry| text_at(entry, "/queue_id").map(str::to_owned)))
     };
     let id = until(Duration::from_secs(30), find)
         .await
@@ -356,20 +362,20 @@ pub(super) async fn status(context: &Context) -> anyhow::Result<()> {
     ensure!(good && text.ends_with("All is well.\n"), "{text}");
     let json = context.run(RELAY, &["chatmail", "status", "--json"]).await?;
     let json: serde_json::Value = serde_json::from_str(&json)?;
-    let number = |value: &serde_json::Value| value.as_u64().unwrap_or_default();
-    ensure!(number(&json["connections"]["imap"]) > 0, "no connection: {json}");
-    ensure!(
-        number(&json["accounts"]["active_30_days"]) > 0,
-        "no account: {json}"
-    );
-    ensure!(number(&json["certificate_days"]) > 0, "no certificate: {json}");
-    ensure!(
-        json["versions"]["postfix"].is_string() && json["versions"]["dovecot"].is_string(),
-        "{json}"
-    );
+    for number in [
+        "/connections/imap",
+        "/accounts/active_30_days",
+        "/certificate_days",
+    ] {
+        let value = json.pointer(number).and_then(serde_json::Value::as_u64);
+        ensure!(value > Some(0), "{number} is {value:?}: {json}");
+    }
+    for version in ["/versions/postfix", "/versions/dovecot"] {
+        ensure!(text_at(&json, version).is_some(), "no {version}: {json}");
+    }
     let revision = context.run(RELAY, &["cat", "/etc/chatmail-version"]).await?;
     ensure!(
-        !revision.trim().is_empty() && json["versions"]["revision"] == revision.trim(),
+        !revision.trim().is_empty() && text_at(&json, "/versions/revision") == Some(revision.trim()),
         "{json}"
     );
 
