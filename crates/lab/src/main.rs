@@ -10,6 +10,8 @@ mod bench;
 mod built;
 mod cli;
 mod client;
+#[cfg(test)]
+mod coverage;
 mod demo;
 mod machine;
 mod project;
