@@ -17,12 +17,13 @@ const NEEDLES: &str = "var/lib/lab-needles";
 const QUOTED: usize = 20;
 
 /// Lines that name somebody, by the program that writes them and what each of them holds. `docs/logs.md` says why.
-const EXCEPTIONS: [(&str, &str); 5] = [
+const EXCEPTIONS: [(&str, &str); 6] = [
     ("doveauth", "Created address: "),
     ("dovecot", "quota-expire: removed "),
     ("postfix", "NOQUEUE: "),
     ("postfix", "timeout after DATA"),
     ("postfix", "limit exceeded: "),
+    ("postfix", "statistics: max "),
 ];
 
 /// Exceptions that the traffic here must have caused: it was not played against silent daemons.
