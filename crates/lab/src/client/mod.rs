@@ -18,7 +18,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, ensure};
 
 use self::imap::Imap;
-use self::smtp::Smtp;
+use self::message::Message;
+use self::smtp::{Reply, Smtp};
 use self::tls::Tls;
 use crate::topology::{Certificate, Relay, Topology};
 
@@ -142,6 +143,14 @@ impl Account {
             .await?
             .expect(235)?;
         Ok(smtp)
+    }
+
+    /// Hands a message for one recipient in; gives the reply that decides.
+    pub(crate) async fn submit(&self, to: &str, message: &Message) -> anyhow::Result<Reply> {
+        self.smtp()
+            .await?
+            .send(&self.address, &[to], &message.bytes())
+            .await
     }
 }
 

@@ -15,10 +15,7 @@ const TOO_LARGE: usize = 32_000_000;
 
 async fn send(sender: &Account, to: &str) -> anyhow::Result<Message> {
     let message = pgp::encrypted(&sender.address, 2000);
-    let mut smtp = sender.smtp().await?;
-    smtp.send(&sender.address, &[to], &message.bytes())
-        .await?
-        .expect(250)?;
+    sender.submit(to, &message).await?.expect(250)?;
     Ok(message)
 }
 

@@ -99,14 +99,6 @@ fn is_temporary(outcome: &anyhow::Result<Reply>) -> bool {
     }
 }
 
-async fn submit(sender: &Account, receiver: &Account, message: &Message) -> anyhow::Result<Reply> {
-    sender
-        .smtp()
-        .await?
-        .send(&sender.address, &[&receiver.address], &message.bytes())
-        .await
-}
-
 /// Exactly one copy is there once no relay has mail under way.
 async fn one_copy(context: &Context, receiver: &Account, message: &Message) -> anyhow::Result<()> {
     let (mut imap, _) = receiver.inbox().await?;
@@ -129,7 +121,7 @@ pub(super) async fn filter_within_a_message(context: &Context) -> anyhow::Result
     let cut = while_stopped(context, "a", "opendkim.service", async {
         let sending = {
             let (sender, receiver, message) = (sender.clone(), receiver.clone(), message.clone());
-            tokio::spawn(async move { submit(&sender, &receiver, &message).await })
+            tokio::spawn(async move { sender.submit(&receiver.address, &message).await })
         };
         connected(context, "a", 10025).await?;
         kill(context, "a", "filtermail-outgoing.service").await?;
@@ -137,7 +129,8 @@ pub(super) async fn filter_within_a_message(context: &Context) -> anyhow::Result
     });
     let outcome = cut.await?.await?;
     ensure!(is_temporary(&outcome), "the client was told: {outcome:?}");
-    submit(&sender, &receiver, &message)
+    sender
+        .submit(&receiver.address, &message)
         .await?
         .expect(250)
         .context("the second attempt")?;
@@ -159,7 +152,7 @@ pub(super) async fn incoming_filter_within_a_message(context: &Context) -> anyho
         .run("b", &["systemctl", "restart", "unbound.service"])
         .await?;
     while_stopped(context, "b", "unbound.service", async {
-        submit(&sender, &receiver, &message).await?.expect(250)?;
+        sender.submit(&receiver.address, &message).await?.expect(250)?;
         connected(context, "b", 10081).await?;
         kill(context, "b", "filtermail-incoming.service").await
     })

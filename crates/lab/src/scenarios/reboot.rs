@@ -17,12 +17,7 @@ pub(super) async fn keeps_the_queue(context: &Context) -> anyhow::Result<()> {
     let message = pgp::encrypted(&sender.address, 20_000);
     lab.power_off("c").await?;
     let queued = async {
-        sender
-            .smtp()
-            .await?
-            .send(&sender.address, &[&receiver.address], &message.bytes())
-            .await?
-            .expect(250)?;
+        sender.submit(&receiver.address, &message).await?.expect(250)?;
         let waits = || async {
             let queue = context.run("b", &["postqueue", "-j"]).await?;
             let deferred = |line: &str| line.contains("\"deferred\"") && line.contains(&receiver.address);

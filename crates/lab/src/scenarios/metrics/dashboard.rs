@@ -63,12 +63,7 @@ pub(in crate::scenarios) async fn has_data(context: &Context) -> anyhow::Result<
     // Mail to the other relay, of which mtail reads.
     let (sender, receiver) = (context.account(RELAY).await?, context.account("b").await?);
     let message = crate::client::pgp::encrypted(&sender.address, 1000);
-    sender
-        .smtp()
-        .await?
-        .send(&sender.address, &[&receiver.address], &message.bytes())
-        .await?
-        .expect(250)?;
+    sender.submit(&receiver.address, &message).await?.expect(250)?;
 
     let all_up = || async {
         let up = prometheus.query("up == 1").await?;

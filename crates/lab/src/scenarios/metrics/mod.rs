@@ -77,12 +77,7 @@ pub(super) async fn dovecot(context: &Context) -> anyhow::Result<()> {
     ensure!(wrong.imap().await.is_err(), "a wrong password is taken");
     let (mut imap, _) = receiver.inbox().await?;
     let message = pgp::encrypted(&sender.address, 1000);
-    sender
-        .smtp()
-        .await?
-        .send(&sender.address, &[&receiver.address], &message.bytes())
-        .await?
-        .expect(250)?;
+    sender.submit(&receiver.address, &message).await?.expect(250)?;
     arrival(&mut imap, message.id(), WITHIN).await?;
     imap.idle().await?.done().await?;
 
