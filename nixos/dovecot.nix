@@ -2,6 +2,7 @@
 {
   config,
   lib,
+  pkgs,
   ...
 }:
 let
@@ -26,6 +27,26 @@ let
   # By name: Dovecot 2.4.1 takes `$SET:default_internal_user` of a listener for its built-in default, and sessions could
   # not wake up.
   internal = config.services.dovecot2.settings;
+
+  # `doveadm reload` comes back before Dovecot has opened its sockets anew. Postfix reloads after Dovecot, and an smtpd that
+  # finds no socket to ask for logins ends, with a pause for all of the service.
+  reload = pkgs.writeShellScript "dovecot-reload" ''
+    set -eu
+    socket() {
+      ${pkgs.coreutils}/bin/stat -c '%i %z' ${queue}/private/auth
+    }
+    before=$(socket)
+    ${lib.getExe' cfg.dovecot.package "doveadm"} reload
+    for attempt in {1..300}; do
+      now=$(socket 2>/dev/null) || now=$before
+      if [ "$now" != "$before" ]; then
+        exit 0
+      fi
+      ${pkgs.coreutils}/bin/sleep 0.1
+    done
+    echo "Dovecot did not take over its new settings within 30 s" >&2
+    exit 1
+  '';
 
   kibibytes = bytes: "${toString (bytes / 1024)} K";
 in
@@ -135,6 +156,9 @@ in
         ssl_server_key_file = cfg.tls.files.key;
         ssl_min_protocol = "TLSv1.3";
 
+        # A reload otherwise ends what runs with the former settings: LMTP after it has saved a message and before it says
+        # so, which makes Postfix deliver it again, and all IMAP sessions six seconds later.
+        shutdown_clients = lib.mkDefault false;
         default_client_limit = lib.mkDefault 20000;
         # Guesses cannot be told apart by address: behind the port 443 all clients have ours.
         "service anvil" = {
@@ -203,6 +227,7 @@ in
       restartTriggers = lib.mkForce [ ];
       reloadTriggers = [ config.environment.etc."dovecot/dovecot.conf".source ];
       serviceConfig = {
+        ExecReload = lib.mkForce reload;
         LimitNOFILE = 65536;
         # It names the accounts whose logins a stop interrupts.
         LogFilterPatterns = [ "~: Aborted [A-Z]+ request for " ];

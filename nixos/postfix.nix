@@ -143,6 +143,12 @@ in
         lmtp_destination_concurrency_limit = lib.mkDefault 50;
         lmtp_initial_destination_concurrency = lib.mkDefault 20;
         lmtp_destination_recipient_limit = 1;
+        # People wait for their mail: what could not be delivered, as while Dovecot opens its sockets anew, is tried again
+        # within a minute or two and not within ten. The pauses still double with the age of a message.
+        queue_run_delay = lib.mkDefault "60s";
+        minimal_backoff_time = lib.mkDefault "60s";
+        # An smtpd that starts while Dovecot has no socket ends at once; nobody could write for a minute.
+        service_throttle_time = lib.mkDefault "2s";
 
         # The filter waits up to a minute for DKIM keys. It gets a message only once all of it has arrived, so that slow
         # clients occupy a file and not the filter.

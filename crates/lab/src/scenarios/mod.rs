@@ -204,6 +204,7 @@ pub(crate) const SCENARIOS: &[Scenario] = table! {
 
     "switch-under-load", Machines, 300, switch::settings;
     "upgrade-under-load", Machines, 300, switch::release;
+    "dovecot-reload-delivers-once", Machines, 180, switch::reload;
 
     "backup-and-restore", Machines, 240, backup::restore;
     "move-in-from-the-reference", Machines, 240, backup::move_in;

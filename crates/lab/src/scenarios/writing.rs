@@ -1,5 +1,6 @@
 //! People who write while something happens to the relays, and what became of every message.
 
+use std::fmt;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
@@ -13,7 +14,7 @@ use crate::client::wire::WireError;
 use crate::client::{Account, pgp};
 
 /// Who writes to whom, by relay.
-const WRITERS: [(&str, &str); 6] = [
+pub(super) const EVERYWHERE: [(&str, &str); 6] = [
     ("a", "b"),
     ("a", "b"),
     ("b", "a"),
@@ -156,7 +157,7 @@ impl Letters {
     }
 
     /// Everything is there and nothing came back; gives how many came twice that the relay may have taken twice.
-    async fn check(&self) -> anyhow::Result<usize> {
+    async fn check(&self, context: &Context) -> anyhow::Result<usize> {
         let (mut imap, _) = self.receiver.inbox().await?;
         let mut doubled = 0;
         for (id, doubtful) in &self.sent {
@@ -164,12 +165,29 @@ impl Letters {
             match copies {
                 1 => {}
                 2 if *doubtful => doubled += 1,
-                _ => bail!("{copies} copies of a message arrived"),
+                _ => bail!(
+                    "{copies} copies of a message arrived\n{}",
+                    self.seen(context, id).await?
+                ),
             }
         }
         let (_, returned) = self.sender.inbox().await?;
         ensure!(returned == 0, "{returned} messages came back to their sender");
         Ok(doubled)
+    }
+}
+
+impl Letters {
+    /// What the journals of both relays say about a message: where it came twice, or was lost.
+    async fn seen(&self, context: &Context, id: &str) -> anyhow::Result<String> {
+        let mut all = String::new();
+        for relay in ["a", "b"] {
+            let argv = ["journalctl", "--quiet", "--output=short-precise", "--grep", id];
+            // It fails where it finds nothing.
+            let found = context.machines()?.exec(relay, &argv).await?.stdout;
+            all.push_str(&String::from_utf8_lossy(&found));
+        }
+        Ok(all)
     }
 }
 
@@ -192,13 +210,24 @@ pub(super) struct Tally {
     pub(super) doubled: usize,
 }
 
+impl fmt::Display for Tally {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{} messages, {} submissions again, {} of them after a refused login, {} came twice",
+            self.sent, self.again, self.refused, self.doubled
+        )
+    }
+}
+
 impl Writers {
-    pub(super) async fn begin(context: &Context) -> anyhow::Result<Self> {
+    /// One for each pair of the relays of sender and receiver.
+    pub(super) async fn begin(context: &Context, pairs: &[(&str, &str)]) -> anyhow::Result<Self> {
         let mut writers = Self {
             stop: CancellationToken::new(),
             tasks: JoinSet::new(),
         };
-        for (from, to) in WRITERS {
+        for &(from, to) in pairs {
             let letters = Letters {
                 sender: context.account(from).await?,
                 receiver: context.account(to).await?,
@@ -229,7 +258,7 @@ impl Writers {
             tally.sent += letters.sent.len();
             tally.again += letters.again;
             tally.refused += letters.refused;
-            tally.doubled += letters.check().await.with_context(|| {
+            tally.doubled += letters.check(context).await.with_context(|| {
                 format!(
                     "from {} to {}",
                     letters.sender.peer.domain, letters.receiver.peer.domain
