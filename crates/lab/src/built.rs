@@ -29,8 +29,7 @@ pub(crate) async fn ensure(cache: &Path, name: &str, source: &[&str]) -> anyhow:
     }
     let work = tempfile::Builder::new().prefix("build-").tempdir_in(cache)?;
     let made = work.path().join("root");
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let status = Command::new(cargo)
+    let status = Command::from(crate::project::cargo())
         .args(["install", "--quiet", "--locked", "--no-track", "--root"])
         .arg(&made)
         .arg("--target-dir")

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
 use anyhow::{Context as _, bail};
 use serde::Deserialize;
@@ -18,8 +18,7 @@ struct Message {
 /// Builds everything, with the same features of libraries as the lab itself so that none is built twice, and returns
 /// the programs of the relays. cargo shows its progress on standard error.
 pub(super) fn build() -> anyhow::Result<Vec<PathBuf>> {
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let output = Command::new(cargo)
+    let output = project::cargo()
         .args(["build", "--release", "--locked", "--bins"])
         .arg("--message-format=json-render-diagnostics")
         .current_dir(project::root())

@@ -85,8 +85,7 @@ pub(crate) async fn test(arguments: &Test) -> anyhow::Result<ExitCode> {
 
 /// The tests of the crates.
 async fn crates() -> anyhow::Result<()> {
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let status = Command::new(cargo)
+    let status = Command::from(crate::project::cargo())
         .args(["test", "--release", "--workspace", "--quiet"])
         .current_dir(crate::project::root())
         .kill_on_drop(true)
