@@ -175,9 +175,7 @@ impl Letters {
         ensure!(returned == 0, "{returned} messages came back to their sender");
         Ok(doubled)
     }
-}
 
-impl Letters {
     /// What the journals of both relays say about a message: where it came twice, or was lost.
     async fn seen(&self, context: &Context, id: &str) -> anyhow::Result<String> {
         let mut all = String::new();
