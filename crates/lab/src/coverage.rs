@@ -7,7 +7,7 @@ use std::path::Path;
 use crate::project;
 use crate::scenarios::SCENARIOS;
 
-/// A row of a table: what is asked for, and the names that stand in backticks in its second column.
+/// A row of a table: its first column, and the names in backticks in its last one.
 #[derive(Debug, PartialEq, Eq)]
 struct Row<'a> {
     asked: &'a str,
@@ -25,7 +25,7 @@ fn rows(text: &str) -> Vec<Row<'_>> {
         }
         let mut cells = line.trim_matches('|').split(" | ").map(str::trim);
         let asked = cells.next().unwrap_or_default();
-        let proofs = cells.next().unwrap_or_default().split('`').skip(1).step_by(2);
+        let proofs = cells.next_back().unwrap_or_default().split('`').skip(1).step_by(2);
         found.push(Row {
             asked,
             proofs: proofs.collect(),
@@ -139,7 +139,8 @@ fn every_scenario_proves_something() {
 
 #[test]
 fn tables_are_read() {
-    let text = "# Head\n\n| Asked | Proved by |\n|---|---|\n| A | `one`, `b::two` |\n| B | no proof |\n";
+    let text = "# Head\n\n| Asked | Proved by |\n|---|---|\n| A | `one`, `b::two` |\n| B | no proof |\n\n\
+                | Attack | What happens | Proved by |\n|---|---|---|\n| C | `523` | `three` |\n";
     assert_eq!(
         rows(text),
         [
@@ -150,6 +151,10 @@ fn tables_are_read() {
             Row {
                 asked: "B",
                 proofs: vec![],
+            },
+            Row {
+                asked: "C",
+                proofs: vec!["three"],
             },
         ]
     );
