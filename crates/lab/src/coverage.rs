@@ -25,7 +25,7 @@ fn rows(text: &str) -> Vec<Row<'_>> {
         }
         let mut cells = line.trim_matches('|').split(" | ").map(str::trim);
         let asked = cells.next().unwrap_or_default();
-        let proofs = cells.next_back().unwrap_or_default().split('`').skip(1).step_by(2);
+        let proofs = cells.last().unwrap_or_default().split('`').skip(1).step_by(2);
         found.push(Row {
             asked,
             proofs: proofs.collect(),
