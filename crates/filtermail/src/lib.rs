@@ -7,6 +7,7 @@
 pub mod check;
 pub mod dkim;
 pub mod metrics;
+pub mod milter;
 pub mod policy;
 pub mod rate;
 pub mod reply;
@@ -40,7 +41,7 @@ pub async fn run_outgoing(mut service: Service) -> anyhow::Result<()> {
     service.serve_metrics(|addresses| addresses.filtermail_outgoing, || direction.describe())?;
     let server = Server {
         direction,
-        policy: policy::Outgoing::new(limit),
+        policy: policy::Outgoing::new(Arc::new(limit)),
         reinject: filter.outgoing_reinject,
         max_message_size: filter.max_message_size,
         max_recipients: max_recipients(&settings),
@@ -54,7 +55,7 @@ pub async fn run_outgoing(mut service: Service) -> anyhow::Result<()> {
 pub async fn run_incoming(mut service: Service) -> anyhow::Result<()> {
     let settings = Arc::clone(&service.settings);
     let filter = &settings.filtermail;
-    let verifier = dkim::Verifier::new(filter.resolver)?;
+    let verifier = dkim::Verifier::new(filter.resolver, filter.max_connections)?;
     let listener = service.tcp_listener(filter.incoming_listen)?;
     let direction = Direction::Incoming;
     service.serve_metrics(|addresses| addresses.filtermail_incoming, || direction.describe())?;

@@ -1,27 +1,39 @@
 //! What the two filters decide: the pure checks, and around them what has to be looked up.
 
+use std::sync::Arc;
+use std::time::SystemTime;
+
 use chatmail_core::{Address, MailStore};
+use tokio::sync::Semaphore;
 
 use crate::check::incoming::{self, Examined};
-use crate::check::{Verdict, outgoing};
-use crate::dkim::{DkimVerdict, Signed, Verifier};
+use crate::check::mime::Entity;
+use crate::check::{Verdict, bounds, outgoing};
+use crate::dkim::{DkimVerdict, Signatures, Verifier};
 use crate::metrics::Direction;
 use crate::rate::SendLimit;
 use crate::reply::Reply;
-use crate::smtp::{Admission, Envelope, Policy};
+use crate::smtp::{Admission, Envelope, LARGE, LARGE_AT_ONCE, Policy};
 
 /// Messages above this many bytes are checked off the event loop, so that others do not wait for them.
 const BLOCKING: usize = 128 * 1024;
+/// Checks off the event loop at once, for messages up to [`LARGE`] and again for others: who sends large ones does not
+/// make the rest wait.
+const CHECKS_AT_ONCE: usize = LARGE_AT_ONCE;
 
 /// Mail that users of this relay submit.
 pub struct Outgoing {
-    limit: SendLimit,
+    limit: Arc<SendLimit>,
+    checks: Checks,
 }
 
 impl Outgoing {
     /// Counts what each address sends against `limit`.
-    pub fn new(limit: SendLimit) -> Self {
-        Self { limit }
+    pub fn new(limit: Arc<SendLimit>) -> Self {
+        Self {
+            limit,
+            checks: Checks::new(),
+        }
     }
 }
 
@@ -33,7 +45,7 @@ impl Policy for Outgoing {
         if !one_at {
             return Admission::Reject(Reply::invalid_mail_from(address));
         }
-        match self.limit.check(address) {
+        match self.limit.redeem(address) {
             Ok(()) => Admission::Accept,
             Err(seconds) => {
                 Direction::Outgoing.limited();
@@ -49,10 +61,11 @@ impl Policy for Outgoing {
             .iter()
             .map(|path| path.address.clone())
             .collect();
-        let (message, examined) = off_loop(message, move |message| {
+        let examine = move |message: &[u8]| {
+            bounds::check(message)?;
             outgoing::examine(message, &sender, &recipients)
-        })
-        .await;
+        };
+        let (message, examined) = self.checks.run(message, BLOCKING, examine).await;
         let verdict = match examined {
             None => Verdict::Reject(Reply::CHECK_FAILED),
             Some(Err(reply)) => Verdict::Reject(reply),
@@ -78,6 +91,7 @@ pub struct Incoming {
     store: MailStore,
     domain: String,
     verifier: Verifier,
+    checks: Checks,
 }
 
 impl Incoming {
@@ -87,6 +101,7 @@ impl Incoming {
             store,
             domain,
             verifier,
+            checks: Checks::new(),
         }
     }
 
@@ -103,17 +118,8 @@ impl Incoming {
             };
             return (message, verdict);
         }
-        let domain = examined.domain.clone();
-        let head = examined.head;
-        let (message, hashes) = off_loop(message, move |message| {
-            Signed::parse(message, head, &domain).hash_body()
-        })
-        .await;
-        let Some(hashes) = hashes else {
-            return (message, Verdict::Reject(Reply::CHECK_FAILED));
-        };
-        let signed = Signed::parse(&message, head, &examined.domain);
-        let verdict = match self.verifier.verify(signed, hashes).await {
+        let (message, verdict) = self.verify(&examined.domain, message).await;
+        let verdict = match verdict.counted() {
             DkimVerdict::Valid => Verdict::Accept,
             DkimVerdict::Invalid(reason) => {
                 tracing::info!("Incoming: Rejected mail without a valid DKIM signature: {reason}");
@@ -126,6 +132,34 @@ impl Incoming {
         };
         (message, verdict)
     }
+
+    /// Parses the signatures and hashes the body, looks the keys up, and verifies.
+    async fn verify(&self, domain: &str, message: Vec<u8>) -> (Vec<u8>, DkimVerdict) {
+        let failed = |message| (message, DkimVerdict::Temporary("a check failed".to_owned()));
+        let now = SystemTime::now()
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .map_or(0, |since| since.as_secs());
+        let large = message.len() > LARGE;
+        let of = domain.to_owned();
+        let find = move |message: &[u8]| Signatures::find(&Entity::split(message), &of, now);
+        let (message, signatures) = self.checks.run(message, BLOCKING, find).await;
+        let signatures = match signatures {
+            None => return failed(message),
+            Some(Err(reason)) => return (message, DkimVerdict::Invalid(reason)),
+            Some(Ok(signatures)) => signatures,
+        };
+        let names = signatures.key_names();
+        let keys = match self.verifier.find(domain, &names, large).await {
+            Ok(keys) => keys,
+            Err(verdict) => return (message, verdict),
+        };
+        let verify = move |message: &[u8]| signatures.verify(&Entity::split(message), &keys);
+        let (message, verdict) = self.checks.run(message, 0, verify).await;
+        match verdict {
+            Some(verdict) => (message, verdict),
+            None => failed(message),
+        }
+    }
 }
 
 impl Policy for Incoming {
@@ -135,7 +169,11 @@ impl Policy for Incoming {
 
     async fn judge(&self, envelope: &mut Envelope, message: Vec<u8>) -> (Vec<u8>, Verdict) {
         let sender = envelope.sender.address.clone();
-        let (message, examined) = off_loop(message, move |message| incoming::examine(message, &sender)).await;
+        let examine = move |message: &[u8]| {
+            bounds::check(message)?;
+            incoming::examine(message, &sender)
+        };
+        let (message, examined) = self.checks.run(message, BLOCKING, examine).await;
         let examined = match examined {
             None => return (message, Verdict::Reject(Reply::CHECK_FAILED)),
             Some(Err(reply)) => return (message, Verdict::Reject(reply)),
@@ -201,25 +239,51 @@ fn refuses_cleartext(store: &MailStore, domain: &str, recipient: &str) -> bool {
     }
 }
 
-/// Runs a check on a message and gives the message back. None when the check did not come to an end; then the message
-/// is gone too.
-async fn off_loop<T: Send + 'static>(
-    message: Vec<u8>,
-    check: impl FnOnce(&[u8]) -> T + Send + 'static,
-) -> (Vec<u8>, Option<T>) {
-    if message.len() <= BLOCKING {
-        let result = check(&message);
-        return (message, Some(result));
+/// Where checks of messages run.
+struct Checks {
+    small: Arc<Semaphore>,
+    large: Arc<Semaphore>,
+}
+
+impl Checks {
+    fn new() -> Self {
+        let permits = || Arc::new(Semaphore::new(CHECKS_AT_ONCE));
+        Self {
+            small: permits(),
+            large: permits(),
+        }
     }
-    let task = tokio::task::spawn_blocking(move || {
-        let result = check(&message);
-        (message, result)
-    });
-    match task.await {
-        Ok((message, result)) => (message, Some(result)),
-        Err(error) => {
-            tracing::error!("a check failed: {error}");
-            (Vec::new(), None)
+
+    /// Runs a check on a message and gives the message back; off the event loop if it has more than `blocking` bytes.
+    /// None when the check did not come to an end; then the message is gone too.
+    async fn run<T: Send + 'static>(
+        &self,
+        message: Vec<u8>,
+        blocking: usize,
+        check: impl FnOnce(&[u8]) -> T + Send + 'static,
+    ) -> (Vec<u8>, Option<T>) {
+        if message.len() <= blocking {
+            let result = check(&message);
+            return (message, Some(result));
+        }
+        let lane = if message.len() > LARGE {
+            &self.large
+        } else {
+            &self.small
+        };
+        // The semaphore is never closed. The permit goes along: a check whose connection is gone still runs.
+        let permit = Arc::clone(lane).acquire_owned().await.ok();
+        let task = tokio::task::spawn_blocking(move || {
+            let _permit = permit;
+            let result = check(&message);
+            (message, result)
+        });
+        match task.await {
+            Ok((message, result)) => (message, Some(result)),
+            Err(error) => {
+                tracing::error!("a check failed: {error}");
+                (Vec::new(), None)
+            }
         }
     }
 }

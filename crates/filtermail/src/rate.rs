@@ -1,14 +1,25 @@
 //! How much mail one address may submit: GCRA, one cell per address.
+//!
+//! A message is counted before it is sent, where Postfix asks for that, and otherwise when it reaches the filter: so
+//! the limit holds while Postfix cannot ask.
 
 use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use governor::clock::{Clock, DefaultClock};
 use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
+use moka::ops::compute::Op;
+use moka::sync::Cache;
 
 /// Submissions between two clean-ups. A cell that is no longer in use says nothing, so memory holds about this many
 /// addresses and those that sent within the last burst.
 const PRUNE_EVERY: usize = 1024;
+
+/// Addresses whose messages are on their way at most. One that is forgotten counts twice.
+const MAX_RESERVED: u64 = 10_000;
+/// Longest time that a message takes from its first recipient to its end, on a slow line.
+const MAX_UPLOAD: Duration = Duration::from_secs(3600);
 
 /// Counts submissions per address.
 #[derive(Debug)]
@@ -16,6 +27,9 @@ pub struct SendLimit {
     cells: DefaultKeyedRateLimiter<String>,
     clock: DefaultClock,
     since_prune: AtomicUsize,
+    /// Messages that were counted and have not come yet, by address.
+    reserved: Cache<String, u32>,
+    burst: u32,
 }
 
 impl SendLimit {
@@ -25,6 +39,11 @@ impl SendLimit {
             cells: RateLimiter::keyed(Quota::per_minute(per_minute).allow_burst(burst)),
             clock: DefaultClock::default(),
             since_prune: AtomicUsize::new(0),
+            reserved: Cache::builder()
+                .max_capacity(MAX_RESERVED)
+                .time_to_live(MAX_UPLOAD)
+                .build(),
+            burst: burst.get(),
         }
     }
 
@@ -38,6 +57,33 @@ impl SendLimit {
         self.cells
             .check_key(&address.to_ascii_lowercase())
             .map_err(|until| until.wait_time_from(self.clock.now()).as_millis().div_ceil(1000) as u64)
+    }
+
+    /// Counts a message that is about to be sent.
+    pub fn reserve(&self, address: &str) -> Result<(), u64> {
+        self.check(address)?;
+        self.change(address, |count| Some(count.saturating_add(1).min(self.burst)));
+        Ok(())
+    }
+
+    /// Counts a message that has come, unless it was counted before it was sent.
+    pub fn redeem(&self, address: &str) -> Result<(), u64> {
+        let mut reserved = false;
+        self.change(address, |count| {
+            reserved = count > 0;
+            count.checked_sub(1).filter(|left| *left > 0)
+        });
+        if reserved { Ok(()) } else { self.check(address) }
+    }
+
+    fn change(&self, address: &str, change: impl FnOnce(u32) -> Option<u32>) {
+        let entry = self.reserved.entry(address.to_ascii_lowercase());
+        entry.and_compute_with(
+            |found| match change(found.map_or(0, |entry| entry.into_value())) {
+                Some(count) => Op::Put(count),
+                None => Op::Remove,
+            },
+        );
     }
 
     /// Addresses held in memory.
@@ -67,6 +113,24 @@ mod tests {
         }
         assert!(matches!(limit.check("a@B"), Err(1..=60)));
         assert_eq!(limit.check("c@b"), Ok(()), "others are not affected");
+    }
+
+    #[test]
+    fn what_was_counted_before_is_not_counted_again() {
+        let limit = limit(1, 3);
+        for _ in 0..3 {
+            assert_eq!(limit.reserve("A@b"), Ok(()));
+        }
+        assert!(limit.reserve("a@b").is_err());
+        for _ in 0..3 {
+            assert_eq!(limit.redeem("a@B"), Ok(()));
+        }
+        assert!(limit.redeem("a@b").is_err(), "a fourth message was not counted");
+        // Where nobody asks before, the message itself counts.
+        assert_eq!(limit.redeem("c@b"), Ok(()));
+        assert_eq!(limit.reserve("c@b"), Ok(()));
+        assert_eq!(limit.reserve("c@b"), Ok(()));
+        assert!(limit.reserve("c@b").is_err());
     }
 
     #[test]

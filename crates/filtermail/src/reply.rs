@@ -62,6 +62,16 @@ replies! {
     BARE_LINE_BREAK = "550 5.5.2 Bare CR or LF in message";
     /// Larger than the relay takes.
     TOO_LARGE = "552 Message exceeds maximum size";
+    /// More header than any program writes.
+    HEADER_TOO_LARGE = "552 5.3.4 Message header exceeds 256 KiB";
+    /// A header field that Postfix would cut off.
+    FIELD_TOO_LARGE = "552 5.3.4 Message header field exceeds 100 KiB";
+    /// More header fields than any program writes.
+    TOO_MANY_FIELDS = "552 5.3.4 Message header has more than 1000 fields";
+    /// A signature that would cost more to verify than a message is worth.
+    SIGNATURE_TOO_LARGE = "552 5.3.4 DKIM signature exceeds 16 KiB or 100 field names";
+    /// More signatures than forwarders add.
+    TOO_MANY_SIGNATURES = "552 5.3.4 Message has more than 20 DKIM signatures";
 }
 
 impl Reply {
@@ -123,7 +133,7 @@ impl Reply {
     }
 
     /// Text from a message must not end the line or the terminal's patience.
-    fn new(text: &str) -> Self {
+    pub(crate) fn new(text: &str) -> Self {
         let clean = |c: char| if c == ' ' || c.is_ascii_graphic() { c } else { '?' };
         Self(Cow::Owned(text.chars().take(MAX_LENGTH).map(clean).collect()))
     }

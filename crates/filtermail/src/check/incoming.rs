@@ -33,8 +33,6 @@ pub struct Examined {
     /// Whether the envelope names another sender. Forwarders do that; the sender is then reset to `<>`, so that no
     /// bounce goes to somebody who did not send the message.
     pub reset_sender: bool,
-    /// Length of the header with the empty line that ends it.
-    pub head: usize,
 }
 
 /// Looks at a whole arriving message. An error is the reply that refuses it.
@@ -55,7 +53,6 @@ pub fn examine(message: &[u8], mail_from: &str) -> Result<Examined, Reply> {
         domain: from.domain().to_ascii_lowercase(),
         literal: from.literal(),
         reset_sender: !from.address().eq_ignore_ascii_case(mail_from),
-        head: entity.head.len(),
     })
 }
 

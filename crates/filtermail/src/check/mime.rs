@@ -24,21 +24,26 @@ pub struct MalformedHeader;
 impl<'a> Entity<'a> {
     /// Splits a message or a part at the first empty line and checks that all before it are fields.
     pub fn parse(bytes: &'a [u8]) -> Result<Self, MalformedHeader> {
-        let end = if bytes.starts_with(b"\r\n") {
-            2
-        } else {
-            memmem::find(bytes, b"\r\n\r\n").map_or(bytes.len(), |at| at + 4)
-        };
-        let (head, body) = bytes.split_at_checked(end).ok_or(MalformedHeader)?;
-        let entity = Self { head, body };
+        let entity = Self::split(bytes);
         if entity.fields().any(|field| field.is_none()) {
             return Err(MalformedHeader);
         }
         Ok(entity)
     }
 
+    /// Splits a message at the first empty line, whatever its header is.
+    pub fn split(bytes: &'a [u8]) -> Self {
+        let end = if bytes.starts_with(b"\r\n") {
+            2
+        } else {
+            memmem::find(bytes, b"\r\n\r\n").map_or(bytes.len(), |at| at + 4)
+        };
+        let (head, body) = bytes.split_at_checked(end).unwrap_or((bytes, &[]));
+        Self { head, body }
+    }
+
     /// Name and raw value of each field, in order; none for what is no field.
-    fn fields(&self) -> impl Iterator<Item = Option<(&'a [u8], &'a [u8])>> + use<'a> {
+    pub fn fields(&self) -> impl Iterator<Item = Option<(&'a [u8], &'a [u8])>> + use<'a> {
         let mut rest = self.head;
         std::iter::from_fn(move || {
             if rest.is_empty() || rest == b"\r\n" {

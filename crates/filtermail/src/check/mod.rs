@@ -4,6 +4,7 @@
 //! message and allocates nothing in proportion to it.
 
 mod armor;
+pub mod bounds;
 mod encrypted;
 pub mod incoming;
 pub mod mime;

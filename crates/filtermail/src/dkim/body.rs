@@ -29,10 +29,44 @@ impl Writable for Canonical<'_> {
             Self::Relaxed(body) => {
                 let body = without_empty_lines(body, trim_blanks);
                 if !body.is_empty() {
-                    relaxed_lines(body, hash);
-                    hash.write(b"\r\n");
+                    let mut pieces = Pieces {
+                        hash,
+                        held: Vec::with_capacity(HELD),
+                    };
+                    relaxed_lines(body, &mut pieces);
+                    pieces.write(b"\r\n");
+                    pieces.flush();
                 }
             }
+        }
+    }
+}
+
+/// Bytes put together before they are hashed.
+const HELD: usize = 4096;
+
+/// Puts small pieces together: a body with a space at every second byte would call the hash for each of them.
+struct Pieces<'a, W> {
+    hash: &'a mut W,
+    held: Vec<u8>,
+}
+
+impl<W: Writer> Pieces<'_, W> {
+    fn flush(&mut self) {
+        self.hash.write(&self.held);
+        self.held.clear();
+    }
+}
+
+impl<W: Writer> Writer for Pieces<'_, W> {
+    fn write(&mut self, bytes: &[u8]) {
+        if self.held.len() + bytes.len() > HELD {
+            self.flush();
+        }
+        if bytes.len() > HELD {
+            self.hash.write(bytes);
+        } else {
+            self.held.extend_from_slice(bytes);
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Hands accepted messages back to Postfix.
 
-use std::io::{self, IoSlice};
+use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -20,8 +20,8 @@ const FINAL_TIMEOUT: Duration = Duration::from_secs(70);
 /// Recipients whose replies are awaited together. Bounded, because Postfix stops reading commands when nobody reads
 /// its replies.
 const BATCH: usize = 100;
-/// Pieces of a message per system call.
-const PIECES: usize = 64;
+/// Bytes of small pieces of a message that go to the kernel together.
+const BUFFER: usize = 64 * 1024;
 const MAX_REPLY_LINE: usize = 2048;
 const MAX_REPLY_LINES: usize = 100;
 
@@ -235,31 +235,37 @@ fn line(commands: &mut String, verb: &str, path: &Path) {
     commands.push_str("\r\n");
 }
 
-/// Writes pieces without joining them first. As long as a message has few lines that begin with a dot, it and the
-/// final dot go to the kernel in one call.
+/// Writes pieces: small ones together, so that a message of nothing but dots does not cost a system call for each, and
+/// large ones as they are.
 async fn write_pieces<'a>(
     stream: &mut (impl AsyncWrite + Unpin),
-    mut pieces: impl Iterator<Item = &'a [u8]>,
+    pieces: impl Iterator<Item = &'a [u8]>,
 ) -> io::Result<()> {
-    loop {
-        let mut batch = [IoSlice::new(&[]); PIECES];
-        let mut count = 0;
-        for (slot, piece) in batch.iter_mut().zip(pieces.by_ref()) {
-            *slot = IoSlice::new(piece);
-            count += 1;
+    let mut buffer = Vec::new();
+    for piece in pieces {
+        if buffer.len() + piece.len() > BUFFER {
+            write_all(stream, &buffer).await?;
+            buffer.clear();
         }
-        let mut left = batch.get_mut(..count).unwrap_or_default();
-        if left.is_empty() {
-            return Ok(());
-        }
-        while !left.is_empty() {
-            let written = timeout(STEP_TIMEOUT, stream.write_vectored(left)).await??;
-            if written == 0 {
-                return Err(io::ErrorKind::WriteZero.into());
-            }
-            IoSlice::advance_slices(&mut left, written);
+        if piece.len() > BUFFER {
+            write_all(stream, piece).await?;
+        } else {
+            buffer.extend_from_slice(piece);
         }
     }
+    write_all(stream, &buffer).await
+}
+
+/// Writes as fast as the other side takes it, but not for longer than a step without any progress.
+async fn write_all(stream: &mut (impl AsyncWrite + Unpin), mut bytes: &[u8]) -> io::Result<()> {
+    while !bytes.is_empty() {
+        let written = timeout(STEP_TIMEOUT, stream.write(bytes)).await??;
+        if written == 0 {
+            return Err(io::ErrorKind::WriteZero.into());
+        }
+        bytes = bytes.get(written..).unwrap_or_default();
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -268,14 +274,16 @@ mod tests {
 
     #[tokio::test]
     async fn pieces_of_any_number_arrive_in_order() {
-        let text: Vec<u8> = (0..10_000_u32).flat_map(u32::to_le_bytes).collect();
+        let text: Vec<u8> = (0..30_000_u32).flat_map(u32::to_le_bytes).collect();
         // A pipe that takes little at a time.
-        let (mut near, mut far) = tokio::io::duplex(777);
-        let sent = text.clone();
-        let writer = tokio::spawn(async move { write_pieces(&mut near, sent.chunks(100)).await });
-        let mut received = Vec::new();
-        far.read_to_end(&mut received).await.unwrap();
-        writer.await.unwrap().unwrap();
-        assert_eq!(received, text);
+        for size in [3, 100, BUFFER, BUFFER + 1] {
+            let (mut near, mut far) = tokio::io::duplex(777);
+            let sent = text.clone();
+            let writer = tokio::spawn(async move { write_pieces(&mut near, sent.chunks(size)).await });
+            let mut received = Vec::new();
+            far.read_to_end(&mut received).await.unwrap();
+            writer.await.unwrap().unwrap();
+            assert_eq!(received, text);
+        }
     }
 }

@@ -3,6 +3,8 @@
 
 use memchr::{memchr2, memmem};
 
+use crate::check::bounds::MAX_HEADER;
+
 /// Free space offered to each read.
 const READ_SIZE: usize = 64 * 1024;
 
@@ -14,8 +16,12 @@ pub struct Body {
     clean: usize,
     max: usize,
     line_start: bool,
+    /// Whether nothing of the current line is kept yet.
+    empty_line: bool,
+    in_header: bool,
     bare_line_break: bool,
-    too_large: bool,
+    /// Why the rest is dropped as it comes.
+    dropped: Option<Received>,
     done: bool,
 }
 
@@ -26,6 +32,8 @@ pub enum Received {
     Message(Vec<u8>),
     /// There was more than the relay takes; it was dropped as it came.
     TooLarge,
+    /// So was a message whose header does not end within [`MAX_HEADER`].
+    HeaderTooLarge,
     /// There was a CR or LF on its own. Some servers take such for the end of a line, and so could be made to see
     /// the end of the message, and commands, where we see text.
     BareLineBreak,
@@ -39,8 +47,10 @@ impl Body {
             clean: 0,
             max,
             line_start: true,
+            empty_line: true,
+            in_header: true,
             bare_line_break: false,
-            too_large: false,
+            dropped: None,
             done: false,
         }
     }
@@ -73,6 +83,7 @@ impl Body {
                     Some(_) => {}
                 }
                 self.line_start = false;
+                self.empty_line = true;
             }
             let Some(text) = self.bytes.get(at..) else { break };
             let end = match memchr2(b'\r', b'\n', text) {
@@ -80,6 +91,7 @@ impl Body {
                 Some(found) => match text.get(found..) {
                     Some([b'\r', b'\n', ..]) => {
                         self.line_start = true;
+                        self.in_header &= found > 0 || !self.empty_line;
                         found + 2
                     }
                     // Not yet known what follows.
@@ -94,6 +106,7 @@ impl Body {
                 break;
             }
             self.keep(at, end);
+            self.empty_line = false;
             at += end;
         }
         // Close the gap that dots have left, so that new bytes follow old ones.
@@ -102,7 +115,7 @@ impl Body {
             self.bytes.copy_within(at.., self.clean);
             self.bytes.truncate(self.clean + left);
         }
-        if self.too_large {
+        if self.dropped.is_some() {
             self.bytes.shrink_to(READ_SIZE);
         }
         self.done
@@ -110,8 +123,15 @@ impl Body {
 
     /// Makes `length` bytes at `at` part of the message.
     fn keep(&mut self, at: usize, length: usize) {
-        if self.too_large || self.clean + length > self.max {
-            self.too_large = true;
+        let whole = self.clean + length;
+        if self.dropped.is_none() {
+            if whole > self.max {
+                self.dropped = Some(Received::TooLarge);
+            } else if self.in_header && whole > MAX_HEADER {
+                self.dropped = Some(Received::HeaderTooLarge);
+            }
+        }
+        if self.dropped.is_some() {
             self.clean = 0;
             return;
         }
@@ -124,8 +144,8 @@ impl Body {
     /// The message, and what the client sent behind it.
     pub fn finish(mut self) -> (Received, Vec<u8>) {
         let rest = self.bytes.split_off(self.clean);
-        let received = if self.too_large {
-            Received::TooLarge
+        let received = if let Some(dropped) = self.dropped {
+            dropped
         } else if self.bare_line_break {
             Received::BareLineBreak
         } else {
@@ -227,6 +247,30 @@ mod tests {
         assert_eq!(
             receive(b"012345678\r\n.\r\n", 4, 10).unwrap().0,
             Received::TooLarge
+        );
+    }
+
+    #[test]
+    fn a_header_without_end_is_dropped_as_it_comes() {
+        let line = format!("A: {}\r\n", "x".repeat(95));
+        let header = line.repeat(MAX_HEADER / line.len());
+        let receive = |wire: String| {
+            let mut body = Body::new(usize::MAX, 0);
+            let mut held = 0;
+            for piece in wire.as_bytes().chunks(997) {
+                body.buffer().extend_from_slice(piece);
+                body.advance();
+                held = held.max(body.held());
+            }
+            (body.finish().0, held)
+        };
+        let (received, held) = receive(format!("{}.\r\n", header.repeat(10)));
+        assert_eq!(received, Received::HeaderTooLarge);
+        assert!(held <= MAX_HEADER + 1000, "{held}");
+        let message = format!("{header}\r\n{}", "body\r\n".repeat(100_000));
+        assert_eq!(
+            receive(format!("{message}.\r\n")).0,
+            Received::Message(message.into_bytes())
         );
     }
 

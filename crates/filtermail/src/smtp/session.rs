@@ -4,6 +4,7 @@ use std::io;
 use std::net::IpAddr;
 use std::time::Duration;
 
+use bytes::BytesMut;
 use memchr::memchr;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::OwnedSemaphorePermit;
@@ -22,6 +23,8 @@ const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 const LINGER: Duration = Duration::from_secs(1);
 /// Longest command line; RFC 5321 asks for 512, and DSN parameters (RFC 3461) need more.
 const MAX_COMMAND: usize = 4096;
+/// Bytes of all recipients of a message with their parameters, which are held as long as the message is.
+const MAX_RECIPIENTS_BYTES: usize = 512 * 1024;
 
 /// Serves one connection to its end.
 pub async fn serve_connection<S, P>(server: &Server<P>, stream: S)
@@ -32,12 +35,13 @@ where
     let mut session = Session {
         server,
         stream,
-        input: Vec::with_capacity(1024),
+        input: BytesMut::with_capacity(1024),
         output: Vec::new(),
         greeted: false,
         origin: None,
         sender: None,
         recipients: Vec::new(),
+        recipients_bytes: 0,
         reinjector: Reinjector::new(server.reinject),
     };
     if let Err(error) = session.run().await {
@@ -50,13 +54,14 @@ struct Session<'a, S, P> {
     server: &'a Server<P>,
     stream: S,
     /// Bytes received and not yet understood.
-    input: Vec<u8>,
+    input: BytesMut,
     /// Replies that are not sent yet: those to commands which came together go out together.
     output: Vec<u8>,
     greeted: bool,
     origin: Option<IpAddr>,
     sender: Option<Path>,
     recipients: Vec<Path>,
+    recipients_bytes: usize,
     reinjector: Reinjector,
 }
 
@@ -124,6 +129,11 @@ where
                 self.say(&Reply::TOO_MANY_RECIPIENTS);
             }
             Command::Rcpt(recipient) => {
+                let bytes = self.recipients_bytes + recipient.address.len() + recipient.parameters.len();
+                if bytes > MAX_RECIPIENTS_BYTES {
+                    return self.say(&Reply::TOO_MANY_RECIPIENTS);
+                }
+                self.recipients_bytes = bytes;
                 self.recipients.push(recipient);
                 self.say(&Reply::RECIPIENT_OK);
             }
@@ -158,6 +168,7 @@ where
     fn reset(&mut self) {
         self.sender = None;
         self.recipients.clear();
+        self.recipients_bytes = 0;
     }
 
     /// Receives a message and answers it. False when the client is gone.
@@ -168,6 +179,7 @@ where
             recipients: std::mem::take(&mut self.recipients),
             origin: self.origin.take(),
         };
+        self.recipients_bytes = 0;
         // Held until the message is answered, and so for as long as it is in memory.
         let (received, _permit) = match self.receive().await? {
             Some(received) => received,
@@ -177,6 +189,7 @@ where
         let mut reinjection = Duration::ZERO;
         let reply = match received {
             Received::TooLarge => Reply::TOO_LARGE,
+            Received::HeaderTooLarge => Reply::HEADER_TOO_LARGE,
             Received::BareLineBreak => Reply::BARE_LINE_BREAK,
             Received::Message(message) => match self.server.policy.judge(&mut envelope, message).await {
                 (_, Verdict::Reject(reply)) => reply,
@@ -203,7 +216,8 @@ where
     async fn receive(&mut self) -> io::Result<Option<(Received, Option<OwnedSemaphorePermit>)>> {
         let mut body = Body::new(self.server.max_message_size, 0);
         let mut permit = None;
-        body.buffer().append(&mut self.input);
+        body.buffer().extend_from_slice(&self.input);
+        self.input.clear();
         while !body.advance() {
             if permit.is_none() && body.held() > LARGE {
                 permit = self.server.large.clone().acquire_owned().await.ok();
@@ -221,7 +235,7 @@ where
             }
         }
         let (received, rest) = body.finish();
-        self.input = rest;
+        self.input.extend_from_slice(&rest);
         Ok(Some((received, permit)))
     }
 
@@ -230,8 +244,8 @@ where
         let mut too_long = false;
         loop {
             if let Some(end) = memchr(b'\n', &self.input) {
-                let rest = self.input.split_off(end + 1);
-                let mut line = std::mem::replace(&mut self.input, rest);
+                // Nothing is moved, however many commands came at once.
+                let mut line = self.input.split_to(end + 1).to_vec();
                 line.truncate(end);
                 // A lone LF stays in the line, where it is refused as a control character is.
                 match line.pop() {

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use chatmail_core::{Address, MailStore};
 use filtermail::dkim::Verifier;
@@ -47,21 +48,24 @@ fn signed(message: &[u8], domain: &str, key: &Key, body: Canonicalization) -> Ve
     [signature.to_header().as_bytes(), message].concat()
 }
 
-/// A resolver that answers every question with this record, or else with this code.
-async fn resolver(answer: Result<String, u8>) -> SocketAddr {
+/// A resolver that answers every question with these records, or else with this code; it counts the questions.
+async fn resolver(answer: Result<Vec<String>, u8>) -> (SocketAddr, Arc<AtomicUsize>) {
     let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
     let address = socket.local_addr().unwrap();
+    let asked = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&asked);
     tokio::spawn(async move {
         let mut query = [0; 1500];
         while let Ok((_, from)) = socket.recv_from(&mut query).await {
+            count.fetch_add(1, Ordering::Relaxed);
             // Header, and the question up to the end of its name, type and class.
             let name = query[12..].iter().position(|b| *b == 0).unwrap();
             let mut reply = query[..12 + name + 5].to_vec();
             reply[2] = 0x81;
             reply[3] = 0x80 | answer.as_ref().err().copied().unwrap_or(0);
             reply[6..12].fill(0);
-            if let Ok(record) = &answer {
-                reply[7] = 1;
+            for record in answer.iter().flatten() {
+                reply[7] += 1;
                 reply.extend_from_slice(&[0xc0, 12, 0, 16, 0, 1, 0, 0, 0, 60, 0, record.len() as u8 + 1]);
                 reply.push(record.len() as u8);
                 reply.extend_from_slice(record.as_bytes());
@@ -69,17 +73,23 @@ async fn resolver(answer: Result<String, u8>) -> SocketAddr {
             socket.send_to(&reply, from).await.unwrap();
         }
     });
-    address
+    (address, asked)
 }
 
 struct Filter {
     server: Arc<Server<Incoming>>,
     delivered: tokio::sync::mpsc::UnboundedReceiver<crate::relay::Delivered>,
+    /// Questions that the resolver was asked.
+    asked: Arc<AtomicUsize>,
     /// Kept as long as the filter is.
     _store: tempfile::TempDir,
 }
 
 async fn filter(answer: Result<String, u8>) -> Filter {
+    filter_with(answer.map(|record| vec![record])).await
+}
+
+async fn filter_with(answer: Result<Vec<String>, u8>) -> Filter {
     let store = tempfile::tempdir().unwrap();
     let accounts = MailStore::new(store.path());
     for name in ["bob", "open"] {
@@ -87,7 +97,8 @@ async fn filter(answer: Result<String, u8>) -> Filter {
         accounts.account(&address).create("x").unwrap();
     }
     std::fs::remove_file(store.path().join("open@_b.test/enforceE2EEincoming")).unwrap();
-    let verifier = Verifier::new(resolver(answer).await).unwrap();
+    let (resolver, asked) = resolver(answer).await;
+    let verifier = Verifier::new(resolver, 100).unwrap();
     let (address, delivered) = postfix("250 2.0.0 Ok").await;
     Filter {
         server: Arc::new(server(
@@ -95,6 +106,7 @@ async fn filter(answer: Result<String, u8>) -> Filter {
             address,
         )),
         delivered,
+        asked,
         _store: store,
     }
 }
@@ -226,4 +238,92 @@ async fn an_address_literal_needs_its_origin() {
     );
     assert_eq!(client.say("XFORWARD ADDR=192.0.2.1").await, "250 2.0.0 Ok");
     assert_eq!(client.send(from, &to, text.as_bytes()).await, "250 2.0.0 Ok");
+}
+
+#[tokio::test]
+async fn any_of_three_keys_at_a_selector_will_do() {
+    let key = key();
+    let message = signed(&encrypted(), "_a.test", &key, Canonicalization::Relaxed);
+    let to = ["bob@_b.test"];
+    let other = || self::key().record;
+    let noise = || "v=spf1 -all".to_owned();
+    let found = filter_with(Ok(vec![noise(), other(), other(), key.record.clone()])).await;
+    assert_eq!(found.send(ALICE, &to, &message).await, "250 2.0.0 Ok");
+    let quoted = key.record.replacen("p=", "\"\t\"p=", 1);
+    let quoted = filter_with(Ok(vec![format!("\"{quoted}\"")])).await;
+    assert_eq!(quoted.send(ALICE, &to, &message).await, "250 2.0.0 Ok");
+    let fourth = filter_with(Ok(vec![other(), other(), other(), key.record])).await;
+    let reply = fourth.send(ALICE, &to, &message).await;
+    assert!(reply.starts_with(&format!("{INVALID} (")), "{reply}");
+}
+
+#[tokio::test]
+async fn keys_that_do_not_count_say_why() {
+    let key = key();
+    let message = signed(&encrypted(), "_a.test", &key, Canonicalization::Relaxed);
+    for (tag, reason) in [
+        ("h=sha1", "Key is not for SHA-256"),
+        ("s=tlsrpt", "Key is not for email"),
+        ("t=y", "Key is for testing only"),
+    ] {
+        let filter = filter(Ok(format!("{}; {tag}", key.record))).await;
+        let reply = filter.send(ALICE, &["bob@_b.test"], &message).await;
+        assert_eq!(reply, format!("{INVALID} ({reason})"));
+    }
+}
+
+#[tokio::test]
+async fn a_malformed_selector_is_refused_for_good_and_never_looked_up() {
+    let text = String::from_utf8(signed(&encrypted(), "_a.test", &key(), Canonicalization::Simple)).unwrap();
+    let filter = filter(Err(SERVFAIL)).await;
+    for selector in ["a..b", ".", "a/b", &"x".repeat(64)] {
+        let message = text.replacen("s=opendkim", &format!("s={selector}"), 1);
+        let reply = filter.send(ALICE, &["bob@_b.test"], message.as_bytes()).await;
+        assert_eq!(
+            reply,
+            format!("{INVALID} (Malformed selector or domain)"),
+            "{selector}"
+        );
+    }
+    assert_eq!(filter.asked.load(Ordering::Relaxed), 0);
+}
+
+#[tokio::test]
+async fn a_key_is_looked_up_once_for_all_who_wait() {
+    let key = key();
+    let message = signed(&encrypted(), "_a.test", &key, Canonicalization::Relaxed);
+    let filter = Arc::new(filter(Ok(key.record)).await);
+    let mut senders = tokio::task::JoinSet::new();
+    for _ in 0..20 {
+        let (filter, message) = (Arc::clone(&filter), message.clone());
+        senders.spawn(async move { filter.send(ALICE, &["bob@_b.test"], &message).await });
+    }
+    for reply in senders.join_all().await {
+        assert_eq!(reply, "250 2.0.0 Ok");
+    }
+    assert_eq!(filter.asked.load(Ordering::Relaxed), 1);
+}
+
+#[tokio::test]
+async fn headers_beyond_all_measure_are_refused() {
+    let filter = filter(Err(NXDOMAIN)).await;
+    let text = String::from_utf8(signed(&encrypted(), "_a.test", &key(), Canonicalization::Simple)).unwrap();
+    let names = text.replacen("h=", &format!("h={}", "a:".repeat(200)), 1);
+    let reply = |message: String| {
+        let filter = &filter;
+        async move { filter.send(ALICE, &["bob@_b.test"], message.as_bytes()).await }
+    };
+    assert_eq!(
+        reply(names).await,
+        "552 5.3.4 DKIM signature exceeds 16 KiB or 100 field names"
+    );
+    assert_eq!(
+        reply("X: y\r\n".repeat(1001) + &text).await,
+        "552 5.3.4 Message header has more than 1000 fields"
+    );
+    assert_eq!(
+        reply("DKIM-Signature: v=1\r\n".repeat(20) + &text).await,
+        "552 5.3.4 Message has more than 20 DKIM signatures"
+    );
+    assert_eq!(filter.asked.load(Ordering::Relaxed), 0);
 }

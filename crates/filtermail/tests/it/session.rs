@@ -15,7 +15,10 @@ const ALICE: &str = "alice@_a.test";
 const BOB: &str = "bob@_b.test";
 
 fn policy(burst: u32) -> Outgoing {
-    Outgoing::new(SendLimit::new(1.try_into().unwrap(), burst.try_into().unwrap()))
+    Outgoing::new(Arc::new(SendLimit::new(
+        1.try_into().unwrap(),
+        burst.try_into().unwrap(),
+    )))
 }
 
 async fn client(reinject: std::net::SocketAddr) -> Client {

@@ -1,0 +1,226 @@
+//! Who may wait for name servers that do not answer.
+//!
+//! A message whose key is on its way occupies a connection of the filter, and a process of Postfix. Most keys arrive
+//! within a fraction of a second; a sender's name server that is slow on purpose must not hold up the mail of others.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use moka::sync::Cache;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::timeout;
+
+/// How long every message may wait.
+const QUICK: Duration = Duration::from_millis(500);
+/// Longest wait for all keys of a message; Postfix waits 100 s for the whole pass.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// How long a group of domains is known as slow: its messages wait only where there is a place.
+const SLOW: Duration = Duration::from_secs(60);
+/// Groups known as slow at most.
+const MAX_SLOW: u64 = 10_000;
+/// Share of the places that one group of domains gets.
+const GROUP_SHARE: usize = 5;
+/// Places for large messages, of which few are in memory at once.
+const LARGE_PLACES: usize = 2;
+
+/// Places in which messages wait longer than [`QUICK`].
+pub(super) struct Waits {
+    all: Arc<Semaphore>,
+    large: Arc<Semaphore>,
+    per_group: usize,
+    groups: Mutex<HashMap<Box<str>, usize>>,
+    slow: Cache<Box<str>, ()>,
+}
+
+/// What became of a wait.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Waited<T> {
+    /// It is over.
+    Done(T),
+    /// It took longer than [`PATIENCE`].
+    TimedOut,
+    /// There was no place to wait in.
+    Full,
+}
+
+/// One place.
+struct Place<'a> {
+    waits: &'a Waits,
+    group: Box<str>,
+    _permits: (OwnedSemaphorePermit, Option<OwnedSemaphorePermit>),
+}
+
+impl Waits {
+    /// With this many places.
+    pub(super) fn new(places: usize) -> Self {
+        Self {
+            all: Arc::new(Semaphore::new(places)),
+            large: Arc::new(Semaphore::new(LARGE_PLACES.min(places))),
+            per_group: places.div_ceil(GROUP_SHARE),
+            groups: Mutex::default(),
+            slow: Cache::builder().max_capacity(MAX_SLOW).time_to_live(SLOW).build(),
+        }
+    }
+
+    /// Waits for something about `domain`.
+    pub(super) async fn wait<T>(
+        &self,
+        domain: &str,
+        large: bool,
+        arrives: impl Future<Output = T>,
+    ) -> Waited<T> {
+        let group = group(domain);
+        let mut arrives = std::pin::pin!(arrives);
+        if !self.slow.contains_key(group) {
+            if let Ok(arrived) = timeout(QUICK, &mut arrives).await {
+                return Waited::Done(arrived);
+            }
+            self.slow.insert(group.into(), ());
+        }
+        let Some(_place) = self.place(group, large) else {
+            // What is there already needs no wait.
+            let at_once = timeout(Duration::ZERO, arrives).await;
+            return at_once.map_or(Waited::Full, Waited::Done);
+        };
+        match timeout(PATIENCE, arrives).await {
+            Ok(arrived) => {
+                self.slow.invalidate(group);
+                Waited::Done(arrived)
+            }
+            Err(_) => Waited::TimedOut,
+        }
+    }
+
+    fn place(&self, group: &str, large: bool) -> Option<Place<'_>> {
+        let all = Arc::clone(&self.all).try_acquire_owned().ok()?;
+        let of_large = if large {
+            Some(Arc::clone(&self.large).try_acquire_owned().ok()?)
+        } else {
+            None
+        };
+        let mut groups = self.groups.lock().unwrap_or_else(PoisonError::into_inner);
+        let taken = groups.entry(group.into()).or_insert(0);
+        if *taken == self.per_group {
+            return None;
+        }
+        *taken += 1;
+        Some(Place {
+            waits: self,
+            group: group.into(),
+            _permits: (all, of_large),
+        })
+    }
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        let mut groups = self.waits.groups.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Entry::Occupied(mut taken) = groups.entry(std::mem::take(&mut self.group)) {
+            *taken.get_mut() -= 1;
+            if *taken.get() == 0 {
+                taken.remove();
+            }
+        }
+    }
+}
+
+/// Domains that are likely in one hand: those with the same last two labels, or three where the last but one is as
+/// short as the `co` of `co.uk`. A guess is enough here, as it decides nothing but who waits.
+fn group(domain: &str) -> &str {
+    let mut dots = domain.rmatch_indices('.').map(|(at, _)| at);
+    let (Some(last), Some(second)) = (dots.next(), dots.next()) else {
+        return domain;
+    };
+    let begin = if last - second <= 4 {
+        dots.next().map_or(0, |at| at + 1)
+    } else {
+        second + 1
+    };
+    domain.get(begin..).unwrap_or(domain)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::future::{pending, ready};
+    use tokio::time::Instant;
+
+    #[test]
+    fn domains_in_one_hand() {
+        for (domain, want) in [
+            ("test", "test"),
+            ("a.test", "a.test"),
+            ("x.y.attacker.test", "attacker.test"),
+            ("x.good.co.uk", "good.co.uk"),
+            ("good.co.uk", "good.co.uk"),
+            ("co.uk", "co.uk"),
+            ("a.b.abc.com", "b.abc.com"),
+        ] {
+            assert_eq!(group(domain), want, "{domain}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn those_without_a_place_leave_early() {
+        let waits = Arc::new(Waits::new(10));
+        let begin = Instant::now();
+        let wait = |domain: String, large| {
+            let waits = Arc::clone(&waits);
+            tokio::spawn(async move {
+                let outcome = waits.wait(&domain, large, pending::<()>()).await;
+                (outcome, begin.elapsed().as_millis())
+            })
+        };
+        let mut one_hand = Vec::new();
+        for n in 0..50 {
+            one_hand.push(wait(format!("t{n}.attacker.test"), false));
+        }
+        let mut left = Vec::new();
+        for task in one_hand {
+            left.push(task.await.unwrap());
+        }
+        left.sort_by_key(|(_, when)| *when);
+        assert_eq!(
+            left.iter()
+                .filter(|(outcome, _)| *outcome == Waited::Full)
+                .count(),
+            48
+        );
+        assert!(left[..48].iter().all(|(_, when)| *when < 600));
+        assert_eq!(left[48].0, Waited::TimedOut);
+        // Known as slow now: two wait, a third leaves at once, and so does what needs no wait.
+        let begin = Instant::now();
+        let _two = (0..2)
+            .map(|n| wait(format!("u{n}.attacker.test"), false))
+            .collect::<Vec<_>>();
+        tokio::task::yield_now().await;
+        assert_eq!(
+            waits.wait("attacker.test", false, pending::<()>()).await,
+            Waited::Full
+        );
+        assert_eq!(
+            waits.wait("attacker.test", false, ready(1)).await,
+            Waited::Done(1)
+        );
+        assert!(begin.elapsed() < Duration::from_millis(10));
+        // Large messages of others have two places.
+        let large: Vec<_> = (0..4).map(|n| wait(format!("large{n}.test"), true)).collect();
+        let mut full = 0;
+        for task in large {
+            full += usize::from(task.await.unwrap().0 == Waited::Full);
+        }
+        assert_eq!(full, 2);
+        assert!(waits.groups.lock().unwrap().is_empty(), "places are given back");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_answers_late_is_waited_for() {
+        let waits = Waits::new(1);
+        let late = tokio::time::sleep(Duration::from_secs(10));
+        assert_eq!(waits.wait("slow.test", false, late).await, Waited::Done(()));
+        assert!(!waits.slow.contains_key("slow.test"));
+        assert_eq!(waits.all.available_permits(), 1);
+    }
+}

@@ -1,0 +1,261 @@
+//! Asks [`SendLimit`] before a message is sent: a milter for Postfix's submission services, which says no at the first
+//! `RCPT`. The reply of a milter reaches the client as it is; that of a policy service would not.
+//!
+//! Of the protocol (libmilter's `mfdef.h`, version 6) this is the part that `MAIL` and `RCPT` need: all other steps are
+//! declined in the negotiation. A message counts once, however many recipients it has.
+
+use std::io;
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::time::timeout;
+
+use crate::metrics::Direction;
+use crate::rate::SendLimit;
+use crate::reply::Reply;
+
+/// Longest silence. The connection lasts as long as the session of a client, which may have nothing to send for a
+/// while; one that ends earlier is of no use for the rest of its session.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(3600);
+/// Longest wait for Postfix to take an answer.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
+/// Longest packet: Postfix's commands have 2 KiB at most, and macros are a few words.
+const MAX_PACKET: usize = 16 * 1024;
+/// Version of the protocol.
+const VERSION: u32 = 6;
+
+/// Steps that are not for us (`SMFIP_NOCONNECT` and so on), all but `MAIL` and `RCPT`.
+const DECLINED: u32 = 0x01 | 0x02 | 0x10 | 0x20 | 0x40 | 0x100 | 0x200;
+
+/// What Postfix says.
+#[derive(Debug, PartialEq, Eq)]
+enum Packet {
+    /// `SMFIC_OPTNEG`, with the steps that may be declined.
+    Negotiate(u32),
+    /// `SMFIC_MAIL`.
+    Mail(String),
+    /// `SMFIC_RCPT`.
+    Rcpt,
+    /// `SMFIC_MACRO`, `SMFIC_ABORT`: not to be answered.
+    Note,
+    /// `SMFIC_QUIT`.
+    Quit,
+    /// Any other step.
+    Other,
+}
+
+impl Packet {
+    fn parse(command: u8, data: &[u8]) -> Option<Self> {
+        Some(match command {
+            b'O' => {
+                let (_, steps) = data.split_at_checked(8)?;
+                Self::Negotiate(u32::from_be_bytes(steps.first_chunk().copied()?))
+            }
+            b'M' => {
+                let (sender, _) = data.split_at_checked(memchr::memchr(0, data)?)?;
+                let sender = std::str::from_utf8(sender).ok()?;
+                let sender = sender.strip_prefix('<').unwrap_or(sender);
+                Self::Mail(sender.strip_suffix('>').unwrap_or(sender).to_owned())
+            }
+            b'R' => Self::Rcpt,
+            b'D' | b'A' | b'K' => Self::Note,
+            b'Q' => Self::Quit,
+            _ => Self::Other,
+        })
+    }
+}
+
+/// The message that a client is about to send.
+#[derive(Debug)]
+enum Message {
+    None,
+    From(String),
+    Judged(Result<(), Reply>),
+}
+
+/// Serves one connection to its end.
+pub async fn serve_connection<S>(limit: &SendLimit, mut stream: S)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send,
+{
+    if let Err(error) = session(limit, &mut stream).await {
+        tracing::debug!("milter connection lost: {error}");
+    }
+}
+
+async fn session<S>(limit: &SendLimit, stream: &mut S) -> io::Result<()>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send,
+{
+    let malformed = || io::Error::new(io::ErrorKind::InvalidData, "malformed packet");
+    let mut message = Message::None;
+    let mut data = Vec::new();
+    loop {
+        // The end between two packets is in order.
+        let Ok(length) = timeout(IDLE_TIMEOUT, stream.read_u32()).await? else {
+            return Ok(());
+        };
+        let length = usize::try_from(length)
+            .ok()
+            .filter(|length| (1..=MAX_PACKET).contains(length))
+            .ok_or_else(malformed)?;
+        data.resize(length, 0);
+        timeout(WRITE_TIMEOUT, stream.read_exact(&mut data)).await??;
+        let (command, rest) = data.split_first().ok_or_else(malformed)?;
+        let answer = match Packet::parse(*command, rest).ok_or_else(malformed)? {
+            Packet::Quit => return Ok(()),
+            Packet::Note => continue,
+            Packet::Negotiate(steps) => negotiated(steps),
+            Packet::Mail(sender) => {
+                message = Message::From(sender);
+                proceed()
+            }
+            Packet::Rcpt => {
+                if let Message::From(sender) = &message {
+                    let judged = limit.reserve(sender);
+                    message = Message::Judged(judged.map_err(|seconds| {
+                        Direction::Outgoing.limited();
+                        Reply::too_much_mail(sender, seconds)
+                    }));
+                }
+                match &message {
+                    Message::Judged(Err(reply)) => refused(reply),
+                    _ => proceed(),
+                }
+            }
+            Packet::Other => proceed(),
+        };
+        timeout(WRITE_TIMEOUT, stream.write_all(&answer)).await??;
+    }
+}
+
+/// `SMFIC_OPTNEG`: no change of any message is asked for.
+fn negotiated(steps: u32) -> Vec<u8> {
+    let mut data = Vec::with_capacity(12);
+    for number in [VERSION, 0, DECLINED & steps] {
+        data.extend_from_slice(&number.to_be_bytes());
+    }
+    packet(b'O', &data)
+}
+
+/// `SMFIR_CONTINUE`.
+fn proceed() -> Vec<u8> {
+    packet(b'c', &[])
+}
+
+/// `SMFIR_REPLYCODE`, in which a percent sign is written twice.
+fn refused(reply: &Reply) -> Vec<u8> {
+    let mut text = reply.as_str().replace('%', "%%").into_bytes();
+    text.push(0);
+    packet(b'y', &text)
+}
+
+fn packet(command: u8, data: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(data.len() + 1).unwrap_or(u32::MAX);
+    [&length.to_be_bytes()[..], &[command], data].concat()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is said to these packets, one after the other; none where nothing is.
+    async fn talk(limit: &SendLimit, packets: &[(u8, &[u8])]) -> Vec<(char, String)> {
+        let (mut near, far) = tokio::io::duplex(4096);
+        let mut said = Vec::new();
+        for (command, data) in packets {
+            said.extend(packet(*command, data));
+        }
+        near.write_all(&said).await.unwrap();
+        near.shutdown().await.unwrap();
+        serve_connection(limit, far).await;
+        let mut heard = Vec::new();
+        near.read_to_end(&mut heard).await.unwrap();
+        let mut rest = &heard[..];
+        let mut answers = Vec::new();
+        while let Some((length, after)) = rest.split_first_chunk::<4>() {
+            let (one, later) = after.split_at(u32::from_be_bytes(*length) as usize);
+            answers.push((
+                char::from(one[0]),
+                String::from_utf8_lossy(&one[1..]).into_owned(),
+            ));
+            rest = later;
+        }
+        answers
+    }
+
+    const NEGOTIATE: (u8, &[u8]) = (b'O', b"\0\0\0\x06\0\0\x01\xff\0\x1f\xff\xff");
+    const MACROS: (u8, &[u8]) = (b'D', b"M{auth_authen}\0a@c.test\0");
+    const MAIL: (u8, &[u8]) = (b'M', b"<a@c.test>\0SIZE=100\0");
+    const RCPT: (u8, &[u8]) = (b'R', b"<b@c.test>\0");
+    const ABORT: (u8, &[u8]) = (b'A', b"");
+
+    fn limit(burst: u32) -> SendLimit {
+        SendLimit::new(1.try_into().unwrap(), burst.try_into().unwrap())
+    }
+
+    #[tokio::test]
+    async fn a_message_counts_once_and_the_next_is_refused_at_its_recipients() {
+        let answers = talk(
+            &limit(1),
+            &[
+                NEGOTIATE,
+                MACROS,
+                MAIL,
+                RCPT,
+                RCPT,
+                ABORT,
+                MAIL,
+                RCPT,
+                RCPT,
+                ABORT,
+                (b'Q', b""),
+            ],
+        )
+        .await;
+        let codes: String = answers.iter().map(|(code, _)| *code).collect();
+        assert_eq!(codes, "Occccyy");
+        for (_, text) in &answers[5..] {
+            assert!(
+                text.starts_with("450 4.7.1: Too much mail from a@c.test, try again in ")
+                    && text.ends_with(" s\0"),
+                "{text}"
+            );
+        }
+    }
+
+    #[tokio::test]
+    async fn a_message_without_recipients_does_not_count() {
+        let limit = limit(1);
+        talk(&limit, &[MAIL, ABORT, MAIL, ABORT]).await;
+        assert_eq!(limit.reserve("a@c.test"), Ok(()));
+    }
+
+    #[tokio::test]
+    async fn packets_out_of_bounds_end_the_connection() {
+        for (said, command) in [
+            (0_u32, b'M'),
+            (u32::MAX, b'M'),
+            (17_000, b'M'),
+            (1, b'O'),
+            (2, b'M'),
+        ] {
+            let (mut near, far) = tokio::io::duplex(4096);
+            near.write_all(&[&said.to_be_bytes()[..], &[command, 1]].concat())
+                .await
+                .unwrap();
+            near.shutdown().await.unwrap();
+            serve_connection(&limit(1), far).await;
+            let mut heard = Vec::new();
+            near.read_to_end(&mut heard).await.unwrap();
+            assert_eq!(heard, b"");
+        }
+    }
+
+    #[test]
+    fn only_mail_and_recipients_are_asked_for() {
+        let answer = negotiated(0x1f_ffff);
+        assert_eq!(answer, b"\0\0\0\x0dO\0\0\0\x06\0\0\0\0\0\0\x03\x73");
+        assert_eq!(refused(&Reply::new("450 50% off")), b"\0\0\0\x0ey450 50%% off\0");
+    }
+}
