@@ -1,15 +1,9 @@
 //! Mail addresses, and the narrower grammar of the ones that a relay gives out.
 
 use std::fmt;
-use std::net::{Ipv4Addr, Ipv6Addr};
 
+use crate::grammar::{MAX_LOCALPART, is_domain};
 use crate::settings::Accounts;
-
-/// Most octets of a localpart (RFC 5321 section 4.5.3.1.1).
-pub const MAX_LOCALPART: usize = 64;
-
-/// Most octets of a domain (RFC 5321 section 4.5.3.1.2).
-pub const MAX_DOMAIN: usize = 255;
 
 /// An address `localpart@domain` whose domain is lower case and which is safe as the name of a folder.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -109,25 +103,6 @@ impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.text)
     }
-}
-
-/// Whether this is a mail domain in lower case: dot-separated labels of letters, digits, `-` and `_`, or an address
-/// literal such as `[192.0.2.1]` or `[IPv6:2001:db8::1]` (RFC 5321 section 4.1.3).
-pub fn is_domain(text: &str) -> bool {
-    if let Some(literal) = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
-        return match literal.strip_prefix("IPv6:") {
-            Some(v6) => v6.parse::<Ipv6Addr>().is_ok(),
-            None => literal.parse::<Ipv4Addr>().is_ok(),
-        };
-    }
-    let label = |l: &str| {
-        (1..=63).contains(&l.len())
-            && !l.starts_with('-')
-            && !l.ends_with('-')
-            && l.bytes()
-                .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'-' | b'_'))
-    };
-    text.len() <= MAX_DOMAIN && text.split('.').all(label)
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@
 pub mod account;
 pub mod address;
 pub mod generate;
+pub mod grammar;
 pub mod limits;
 pub mod maildir;
 pub mod password;

@@ -305,7 +305,7 @@ impl Settings {
                 allowed,
             })
         };
-        if !crate::address::is_domain(&self.domain) {
+        if !crate::grammar::is_domain(&self.domain) {
             return refuse(
                 "domain",
                 format!("{:?}", self.domain),
@@ -320,7 +320,7 @@ impl Settings {
                 "1 to accounts.username_max_length",
             );
         }
-        if accounts.username_max_length > crate::address::MAX_LOCALPART {
+        if accounts.username_max_length > crate::grammar::MAX_LOCALPART {
             return refuse(
                 "accounts.username_max_length",
                 accounts.username_max_length.to_string(),

@@ -4,8 +4,6 @@ use std::time::Duration;
 
 use metrics::{counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
 
-use crate::push::Reply;
-
 const QUEUE: &str = "chatmail_push_queue_length";
 const REQUESTS: &str = "chatmail_push_requests_total";
 const LATENCY: &str = "chatmail_push_request_duration_seconds";
@@ -36,12 +34,7 @@ pub(crate) fn queue(length: usize) {
     gauge!(QUEUE).set(u32::try_from(length).unwrap_or(u32::MAX));
 }
 
-pub(crate) fn request(reply: &Reply, took: Duration) {
-    let result = match reply {
-        Reply::Delivered => "delivered",
-        Reply::Gone => "gone",
-        Reply::Failed { .. } => "failed",
-    };
+pub(crate) fn request(result: &'static str, took: Duration) {
     counter!(REQUESTS, "result" => result).increment(1);
     histogram!(LATENCY).record(took);
 }

@@ -48,6 +48,17 @@ pub enum Outcome {
     Tempfail,
 }
 
+impl Outcome {
+    /// Value of the label `result` in the metrics.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Mismatch => "mismatch",
+            Self::Tempfail => "tempfail",
+        }
+    }
+}
+
 /// Why a new account is refused. The texts are log lines that mtail counts.
 #[derive(Debug, thiserror::Error)]
 enum Refusal {
@@ -114,7 +125,7 @@ impl Logins {
     /// Verifies a login, and creates the account if there is none and there may be one.
     pub async fn login(&self, user: &str, password: Password) -> Outcome {
         let outcome = self.judge(user, password).await;
-        metrics::login(outcome);
+        metrics::login(outcome.name());
         outcome
     }
 

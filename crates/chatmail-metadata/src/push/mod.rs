@@ -61,6 +61,17 @@ pub enum Reply {
     },
 }
 
+impl Reply {
+    /// Value of the label `result` in the metrics.
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Delivered => "delivered",
+            Self::Gone => "gone",
+            Self::Failed { .. } => "failed",
+        }
+    }
+}
+
 /// Why a message's notification was not taken.
 #[derive(Debug, thiserror::Error)]
 pub enum PushError {

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::turns::{Account, Lane, Turns};
+use super::turns::{Key, Lane, Turns};
 
 /// How long a first request waits for more messages, so that a burst becomes one request.
 pub(super) const MERGE: Duration = Duration::from_millis(250);
@@ -38,15 +38,6 @@ pub struct Limits {
     pub per_account: usize,
     /// Entries in memory; further notifications stay on disk until there is room.
     pub entries: usize,
-}
-
-/// One device of one account.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(super) struct Key {
-    /// The account, as a keyed hash.
-    pub(super) account: Account,
-    /// The token, as a keyed hash.
-    pub(super) token: u64,
 }
 
 /// What to do about a message for a device.

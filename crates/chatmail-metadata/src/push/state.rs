@@ -12,8 +12,9 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::queue::{Id, Item, Queue};
-use super::schedule::{DEADLINE, End, Inserted, Job, Key, Limits, Offer, Schedule};
+use super::schedule::{DEADLINE, End, Inserted, Job, Limits, Offer, Schedule};
 use super::throttle::Throttle;
+use super::turns::Key;
 use super::{Post, PushError, Reply};
 use crate::Clock;
 use crate::metrics;
@@ -245,7 +246,7 @@ impl<P: Post> Shared<P> {
     async fn request(&self, item: &Item) -> End {
         let begin = Instant::now();
         let reply = self.post.post(&item.token).await;
-        metrics::request(&reply, begin.elapsed());
+        metrics::request(reply.name(), begin.elapsed());
         match reply {
             Reply::Delivered => End::Done,
             Reply::Gone => End::Gone,

@@ -2,10 +2,17 @@
 
 use std::collections::{HashMap, VecDeque};
 
-use super::schedule::Key;
-
 /// An account, as a keyed hash.
 pub(super) type Account = u64;
+
+/// One device of one account.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(super) struct Key {
+    /// The account, as a keyed hash.
+    pub(super) account: Account,
+    /// The token, as a keyed hash.
+    pub(super) token: u64,
+}
 
 /// First requests and repeated ones wait apart, so that what hangs does not hold up what is new.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
