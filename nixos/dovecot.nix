@@ -150,6 +150,10 @@ in
           "push_notification lua".lua_file = "${./files/push_notification.lua}";
         };
         lmtp_add_received_header = false;
+        # Postfix decides how much is delivered at once (connections.delivery), since it can wait; beyond a limit of
+        # Dovecot it would have to try again minutes later. Set although it is the default of some versions: 2.4.1 made
+        # it 10.
+        lmtp_user_concurrency_limit = "unlimited";
 
         ssl = "required";
         ssl_server_cert_file = cfg.tls.files.certificate;
@@ -177,6 +181,10 @@ in
         "service auth-worker".user = "vmail";
         "service lmtp" = {
           user = "vmail";
+          # Connections that Postfix keeps for later deliveries count as well.
+          process_limit = 2 * cfg.connections.delivery + 10;
+          # A process of its own for each delivery costs more than the delivery.
+          restart_request_count = 1000;
           "unix_listener ${queue}/private/dovecot-lmtp" = {
             mode = "0600";
             user = postfix;

@@ -220,6 +220,14 @@ in
           message, so this and {option}`messages.maxSize` bound the memory of the filters.
         '';
       };
+      delivery = mkOption {
+        type = types.ints.positive;
+        default = 20;
+        description = ''
+          Messages that are delivered to mailboxes at once; further ones wait in the queue, without a delay. Each takes
+          one process of Postfix and one of Dovecot.
+        '';
+      };
     };
 
     tls = {

@@ -41,6 +41,9 @@ let
 
   options = lib.mapAttrsToList (name: value: "-o ${name}=${value}");
 
+  lmtp = "unix:private/dovecot-lmtp";
+  perMailbox = lib.min 8 cfg.connections.delivery;
+
   # A relay without a name says hello with the name that its address has in the DNS.
   hostname =
     if cfg.byAddress then
@@ -120,7 +123,7 @@ in
         # address exists is not told to whoever asks.
         mydestination = "";
         virtual_mailbox_domains = [ cfg.mailDomain ];
-        virtual_transport = "lmtp:unix:private/dovecot-lmtp";
+        virtual_transport = "lmtp:${lmtp}";
         # What Postfix delivers `user@[address]` with, for an address of the host.
         local_transport = lib.mkIf cfg.byAddress "$virtual_transport";
         virtual_mailbox_maps = "";
@@ -140,9 +143,13 @@ in
         # No pause where nobody gains by it.
         in_flow_delay = "0s";
         smtpd_peername_lookup = false;
-        lmtp_destination_concurrency_limit = lib.mkDefault 50;
-        lmtp_initial_destination_concurrency = lib.mkDefault 20;
+        # With one recipient per delivery, the destination whose concurrency qmgr(8) limits is the address: deliveries to
+        # one mailbox take turns anyway, and a burst to it leaves processes to the others.
         lmtp_destination_recipient_limit = 1;
+        lmtp_destination_concurrency_limit = perMailbox;
+        lmtp_initial_destination_concurrency = perMailbox;
+        # A connection serves one delivery after the other, and so does the process of Dovecot behind it.
+        lmtp_connection_cache_destinations = lib.removePrefix "unix:" lmtp;
         # People wait for their mail: what could not be delivered, as while Dovecot opens its sockets anew, is tried again
         # within a minute or two and not within ten. The pauses still double with the age of a message.
         queue_run_delay = lib.mkDefault "60s";
@@ -226,6 +233,8 @@ in
         ${settings.filtermail.incoming_reinject} = smtpd settings.filtermail.incoming_reinject {
           maxproc = cfg.connections.filter;
         } (reinjection // { syslog_name = "postfix/reinject_incoming"; });
+        # Dovecot takes all that this many processes bring: dovecot.nix.
+        lmtp.maxproc = cfg.connections.delivery;
         submission-cleanup = {
           private = false;
           maxproc = 0;

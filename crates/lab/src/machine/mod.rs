@@ -13,6 +13,7 @@ mod packages;
 mod paths;
 mod prerequisites;
 mod progress;
+mod queue;
 mod rendering;
 mod rootfs;
 mod services;
@@ -33,6 +34,7 @@ use nix::fcntl::{Flock, FlockArg};
 pub(crate) use self::journal::Cursor;
 pub(crate) use self::prerequisites::programs;
 pub(crate) use self::progress::Progress;
+pub(crate) use self::queue::Queued;
 pub(crate) use self::start::{Found, interrupted};
 pub(crate) use self::switch::{Plan, SystemOf};
 
@@ -90,6 +92,11 @@ impl Lab {
     /// Runs a command in a machine as root, at most for 60 s; then it is killed.
     pub(crate) async fn exec(&self, machine: &str, argv: &[&str]) -> anyhow::Result<Output> {
         container::exec(self.leader(machine)?, argv).await
+    }
+
+    /// What waits in a relay's queue.
+    pub(crate) async fn queue(&self, machine: &str) -> anyhow::Result<Vec<Queued>> {
+        queue::read(self.leader(machine)?).await
     }
 
     /// Messages that a machine logged after `since`, of one unit or of all.

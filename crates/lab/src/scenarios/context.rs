@@ -154,8 +154,8 @@ impl Context {
     pub(crate) async fn queues_empty(&self, relays: &[&str], within: Duration) -> anyhow::Result<()> {
         for relay in relays {
             let empty = || async {
-                let queue = self.run(relay, &["postqueue", "-j"]).await?;
-                Ok(queue.trim().is_empty().then_some(()))
+                let queue = self.machines()?.queue(relay).await?;
+                Ok(queue.is_empty().then_some(()))
             };
             until(within, empty)
                 .await

@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
-use serde::Deserialize;
 
 use super::{Context, until};
 use crate::client::message::Message;
 use crate::client::{Account, arrival, arrival_of, outside, pgp};
+use crate::machine::Queued;
 
 const WITHIN: Duration = Duration::from_secs(30);
 /// Larger than `messages.maxSize` once it is armored.
@@ -40,25 +40,11 @@ pub(super) async fn undeliverable(context: &Context) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A message in the queue, as `postqueue -j` tells (postqueue(1)).
-#[derive(Deserialize)]
-struct Queued {
-    queue_id: String,
-    recipients: Vec<Recipient>,
-}
-
-#[derive(Deserialize)]
-struct Recipient {
-    address: String,
-    delay_reason: Option<String>,
-}
-
 /// The message for this address, and why it waits, once Postfix has tried.
 async fn deferred(context: &Context, relay: &str, address: &str) -> anyhow::Result<(String, String)> {
     let look = || async {
-        let queue = context.run(relay, &["postqueue", "-j"]).await?;
-        for line in queue.lines() {
-            let Queued { queue_id, recipients } = serde_json::from_str(line)?;
+        for queued in context.machines()?.queue(relay).await? {
+            let Queued { queue_id, recipients } = queued;
             let reason = recipients
                 .into_iter()
                 .find(|one| one.address == address)

@@ -7,6 +7,7 @@ mod accounts;
 mod backup;
 mod bounce;
 mod browser;
+mod burst;
 mod certificate;
 mod chat;
 pub(crate) mod cli;
@@ -119,6 +120,8 @@ pub(crate) const SCENARIOS: &[Scenario] = table! {
     "undeliverable-mail-comes-back", Machines, 90, delivery::undeliverable;
     "relays-verify-each-other", Machines, 90, delivery::names_verified;
     "address-extension", Addresses, 60, delivery::address_extension;
+    "burst-to-one-account", Machines, 240, burst::messages;
+    "burst-to-extensions-of-one-address", Machines, 240, burst::address_extensions;
     "message-too-large", Addresses, 90, delivery::too_large;
     "vrfy-tells-nothing", Addresses, 30, delivery::vrfy;
     "header-cleanup", Addresses, 60, headers::cleanup;
