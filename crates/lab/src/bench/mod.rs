@@ -1,12 +1,18 @@
 //! `cargo lab bench`: how long mail takes, and where.
 
+mod cost;
 mod delivery;
+mod document;
 mod expire;
 mod hops;
 mod metadata;
 mod stats;
+mod target;
+mod throughput;
 
 use std::process::ExitCode;
+
+use self::target::Target;
 
 /// Measures the relays
 #[derive(Debug, clap::Subcommand)]
@@ -17,6 +23,8 @@ pub(crate) enum Bench {
     Expire(expire::Expire),
     /// Requests to chatmail-metadata, and queues of 100,000 and 1,000,000 notifications; needs no relay
     Metadata(metadata::Metadata),
+    /// Messages per second within one relay, what each costs, and that none is deferred or lost
+    Throughput(throughput::Throughput),
 }
 
 /// Runs a benchmark.
@@ -25,5 +33,6 @@ pub(crate) async fn bench(which: &Bench) -> anyhow::Result<ExitCode> {
         Bench::Delivery(arguments) => delivery::run(arguments).await,
         Bench::Expire(arguments) => expire::run(arguments).await,
         Bench::Metadata(arguments) => metadata::run(arguments).await,
+        Bench::Throughput(arguments) => throughput::run(arguments).await,
     }
 }

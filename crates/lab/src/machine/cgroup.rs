@@ -3,6 +3,7 @@
 //! The groups are made below the root of the cgroup2 tree, beside those of an init system, so that the lab needs
 //! none on the host. On hosts with the hybrid layout `systemd-nspawn` mirrors them into the tree `name=systemd`.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, Read as _, Seek as _};
 use std::os::fd::AsFd as _;
@@ -165,4 +166,68 @@ fn folders(group: &Path) -> anyhow::Result<Vec<PathBuf>> {
         next += 1;
     }
     Ok(found)
+}
+
+/// What a unit of a machine has used.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Usage {
+    /// CPU time since it was started, also of processes that have ended.
+    pub(crate) cpu: Duration,
+    /// Memory of its processes; what several share counts in parts (PSS).
+    pub(crate) memory: u64,
+}
+
+/// What each unit of a machine has used, by its name.
+pub(super) fn usage(machine: &str) -> anyhow::Result<BTreeMap<String, Usage>> {
+    let mut units = BTreeMap::new();
+    for folder in folders(&group()?.join(machine))? {
+        let Some(name) = folder.file_name().and_then(|name| name.to_str()) else {
+            continue;
+        };
+        if !name.ends_with(".service") {
+            continue;
+        }
+        // A unit can end while it is looked at.
+        let Ok(cpu) = fs::read_to_string(folder.join("cpu.stat")) else {
+            continue;
+        };
+        let processes = fs::read_to_string(folder.join("cgroup.procs")).unwrap_or_default();
+        let usage = Usage {
+            cpu: cpu_time(&cpu).with_context(|| format!("no CPU time in {}", folder.display()))?,
+            memory: processes.lines().filter_map(proportional_memory).sum(),
+        };
+        units.insert(name.trim_end_matches(".service").to_owned(), usage);
+    }
+    Ok(units)
+}
+
+fn cpu_time(stat: &str) -> Option<Duration> {
+    let used = stat.lines().find_map(|line| line.strip_prefix("usage_usec "))?;
+    Some(Duration::from_micros(used.parse().ok()?))
+}
+
+/// None for a process that has ended.
+fn proportional_memory(pid: &str) -> Option<u64> {
+    let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).ok()?;
+    let kibibytes = rollup.lines().find_map(|line| line.strip_prefix("Pss:"))?;
+    let kibibytes: u64 = kibibytes.trim().strip_suffix(" kB")?.parse().ok()?;
+    Some(kibibytes * 1024)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cpu_time_is_read() {
+        let stat = "usage_usec 1500\nuser_usec 1000\nsystem_usec 500\n";
+        assert_eq!(cpu_time(stat), Some(Duration::from_micros(1500)));
+        assert_eq!(cpu_time(""), None);
+    }
+
+    #[test]
+    fn this_process_has_memory() {
+        assert!(proportional_memory("self").unwrap() > 0);
+        assert_eq!(proportional_memory("0"), None);
+    }
 }

@@ -31,6 +31,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use nix::fcntl::{Flock, FlockArg};
 
+pub(crate) use self::cgroup::Usage;
 pub(crate) use self::journal::Cursor;
 pub(crate) use self::prerequisites::programs;
 pub(crate) use self::progress::Progress;
@@ -92,6 +93,11 @@ impl Lab {
     /// Runs a command in a machine as root, at most for 60 s; then it is killed.
     pub(crate) async fn exec(&self, machine: &str, argv: &[&str]) -> anyhow::Result<Output> {
         container::exec(self.leader(machine)?, argv).await
+    }
+
+    /// CPU time and memory of each unit of a machine.
+    pub(crate) fn usage(&self, machine: &str) -> anyhow::Result<BTreeMap<String, Usage>> {
+        cgroup::usage(machine)
     }
 
     /// What waits in a relay's queue.

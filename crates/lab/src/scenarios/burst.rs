@@ -31,7 +31,9 @@ async fn nothing_deferred(context: &Context) -> anyhow::Result<()> {
         }
         Ok(queue.is_empty().then_some(()))
     };
-    until(DELIVERED, look).await.context("the queue does not become empty")
+    until(DELIVERED, look)
+        .await
+        .context("the queue does not become empty")
 }
 
 /// Sends one message over a connection that stands before anybody sends; gives its Message-ID.

@@ -1,0 +1,246 @@
+//! Senders who submit as fast as they can, and receivers who fetch what they are notified of.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, ensure};
+use tokio::sync::{Notify, Semaphore};
+use tokio::task::JoinSet;
+
+use crate::bench::stats::Summary;
+use crate::client::imap::Imap;
+use crate::client::message::header;
+use crate::client::smtp::Smtp;
+use crate::client::{Account, Peer, pgp};
+
+/// Connections and logins at once while everybody gets ready: the password of each is hashed.
+const AT_ONCE: usize = 8;
+/// A receiver who is not notified for so long looks whether the run has ended.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// What is sent.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Load {
+    pub(super) senders: usize,
+    pub(super) receivers: usize,
+    /// Of all senders together.
+    pub(super) messages: usize,
+    /// Bytes of cipher text.
+    pub(super) size: usize,
+}
+
+/// What became of one message.
+#[derive(Debug, Clone, Copy, Default)]
+struct Times {
+    accepted: Option<Instant>,
+    fetched: Option<Instant>,
+    copies: usize,
+}
+
+/// What became of all messages so far.
+#[derive(Default)]
+struct Record {
+    messages: Mutex<HashMap<String, Times>>,
+    fetched: AtomicUsize,
+    changed: Notify,
+}
+
+impl Record {
+    fn note(&self, id: &str, what: impl FnOnce(&mut Times)) {
+        let mut messages = self.messages.lock().unwrap_or_else(PoisonError::into_inner);
+        what(messages.entry(id.to_owned()).or_default());
+    }
+
+    fn fetched(&self, id: &str, now: Instant) {
+        let mut first = false;
+        self.note(id, |times| {
+            times.copies += 1;
+            first = times.fetched.is_none();
+            times.fetched.get_or_insert(now);
+        });
+        if first {
+            self.fetched.fetch_add(1, Ordering::Relaxed);
+            self.changed.notify_one();
+        }
+    }
+}
+
+/// Everybody, logged in.
+pub(super) struct People {
+    senders: Vec<(Account, Smtp)>,
+    receivers: Vec<(Account, Imap)>,
+}
+
+/// How it went.
+#[derive(Debug)]
+pub(super) struct Outcome {
+    pub(super) sent: usize,
+    pub(super) lost: usize,
+    pub(super) doubled: usize,
+    /// From the first message to the last 250.
+    pub(super) taking: Duration,
+    /// From the first message to the last FETCH.
+    pub(super) fetching: Duration,
+    /// From MAIL to the 250, which tells how senders are slowed down.
+    pub(super) submission: Option<Summary>,
+    /// From the 250 to the end of FETCH.
+    pub(super) delivery: Option<Summary>,
+}
+
+impl People {
+    /// Signs everybody up and logs them in.
+    pub(super) async fn gather(peer: &Peer, load: Load) -> anyhow::Result<Self> {
+        let turns = Arc::new(Semaphore::new(AT_ONCE));
+        let mut senders = JoinSet::new();
+        for _ in 0..load.senders {
+            let (turns, account) = (Arc::clone(&turns), Account::random(peer));
+            senders.spawn(async move {
+                let _turn = turns.acquire().await?;
+                let smtp = account.smtp().await.context("a sender's login")?;
+                anyhow::Ok((account, smtp))
+            });
+        }
+        let mut receivers = JoinSet::new();
+        for _ in 0..load.receivers {
+            let (turns, account) = (Arc::clone(&turns), Account::random(peer));
+            receivers.spawn(async move {
+                let _turn = turns.acquire().await?;
+                let (imap, _) = account.inbox().await.context("a receiver's login")?;
+                anyhow::Ok((account, imap))
+            });
+        }
+        Ok(Self {
+            senders: all(senders).await?,
+            receivers: all(receivers).await?,
+        })
+    }
+
+    /// Sends everything and waits until it is fetched, or `patience` has passed since the last 250.
+    pub(super) async fn play(self, load: Load, patience: Duration) -> anyhow::Result<Outcome> {
+        let record = Arc::new(Record::default());
+        let addresses: Arc<[String]> = self
+            .receivers
+            .iter()
+            .map(|(account, _)| account.address.clone())
+            .collect();
+        ensure!(!addresses.is_empty(), "there is no receiver");
+        let mut receiving = JoinSet::new();
+        for (_, imap) in self.receivers {
+            receiving.spawn(receive(imap, Arc::clone(&record)));
+        }
+        let start = Instant::now();
+        let next = Arc::new(AtomicUsize::new(0));
+        let mut sending = JoinSet::new();
+        for (account, smtp) in self.senders {
+            let sender = Sender {
+                account,
+                smtp,
+                to: Arc::clone(&addresses),
+                record: Arc::clone(&record),
+            };
+            sending.spawn(sender.send(Arc::clone(&next), load));
+        }
+        let submissions: Vec<Duration> = all(sending).await?.into_iter().flatten().collect();
+        let taking = start.elapsed();
+        let everything = async {
+            while record.fetched.load(Ordering::Relaxed) < load.messages {
+                tokio::select! {
+                    () = record.changed.notified() => {}
+                    ended = receiving.join_next() => match ended {
+                        Some(ended) => ended??,
+                        None => anyhow::bail!("no receiver is left"),
+                    },
+                }
+            }
+            anyhow::Ok(())
+        };
+        // What is not fetched by then counts as lost.
+        if let Ok(done) = tokio::time::timeout(patience, everything).await {
+            done?;
+        }
+        receiving.shutdown().await;
+        Ok(outcome(&record, start, taking, submissions))
+    }
+}
+
+fn outcome(record: &Record, start: Instant, taking: Duration, submissions: Vec<Duration>) -> Outcome {
+    let messages = record.messages.lock().unwrap_or_else(PoisonError::into_inner);
+    let delivery = messages
+        .values()
+        .filter_map(|times| Some(times.fetched?.saturating_duration_since(times.accepted?)));
+    let last = messages.values().filter_map(|times| times.fetched).max();
+    Outcome {
+        sent: submissions.len(),
+        lost: messages.values().filter(|times| times.fetched.is_none()).count(),
+        doubled: messages.values().filter(|times| times.copies > 1).count(),
+        taking,
+        fetching: last.map_or(taking, |last| last.duration_since(start)),
+        delivery: Summary::of(delivery),
+        submission: Summary::of(submissions),
+    }
+}
+
+/// Waits for all tasks; the first error ends the others.
+async fn all<T: 'static>(mut tasks: JoinSet<anyhow::Result<T>>) -> anyhow::Result<Vec<T>> {
+    let mut results = Vec::with_capacity(tasks.len());
+    while let Some(ended) = tasks.join_next().await {
+        results.push(ended??);
+    }
+    Ok(results)
+}
+
+struct Sender {
+    account: Account,
+    smtp: Smtp,
+    to: Arc<[String]>,
+    record: Arc<Record>,
+}
+
+impl Sender {
+    /// Sends until all senders together have sent everything; gives how long each submission took.
+    async fn send(mut self, next: Arc<AtomicUsize>, load: Load) -> anyhow::Result<Vec<Duration>> {
+        let mut took = Vec::new();
+        loop {
+            let number = next.fetch_add(1, Ordering::Relaxed);
+            if number >= load.messages {
+                return Ok(took);
+            }
+            let to = self
+                .to
+                .get(number % self.to.len())
+                .context("there is no receiver")?;
+            let message = pgp::encrypted(&self.account.address, load.size);
+            let bytes = message.bytes();
+            let start = Instant::now();
+            let reply = self.smtp.send(&self.account.address, &[to], &bytes).await?;
+            reply.expect(250).context("submission under load")?;
+            let accepted = Instant::now();
+            took.push(accepted.duration_since(start));
+            self.record
+                .note(message.id(), |times| times.accepted = Some(accepted));
+        }
+    }
+}
+
+/// Fetches messages as they come; ends with the connection.
+async fn receive(mut imap: Imap, record: Arc<Record>) -> anyhow::Result<()> {
+    let mut known = imap.exists();
+    loop {
+        let mut idle = imap.idle().await?;
+        let told = idle.exists(known + 1, PATIENCE).await;
+        idle.done().await?;
+        if told.is_err() {
+            continue;
+        }
+        while known < imap.exists() {
+            known += 1;
+            let stored = imap.fetch(known).await?;
+            let now = Instant::now();
+            for id in header(&stored, "Message-ID") {
+                record.fetched(&id, now);
+            }
+        }
+    }
+}

@@ -1,0 +1,232 @@
+//! Messages within one relay as fast as it takes them, from submission to FETCH.
+
+mod load;
+mod setup;
+
+use std::fmt::Write as _;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::ensure;
+
+use self::load::{Load, Outcome, People};
+pub(super) use self::setup::{Setup, apply, undo};
+use super::cost::{self, Cost};
+use super::stats::Summary;
+use super::{Target, document};
+use crate::client::Peer;
+use crate::machine::{Lab, Progress, Queued, interrupted};
+
+const RELAY: &str = "a";
+/// How long after the last 250 a message is waited for. It is below the shortest pause after which Postfix tries again.
+const PATIENCE: Duration = Duration::from_secs(50);
+/// How often the queue is looked at: several times while a message that was deferred waits.
+const LOOK: Duration = Duration::from_secs(10);
+
+/// How much to measure.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Throughput {
+    /// Senders at once; may be given several times
+    #[arg(long, value_name = "N", default_values_t = [10, 50, 200])]
+    senders: Vec<usize>,
+    /// Receivers, each in IDLE
+    #[arg(long, value_name = "N", default_value_t = 50)]
+    receivers: usize,
+    /// Messages of all senders together
+    #[arg(long, value_name = "N", default_value_t = 2000)]
+    messages: usize,
+    /// Bytes of cipher text of a message; with 1300 it has the 2.8 kB of a text message of Delta Chat
+    #[arg(long, value_name = "BYTES", default_value_t = 1300)]
+    size: usize,
+    /// Only measures the module's settings
+    #[arg(long)]
+    no_baseline: bool,
+    /// Leaves the relays running
+    #[arg(long)]
+    keep: bool,
+}
+
+/// Measures with each number of senders, first the defaults of Dovecot and Postfix and then the module's settings.
+pub(super) async fn run(arguments: &Throughput) -> anyhow::Result<ExitCode> {
+    ensure!(arguments.messages > 0, "--messages must be 1 or more");
+    ensure!(arguments.receivers > 0, "--receivers must be 1 or more");
+    let progress = Progress::new();
+    let lab = Lab::up(&progress).await?;
+    let measured = tokio::select! {
+        measured = measure_all(&lab, &progress, arguments) => measured,
+        signal = interrupted() => Err(signal),
+    };
+    if arguments.keep {
+        undo(&lab, RELAY).await?;
+    } else {
+        lab.release().await?;
+    }
+    measured
+}
+
+async fn measure_all(lab: &Lab, progress: &Progress, arguments: &Throughput) -> anyhow::Result<ExitCode> {
+    let mut text = String::new();
+    let mut targets = Vec::new();
+    for &senders in &arguments.senders {
+        let load = Load {
+            senders,
+            receivers: arguments.receivers,
+            messages: arguments.messages,
+            size: arguments.size,
+        };
+        let mut fetched = Vec::new();
+        for setup in [Setup::Defaults, Setup::Module] {
+            if arguments.no_baseline && setup == Setup::Defaults {
+                continue;
+            }
+            progress.step(format_args!("measuring {senders} senders, {}", setup.name()));
+            apply(lab, RELAY, setup).await?;
+            let run = measure(lab, load).await?;
+            let report = run.report(load, setup);
+            println!("\n{report}");
+            writeln!(text, "{report}\n")?;
+            fetched.push(run.fetched_per_second());
+            if setup == Setup::Module {
+                targets.extend(run.targets(load));
+            }
+        }
+        if let [baseline, ours] = fetched[..] {
+            let ratio = format!(
+                "{:.2} times as many fetched as with the defaults",
+                ours / baseline
+            );
+            println!("{ratio}");
+            writeln!(text, "{ratio}\n")?;
+        }
+    }
+    println!();
+    for target in &targets {
+        println!("{target}");
+        writeln!(text, "{target}")?;
+    }
+    document::write("Throughput", &text)?;
+    Ok(ExitCode::from(u8::from(!targets.iter().all(Target::holds))))
+}
+
+struct Run {
+    outcome: Outcome,
+    cost: Cost,
+    deferred: usize,
+    /// What daemons say about limits that they reached.
+    limits: Vec<String>,
+}
+
+async fn measure(lab: &Lab, load: Load) -> anyhow::Result<Run> {
+    let people = People::gather(&Peer::of(lab.topology(), RELAY)?, load).await?;
+    let cursor = lab.cursor(RELAY).await?;
+    let mut deferred = std::collections::BTreeSet::new();
+    let look = async {
+        let mut ticks = tokio::time::interval(LOOK);
+        loop {
+            ticks.tick().await;
+            note_deferred(&mut deferred, lab.queue(RELAY).await?);
+        }
+    };
+    let play = async {
+        tokio::select! {
+            outcome = people.play(load, PATIENCE) => outcome,
+            failed = look => failed,
+        }
+    };
+    let (outcome, cost) = cost::during(lab, RELAY, play).await?;
+    note_deferred(&mut deferred, lab.queue(RELAY).await?);
+    let mut limits: Vec<String> = lab
+        .journal(RELAY, None, &cursor)
+        .await?
+        .into_iter()
+        .filter(|line| line.contains("limit") && line.contains("reached"))
+        .collect();
+    limits.sort();
+    limits.dedup();
+    Ok(Run {
+        outcome,
+        cost,
+        deferred: deferred.len(),
+        limits,
+    })
+}
+
+fn note_deferred(known: &mut std::collections::BTreeSet<String>, queue: Vec<Queued>) {
+    let deferred = queue.into_iter().filter(|queued| queued.deferred().is_some());
+    known.extend(deferred.map(|queued| queued.queue_id));
+}
+
+impl Run {
+    fn fetched_per_second(&self) -> f64 {
+        (self.outcome.sent - self.outcome.lost) as f64 / self.outcome.fetching.as_secs_f64()
+    }
+
+    fn report(&self, load: Load, setup: Setup) -> String {
+        let outcome = &self.outcome;
+        let mut lines = vec![
+            format!(
+                "{} senders, {} receivers, {} messages of {} bytes of cipher text; {}",
+                load.senders,
+                load.receivers,
+                load.messages,
+                load.size,
+                setup.name()
+            ),
+            format!(
+                "{:.0} taken and {:.0} fetched per second; {} deferred, {} not fetched, {} fetched twice",
+                outcome.sent as f64 / outcome.taking.as_secs_f64(),
+                self.fetched_per_second(),
+                self.deferred,
+                outcome.lost,
+                outcome.doubled
+            ),
+            summary("submission, MAIL to 250", outcome.submission),
+            summary("delivery, 250 to FETCH", outcome.delivery),
+        ];
+        lines.extend(self.limits.iter().map(|line| format!("limit: {line}")));
+        lines.extend(self.cost.lines(outcome.sent, "message"));
+        lines.join("\n")
+    }
+
+    fn targets(&self, load: Load) -> Vec<Target> {
+        let with = |what: &str| format!("{what}, {} senders", load.senders);
+        let p99 = self
+            .outcome
+            .delivery
+            .map_or(f64::NAN, |summary| summary.p99.as_secs_f64());
+        let cpu = cost::each(self.cost.total().cpu, self.outcome.sent);
+        vec![
+            Target::at_most(0.0, "messages", with("deferred"), self.deferred as f64),
+            Target::at_most(0.0, "messages", with("not fetched"), self.outcome.lost as f64),
+            Target::at_most(
+                0.0,
+                "messages",
+                with("fetched twice"),
+                self.outcome.doubled as f64,
+            ),
+            Target::at_most(0.0, "lines", with("daemons at a limit"), self.limits.len() as f64),
+            Target::at_most(2.0, "s", with("p99 from the 250 to FETCH"), p99),
+            Target::at_most(8.0, "ms", with("CPU per message"), cpu),
+            Target::at_least(
+                200.0,
+                "per second",
+                with("messages fetched"),
+                self.fetched_per_second(),
+            ),
+        ]
+    }
+}
+
+fn summary(name: &str, summary: Option<Summary>) -> String {
+    let Some(summary) = summary else {
+        return format!("{name:24}none");
+    };
+    let ms = |time: Duration| format!("{:.1} ms", time.as_secs_f64() * 1000.0);
+    format!(
+        "{name:24}p50 {}, p95 {}, p99 {}, max {}",
+        ms(summary.p50),
+        ms(summary.p95),
+        ms(summary.p99),
+        ms(summary.max)
+    )
+}

@@ -1,0 +1,122 @@
+//! Settings that a relay is measured with.
+
+use anyhow::{Context as _, ensure};
+use serde_json::{Value, json};
+
+use crate::machine::Lab;
+
+/// Files that only stand here while something is measured.
+const FOLDER: &str = "/etc/chatmail-bench";
+/// The settings that the filter's unit names.
+const SETTINGS: &str = "cat \"$(systemctl cat filtermail-outgoing.service | \
+    grep -o '/nix/store/[^\" ]*settings.json' | head -n 1)\"";
+/// So many messages that no sender meets the limit.
+const UNLIMITED: u32 = 1_000_000;
+
+/// What Dovecot and Postfix do with deliveries and logins when nobody tells them.
+const DOVECOT_DEFAULTS: &str = "
+lmtp_user_concurrency_limit = 10
+service lmtp {
+  process_limit = 100
+  restart_request_count = 1
+}
+service imap {
+  idle_kill_interval = 60 s
+  process_min_avail = 0
+  restart_request_count = 1
+}
+";
+const POSTFIX_DEFAULTS: &str = "postconf -e in_flow_delay=1s lmtp_connection_cache_destinations= \
+    lmtp_destination_concurrency_limit=20 lmtp_destination_recipient_limit=50 \
+    lmtp_initial_destination_concurrency=5 && \
+    postconf -F lmtp/unix/process_limit=100 && postfix reload";
+
+/// Whose settings for concurrency.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::bench) enum Setup {
+    /// The module's.
+    Module,
+    /// Those that Dovecot and Postfix come with: what the module's are compared with.
+    Defaults,
+}
+
+impl Setup {
+    /// As it is printed.
+    pub(in crate::bench) fn name(self) -> &'static str {
+        match self {
+            Self::Module => "module",
+            Self::Defaults => "defaults of Dovecot and Postfix",
+        }
+    }
+}
+
+/// Restarts Dovecot and Postfix with these settings, and the filter without a limit for senders.
+pub(in crate::bench) async fn apply(lab: &Lab, relay: &str, setup: Setup) -> anyhow::Result<()> {
+    let settings = run(lab, relay, SETTINGS).await?;
+    let mut settings: Value = serde_json::from_str(&settings).context("the relay's settings")?;
+    let filter = settings
+        .get_mut("filtermail")
+        .and_then(Value::as_object_mut)
+        .context("the relay's settings have no filter")?;
+    for limit in ["max_user_send_burst", "max_user_send_per_minute"] {
+        filter.insert(limit.to_owned(), json!(UNLIMITED));
+    }
+    let folder = lab.root(relay).join(FOLDER.trim_start_matches('/'));
+    std::fs::create_dir_all(&folder)?;
+    std::fs::write(folder.join("settings.json"), settings.to_string())?;
+    let dovecot = run(lab, relay, "cat /etc/dovecot/dovecot.conf").await?;
+    std::fs::write(
+        folder.join("dovecot.conf"),
+        format!("{dovecot}{DOVECOT_DEFAULTS}"),
+    )?;
+    let mut script = drop_in(
+        "filtermail-outgoing.service",
+        &format!("/nix/store/chatmail/bin/filtermail outgoing --settings {FOLDER}/settings.json"),
+    );
+    script.push_str(&match setup {
+        Setup::Module => remove_drop_in("dovecot.service"),
+        Setup::Defaults => drop_in(
+            "dovecot.service",
+            &format!("/nix/store/dovecot/bin/dovecot -F -c {FOLDER}/dovecot.conf"),
+        ),
+    });
+    // Postfix starts with the module's settings again, because it is restarted with Dovecot.
+    script.push_str("systemctl daemon-reload && systemctl restart filtermail-outgoing dovecot postfix\n");
+    if setup == Setup::Defaults {
+        script.push_str(POSTFIX_DEFAULTS);
+    }
+    run(lab, relay, &script).await?;
+    Ok(())
+}
+
+/// Back to what was rendered.
+pub(in crate::bench) async fn undo(lab: &Lab, relay: &str) -> anyhow::Result<()> {
+    let mut script = remove_drop_in("filtermail-outgoing.service");
+    script.push_str(&remove_drop_in("dovecot.service"));
+    script.push_str(&format!(
+        "rm -rf {FOLDER}\nsystemctl daemon-reload && systemctl restart filtermail-outgoing dovecot postfix\n"
+    ));
+    run(lab, relay, &script).await?;
+    Ok(())
+}
+
+fn drop_in(unit: &str, command: &str) -> String {
+    let folder = format!("/run/systemd/system/{unit}.d");
+    format!(
+        "mkdir -p {folder} && printf '[Service]\\nExecStart=\\nExecStart={command}\\n' > {folder}/bench.conf\n"
+    )
+}
+
+fn remove_drop_in(unit: &str) -> String {
+    format!("rm -f /run/systemd/system/{unit}.d/bench.conf\n")
+}
+
+async fn run(lab: &Lab, relay: &str, script: &str) -> anyhow::Result<String> {
+    let output = lab.exec(relay, &["sh", "-e", "-c", script]).await?;
+    ensure!(
+        output.status.success(),
+        "`{script}` on relay {relay}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
