@@ -199,6 +199,11 @@ in
         };
         "service imap" = {
           process_limit = cfg.connections.imap;
+          # A login takes over a process that another session has left; starting one costs more than all else of a login.
+          # All of them run as vmail. Processes that sessions leave when they hibernate soon end.
+          restart_request_count = 1000;
+          process_min_avail = lib.min 4 cfg.connections.imap;
+          idle_kill_interval = "10 s";
           # Sessions that wake up come back through this socket.
           "unix_listener imap-master".user = internal.default_internal_user;
           extra_groups = internal.default_internal_group;
