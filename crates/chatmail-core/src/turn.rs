@@ -6,6 +6,32 @@ use base64::engine::general_purpose::STANDARD;
 use hmac::{Hmac, Mac as _};
 use sha1::Sha1;
 
+/// When the credentials of an account expire that asks at `now`, both in Unix time: between a fifth of `lifetime`
+/// and all of it later.
+///
+/// coturn counts allocations per user name, which for clients is nothing but this number. So an account gets the same
+/// one for four fifths of `lifetime`, holds at most two that are valid, and shares them with few others. Which
+/// moments are an account's own, nobody can tell without the secret.
+///
+/// None if HMAC takes no key of that length, which does not happen with SHA-1.
+pub fn expiry(secret: &[u8], account: &str, now: u64, lifetime: u64) -> Option<u64> {
+    let least = lifetime / 5;
+    let period = lifetime.saturating_sub(least).max(1);
+    let mut mac = Hmac::<Sha1>::new_from_slice(secret).ok()?;
+    mac.update(b"account\0");
+    mac.update(account.as_bytes());
+    let hash = mac.finalize().into_bytes();
+    let own = hash
+        .iter()
+        .take(8)
+        .fold(0, |sum: u64, byte| sum << 8 | u64::from(*byte))
+        % period;
+    let earliest = now.saturating_add(least);
+    let within = earliest % period;
+    let until_own = own.checked_sub(within).unwrap_or(period - within + own);
+    Some(earliest.saturating_add(until_own))
+}
+
 /// What a client gets to know: `host:port:username:password`, where the user name is the Unix time at which the
 /// credentials expire.
 ///
@@ -29,6 +55,43 @@ mod tests {
             credentials("turn.example.org", 3478, b"north", 1_700_000_000).unwrap(),
             "turn.example.org:3478:1700000000:CWyHi3zCeWqXBir9thl4m+iZPRY="
         );
+    }
+
+    #[test]
+    fn an_account_has_few_user_names_and_each_is_valid_long_enough() {
+        const LIFETIME: u64 = 432_000;
+        let at = |account: &str, now| expiry(b"north", account, now, LIFETIME).unwrap();
+        let mut all = std::collections::HashSet::new();
+        for number in 0..100 {
+            let account = format!("user{number}@chat.example.org");
+            let mut names = std::collections::BTreeSet::new();
+            for now in (1_700_000_000..1_700_000_000 + 10 * LIFETIME).step_by(3_599) {
+                let expires = at(&account, now);
+                assert!(expires >= now + LIFETIME / 5 && expires < now + LIFETIME);
+                names.insert(expires);
+                let valid = names.iter().filter(|expires| **expires > now).count();
+                assert!(valid <= 2, "{valid} at {now}");
+            }
+            // One per four fifths of the lifetime.
+            assert!(names.len() <= 14, "{}", names.len());
+            all.insert(at(&account, 1_700_000_000));
+        }
+        assert!(all.len() >= 99, "{} of 100", all.len());
+        assert_ne!(
+            expiry(b"north", "a@b", 0, LIFETIME),
+            expiry(b"south", "a@b", 0, LIFETIME)
+        );
+    }
+
+    #[test]
+    fn any_lifetime_gives_an_expiry() {
+        for lifetime in [0, 1, 2, 4, 5, 6, u64::MAX] {
+            for now in [0, 1_700_000_000, u64::MAX] {
+                let expires = expiry(b"north", "a@b", now, lifetime).unwrap();
+                assert!(expires >= now.saturating_add(lifetime / 5), "{now} {lifetime}");
+                assert!(expires <= now.saturating_add(lifetime), "{now} {lifetime}");
+            }
+        }
     }
 
     #[test]

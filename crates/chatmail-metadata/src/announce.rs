@@ -1,4 +1,4 @@
-//! Values that are the same for every account: what the relay tells about itself.
+//! What the relay tells about itself. Only credentials for calls differ from account to account.
 
 use std::io;
 use std::path::Path;
@@ -26,7 +26,7 @@ impl Announcements {
 
     /// Value of a key; none if this relay does not have it, or cannot read it, which is logged: other values of the
     /// same request still reach the client. `now` is Unix time. May read a file.
-    pub fn value(&self, key: Key, now: u64) -> Option<String> {
+    pub fn value(&self, key: Key, account: &str, now: u64) -> Option<String> {
         let metadata = &self.settings.metadata;
         match key {
             Key::IrohRelay => metadata.iroh_relay.clone(),
@@ -39,7 +39,8 @@ impl Announcements {
             Key::Turn => {
                 let turn = metadata.turn.as_ref()?;
                 let secret = logged("TURN secret", &turn.secret_file, secret(&turn.secret_file))?;
-                turn::credentials(&turn.host, turn.port, secret.as_bytes(), now + turn.lifetime)
+                let expires = turn::expiry(secret.as_bytes(), account, now, turn.lifetime)?;
+                turn::credentials(&turn.host, turn.port, secret.as_bytes(), expires)
             }
             Key::DeviceTokens | Key::MessageNew => None,
         }
@@ -97,7 +98,11 @@ mod tests {
         turn.secret_file = secret;
         turn.lifetime = 0;
         let announcements = Announcements::new(Arc::new(settings));
-        let value = |key| announcements.value(key, 1_700_000_000).unwrap();
+        let value = |key| {
+            announcements
+                .value(key, "a@chat.example.org", 1_700_000_000)
+                .unwrap()
+        };
         assert_eq!(value(Key::IrohRelay), "https://chat.example.org");
         assert_eq!(value(Key::MaxMessageSize), "31457280");
         assert_eq!(value(Key::MaxSmtpRecipients), "1000");
@@ -122,8 +127,8 @@ mod tests {
         settings.metadata.turn = None;
         let none = Announcements::new(Arc::new(settings));
         for key in [Key::IrohRelay, Key::AppVersions, Key::Turn] {
-            assert_eq!(bare.value(key, 0), None, "{key:?}");
-            assert_eq!(none.value(key, 0), None, "{key:?}");
+            assert_eq!(bare.value(key, "", 0), None, "{key:?}");
+            assert_eq!(none.value(key, "", 0), None, "{key:?}");
         }
     }
 }

@@ -84,7 +84,7 @@ impl<P: Post> MetadataDict<P> {
 impl<P: Post> Inner<P> {
     fn lookup(&self, user: &str, key: Key) -> Result<Option<Vec<u8>>, Failure> {
         if key != Key::DeviceTokens {
-            let value = self.announcements.value(key, self.clock.unix());
+            let value = self.announcements.value(key, user, self.clock.unix());
             return Ok(value.map(String::into_bytes));
         }
         let Ok(address) = Address::parse(user) else {
