@@ -55,14 +55,23 @@ pub struct Accounts {
     pub username_max_length: usize,
     /// Fewest characters of a new account's password.
     pub password_min_length: usize,
-    /// While this file exists no account is created.
-    pub nocreate_file: PathBuf,
+    /// While one of these files exists no account is created.
+    pub nocreate_files: Vec<PathBuf>,
     /// No account is created while the load average of one minute is above this.
     pub max_load_1m: f64,
     /// No account is created while less memory (bytes, `MemAvailable`) is available.
     pub min_memory_available: u64,
     /// No account is created while less space (bytes) is free below `mailboxes_dir`.
     pub min_disk_free: u64,
+}
+
+impl Accounts {
+    /// The file that closes the relay for new accounts, if one does. One that cannot be looked at counts as there: the
+    /// operator may have meant to close the relay.
+    pub fn closed_by(&self) -> Option<&Path> {
+        let closes = |file: &&PathBuf| file.try_exists().unwrap_or(true);
+        self.nocreate_files.iter().find(closes).map(PathBuf::as_path)
+    }
 }
 
 /// The login service.

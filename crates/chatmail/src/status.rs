@@ -175,9 +175,10 @@ fn look(settings: &Settings) -> anyhow::Result<Status> {
 }
 
 fn registration(settings: &Settings, resources: &Resources) -> String {
-    let file = &settings.accounts.nocreate_file;
+    if let Some(file) = settings.accounts.closed_by() {
+        return format!("closed, because {} exists", file.display());
+    }
     match resources.exhausted(&settings.accounts) {
-        _ if file.exists() => format!("closed, because {} exists", file.display()),
         Some(exhausted) => format!("paused: {exhausted}"),
         None => "open".to_owned(),
     }

@@ -281,14 +281,16 @@ impl Logins {
         let settings = Arc::clone(&self.settings);
         let rules = &self.settings.accounts;
         let (closed, resources) = blocking(move || {
-            // What cannot be looked at counts as there: the operator may have meant to close the relay.
-            let closed = settings.accounts.nocreate_file.try_exists().unwrap_or(true);
+            let closed = settings
+                .accounts
+                .closed_by()
+                .map(|file| file.display().to_string());
             Ok((closed, Resources::read(&settings.mailboxes_dir)))
         })
         .await
-        .unwrap_or((true, Resources::default()));
-        if closed {
-            return Err(Refusal::NoCreate(rules.nocreate_file.display().to_string()));
+        .map_err(|error| Refusal::Exhausted(error.to_string()))?;
+        if let Some(file) = closed {
+            return Err(Refusal::NoCreate(file));
         }
         address.check_new(&self.settings.domain, password, rules)?;
         match resources.exhausted(rules) {

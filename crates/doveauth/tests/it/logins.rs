@@ -44,7 +44,7 @@ fn the_first_login_creates_the_account_and_its_password_stays() {
 #[test]
 fn refused_accounts_leave_the_log_line_and_nothing_else() {
     let mut relay = Relay::new();
-    let nocreate = relay.settings.accounts.nocreate_file.clone();
+    let nocreate = relay.settings.accounts.nocreate_files.clone();
     let doveauth = relay.doveauth();
     let long = "x".repeat(65);
     for (user, password, line) in [
@@ -98,13 +98,15 @@ fn refused_accounts_leave_the_log_line_and_nothing_else() {
         doveauth.wait_for_line(&format!(" WARN {line}"));
     }
 
-    fs::write(&nocreate, "").unwrap();
-    assert_eq!(doveauth.login(&user("abcdefghi"), PASSWORD), "mismatch");
-    doveauth.wait_for_line(&format!(
-        " WARN blocked account creation because '{}' exists.",
-        nocreate.display()
-    ));
-    fs::remove_file(&nocreate).unwrap();
+    for file in &nocreate {
+        fs::write(file, "").unwrap();
+        assert_eq!(doveauth.login(&user("abcdefghi"), PASSWORD), "mismatch");
+        doveauth.wait_for_line(&format!(
+            " WARN blocked account creation because '{}' exists.",
+            file.display()
+        ));
+        fs::remove_file(file).unwrap();
+    }
 
     drop(doveauth);
     relay.settings.accounts.min_disk_free = u64::MAX;
@@ -121,7 +123,7 @@ fn accounts_that_exist_are_measured_against_no_rule() {
     let relay = Relay::new();
     let old = "X+y@elsewhere.example.org";
     relay.account(old).create(SHA512_CRYPT.trim_end()).unwrap();
-    fs::write(&relay.settings.accounts.nocreate_file, "").unwrap();
+    fs::write(&relay.settings.accounts.nocreate_files[0], "").unwrap();
     let doveauth = relay.doveauth();
     assert_eq!(doveauth.login(old, "correcthorse"), "ok");
 }
@@ -194,7 +196,7 @@ fn a_remembered_login_ends_with_its_password_file() {
     account.set_password_hash(SHA512_CRYPT.trim_end()).unwrap();
     assert_eq!(doveauth.login(&user, PASSWORD), "mismatch");
     assert_eq!(doveauth.login(&user, "correcthorse"), "ok");
-    fs::write(&relay.settings.accounts.nocreate_file, "").unwrap();
+    fs::write(&relay.settings.accounts.nocreate_files[0], "").unwrap();
     fs::remove_file(account.dir().join(PASSWORD_FILE)).unwrap();
     assert_eq!(doveauth.login(&user, "correcthorse"), "mismatch");
 }

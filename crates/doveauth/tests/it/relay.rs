@@ -30,7 +30,9 @@ impl Relay {
         let text = include_str!("../../../chatmail-core/testdata/settings.json");
         let mut settings = Settings::parse(text, Path::new("sample")).unwrap();
         settings.mailboxes_dir = dir.path().join("mail");
-        settings.accounts.nocreate_file = dir.path().join("nocreate");
+        settings.accounts.nocreate_files = ["nocreate", "nocreate-of-old"]
+            .map(|name| dir.path().join(name))
+            .into();
         settings.lastlogin.socket = dir.path().join("lastlogin.socket");
         // The machine that runs the tests may be busy.
         settings.accounts.max_load_1m = 1e6;

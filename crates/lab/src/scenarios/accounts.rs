@@ -179,21 +179,27 @@ pub(super) async fn foreign_domain(context: &Context) -> anyhow::Result<()> {
 }
 
 pub(super) async fn nocreate_file(context: &Context) -> anyhow::Result<()> {
-    const FILE: &str = "/etc/chatmail-nocreate";
     let known = context.account(RELAY).await?;
-    let account = Account::random(&known.peer);
-    context.run(RELAY, &["touch", FILE]).await?;
-    let closed = async {
-        let log = format!("blocked account creation because '{FILE}' exists.");
-        not_created(context, &account.address, &account.password, &log).await?;
-        known
-            .imap()
-            .await
-            .context("a known user while the relay is closed")
-    };
-    let closed = closed.await;
-    context.run(RELAY, &["rm", "-f", FILE]).await?;
-    closed?;
-    account.imap().await.context("a new user once the file is gone")?;
+    for file in ["/var/lib/chatmail/nocreate", "/etc/chatmail-nocreate"] {
+        let account = Account::random(&known.peer);
+        context.run(RELAY, &["touch", file]).await?;
+        let closed = async {
+            let log = format!("blocked account creation because '{file}' exists.");
+            not_created(context, &account.address, &account.password, &log).await?;
+            known
+                .imap()
+                .await
+                .context("a known user while the relay is closed")
+        };
+        let closed = closed.await;
+        let status = context.run(RELAY, &["sh", "-c", "chatmail status || true"]).await;
+        context.run(RELAY, &["rm", "-f", file]).await?;
+        closed?;
+        ensure!(
+            status?.contains(file),
+            "the status does not say why no accounts are created"
+        );
+        account.imap().await.context("a new user once the file is gone")?;
+    }
     Ok(())
 }
