@@ -25,7 +25,7 @@ const TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 impl Service {
     /// Serves what is counted from now on as `/metrics`, until the service ends, if the settings have an address for
-    /// it. Nothing is counted otherwise. `describe` names all metrics and sets them to nothing, so that none appears
+    /// it. Nothing is counted otherwise, nor when the socket cannot be had: users can be served without. `describe` names all metrics and sets them to nothing, so that none appears
     /// only when something happens for the first time.
     pub fn serve_metrics(
         &mut self,
@@ -35,7 +35,13 @@ impl Service {
         let Some(address) = self.settings.metrics.as_ref().map(address) else {
             return Ok(());
         };
-        let listener = self.inherited.metrics(address)?;
+        let listener = match self.inherited.metrics(address) {
+            Ok(listener) => listener,
+            Err(error) => {
+                tracing::warn!("no metrics: {error:#}");
+                return Ok(());
+            }
+        };
         let recorder = PrometheusBuilder::new()
             .set_buckets(&BUCKETS)
             .context("cannot set up the metrics")?

@@ -35,6 +35,23 @@ fn post_gives_an_address_that_may_be_created() {
     }
 }
 
+/// The address may come up later, and the sandbox has no network to bind it in.
+#[test]
+fn addresses_are_given_out_without_an_address_for_metrics() {
+    let nowhere = "192.0.2.1:3909".parse().unwrap();
+    let service = Service::start(|settings| {
+        settings.metrics = Some(chatmail_core::settings::Metrics {
+            doveauth: nowhere,
+            filtermail_incoming: nowhere,
+            filtermail_outgoing: nowhere,
+            lastlogin: nowhere,
+            metadata: nowhere,
+            newemail: nowhere,
+        });
+    });
+    assert_eq!(service.ask("POST", "/new").status, 200);
+}
+
 #[test]
 fn no_two_answers_are_the_same() {
     let service = Service::start(|settings| settings.newemail.max_per_minute = 200);
