@@ -2,11 +2,58 @@
 { config, lib, ... }:
 let
   cfg = config.services.chatmail;
-  onPort443 = lib.attrNames (
+  inherit (config.services) nginx postfix;
+
+  # Everything of the host's that would make nginx listen on port 443 beside the front, by the option that says so.
+  lines =
+    pattern: text: lib.filter (line: builtins.match pattern line != null) (lib.splitString "\n" text);
+  listensOn443 = lines "([^#]*[^#a-z_])?listen[[:space:]]+([^;[:space:]]*:)?443([[:space:];].*)?";
+  takes443 = lib.any (listen: listen.port == 443);
+  sites = lib.attrNames (
     lib.filterAttrs (
-      _: host: lib.any (listen: listen.port == 443) host.listen
-    ) config.services.nginx.virtualHosts
+      _: host: takes443 host.listen || listensOn443 host.extraConfig != [ ]
+    ) nginx.virtualHosts
   );
+  on443 =
+    lib.optional (
+      nginx.defaultSSLListenPort == 443
+    ) "services.nginx.defaultSSLListenPort: leave it at 8443"
+    ++ lib.optional (takes443 nginx.defaultListen) "services.nginx.defaultListen: remove its entries with port 443"
+    ++ map (name: "services.nginx.virtualHosts.\"${name}\": remove its `listen` with port 443") sites
+    ++ lib.optional (
+      lib.length (listensOn443 nginx.streamConfig) > (if cfg.enableIPv6 then 2 else 1)
+    ) "services.nginx.streamConfig: remove the server that listens on port 443, or give it another port"
+    ++ map (option: "services.nginx.${option}: remove the server that listens on port 443") (
+      lib.filter (option: listensOn443 nginx.${option} != [ ]) [
+        "appendConfig"
+        "appendHttpConfig"
+        "commonHttpConfig"
+      ]
+    );
+
+  # Their options replace or repeat parts of the configuration that the relay needs.
+  verbatim = lib.filter (option: nginx.${option} != "") [
+    "config"
+    "httpConfig"
+  ];
+  ownStream = lines "([^#]*[^#a-z_])?stream[[:space:]]*[{].*" nginx.appendConfig != [ ];
+  realIp = lines "([^#]*[^#a-z_])?(real_ip_header|set_real_ip_from)[[:space:]].*";
+  quic = lib.attrNames (
+    lib.filterAttrs (
+      _: host: host.quic && lib.any (listen: listen.addr == cfg.front.https) host.listen
+    ) nginx.virtualHosts
+  );
+  # Files of daemons hold them without quotes.
+  unquotable = lib.filterAttrs (
+    _: path: path != null && builtins.match "[A-Za-z0-9._/@+,=~-]+" path == null
+  ) paths;
+  paths = {
+    "mailboxes.directory" = cfg.mailboxes.directory;
+    "tls.certificateFile" = cfg.tls.certificateFile;
+    "tls.keyFile" = cfg.tls.keyFile;
+    "turn.secretFile" = cfg.turn.secretFile;
+    "metrics.textfileDirectory" = cfg.metrics.textfileDirectory;
+  };
   isIPv4 = address: builtins.match "[0-9.]+" address != null;
 in
 {
@@ -66,13 +113,38 @@ in
         message = "services.chatmail.enableIPv6 is false but services.chatmail.addresses has IPv6 addresses only; add the IPv4 address or turn IPv6 on.";
       }
       {
-        assertion = config.services.nginx.defaultSSLListenPort != 443 && onPort443 == [ ];
-        message = "Port 443 is shared between web, IMAP and SMTP by services.chatmail. ${
-          if onPort443 == [ ] then
-            "Leave services.nginx.defaultSSLListenPort at 8443"
-          else
-            "Remove the listen entries with port 443 from services.nginx.virtualHosts.\"${lib.head onPort443}\""
-        }: sites are then served on port 443 through the relay's front.";
+        assertion = on443 == [ ];
+        message = "Port 443 is shared between web, IMAP and SMTP by services.chatmail, which passes other sites of the host on too. ${lib.head on443}.";
+      }
+      {
+        assertion = verbatim == [ ];
+        message = "services.nginx.${lib.head verbatim} replaces what the relay needs of nginx; move it to services.nginx.virtualHosts and services.nginx.appendHttpConfig.";
+      }
+      {
+        assertion = !ownStream;
+        message = "services.nginx.appendConfig has a block `stream`, and so has the relay; move what is in it to services.nginx.streamConfig.";
+      }
+      {
+        assertion = lib.length (realIp (nginx.commonHttpConfig + "\n" + nginx.appendHttpConfig)) == 2;
+        message = "services.nginx.commonHttpConfig or appendHttpConfig says for all sites where the address of a visitor stands, and so does the front of the relay; move real_ip_header and set_real_ip_from to the extraConfig of the virtual hosts that are behind another proxy.";
+      }
+      {
+        assertion = quic == [ ];
+        message = "HTTP/3 does not pass the relay's front on port 443; set services.nginx.virtualHosts.\"${lib.head quic}\".quic = false.";
+      }
+      {
+        assertion =
+          lib.toList postfix.settings.main.mydestination == [ "" ]
+          || lib.toList postfix.settings.main.mydestination == [ ];
+        message = "services.postfix.settings.main.mydestination names domains whose mail would go to Unix users of the host; remove it, the relay takes mail for services.chatmail.domain only. Mail to root goes where services.postfix.rootAlias says.";
+      }
+      {
+        assertion = lib.hasInfix ":" cfg.domain || unquotable == { };
+        message =
+          let
+            name = lib.head (lib.attrNames unquotable);
+          in
+          "services.chatmail.${name} is \"${unquotable.${name}}\"; choose a path of letters, digits and the characters . _ / @ + , = ~ - only, which the files of all daemons can hold.";
       }
       {
         assertion = cfg.turn.minPort <= cfg.turn.maxPort;

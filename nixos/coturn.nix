@@ -15,6 +15,8 @@ let
   ownSecret = cfg.turn.secretFile == null;
 
   # Who has credentials may relay to the internet, and not into networks that the host can reach and others cannot.
+  # coturn takes a range that begins with `::` as open at its lower end, where it also holds every IPv4 address, and `::`
+  # alone as everything. It refuses the unspecified address by itself.
   denied = [
     "0.0.0.0-0.255.255.255"
     "10.0.0.0-10.255.255.255"
@@ -30,8 +32,7 @@ let
     "198.51.100.0-198.51.100.255"
     "203.0.113.0-203.0.113.255"
     "240.0.0.0-255.255.255.255"
-    "::"
-    "::1"
+    "::1-::ffff:ffff"
     "::ffff:0:0-::ffff:ffff:ffff"
     "64:ff9b::-64:ff9b::ffff:ffff"
     "64:ff9b:1::-64:ff9b:1:ffff:ffff:ffff:ffff:ffff"
@@ -44,7 +45,13 @@ let
     "fc00::-fdff:ffff:ffff:ffff:ffff:ffff:ffff:ffff"
     "fe80::-febf:ffff:ffff:ffff:ffff:ffff:ffff:ffff"
     "fec0::-feff:ffff:ffff:ffff:ffff:ffff:ffff:ffff"
-  ];
+  ]
+  # Services of the host trust what comes from its own addresses.
+  ++ cfg.addresses
+  ++ lib.optional cfg.byAddress cfg.domain;
+
+  # The user name of an account changes only once per lifetime of its credentials, so this holds per account.
+  allocationsPerAccount = 16;
 
   # Clients may come over TCP, but what is relayed are datagrams: connections from this address would be good for spam.
   configFile = pkgs.writeText "turnserver.conf" ''
@@ -55,6 +62,8 @@ let
     use-auth-secret
     fingerprint
     stale-nonce=600
+    user-quota=${toString allocationsPerAccount}
+    total-quota=${toString (cfg.turn.maxPort - cfg.turn.minPort + 1)}
     no-cli
     no-tls
     no-dtls
@@ -67,11 +76,36 @@ let
     ${lib.concatMapStringsSep "\n" (range: "allowed-peer-ip=${range}") cfg.turn.allowedPeers}
   '';
 
-  # coturn reads the secret only from its configuration, which therefore is put together at run time.
+  # coturn reads the secret only from its configuration, which therefore is put together at run time, with the addresses
+  # that the host has then.
   start = pkgs.writeShellScript "chatmail-turn" ''
     set -eu
-    { cat ${configFile}; echo "static-auth-secret=$(cat "$CREDENTIALS_DIRECTORY/turn-secret")"; } \
-      >"$RUNTIME_DIRECTORY/turnserver.conf"
+    # ip(8) gives up its capabilities first, which the sandbox does not let it.
+    addresses() {
+      while read -r mark address rest; do
+        if [ "$mark" = "|--" ]; then
+          local=$address
+        elif [ "$mark $address $rest" = "/32 host LOCAL" ]; then
+          echo "$local"
+        fi
+      done </proc/self/net/fib_trie
+      if [ -e /proc/self/net/if_inet6 ]; then
+        while read -r digits _; do
+          address=''${digits:0:4}
+          for place in 4 8 12 16 20 24 28; do
+            address+=":''${digits:place:4}"
+          done
+          echo "$address"
+        done </proc/self/net/if_inet6
+      fi
+    }
+    {
+      cat ${configFile}
+      echo "static-auth-secret=$(cat "$CREDENTIALS_DIRECTORY/turn-secret")"
+      addresses | ${pkgs.coreutils}/bin/sort -u | while read -r address; do
+        echo "denied-peer-ip=$address"
+      done
+    } >"$RUNTIME_DIRECTORY/turnserver.conf"
     exec ${cfg.turn.package}/bin/turnserver -c "$RUNTIME_DIRECTORY/turnserver.conf"
   '';
 
@@ -131,7 +165,9 @@ in
         description = "TURN server of the relay";
         wantedBy = [ "multi-user.target" ];
         requires = secretUnit;
-        after = secretUnit ++ [ "network.target" ];
+        # It listens on the addresses that exist when it starts, and on no later ones.
+        wants = [ "network-online.target" ];
+        after = secretUnit ++ [ "network-online.target" ];
         startLimitIntervalSec = 0;
         stopIfChanged = false;
         serviceConfig = hardening // {

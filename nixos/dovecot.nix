@@ -164,7 +164,7 @@ in
         # so, which makes Postfix deliver it again, and all IMAP sessions six seconds later.
         shutdown_clients = lib.mkDefault false;
         default_client_limit = lib.mkDefault 20000;
-        # Guesses cannot be told apart by address: behind the port 443 all clients have ours.
+        # Providers give many people one address: who guesses must not delay the others.
         "service anvil" = {
           "unix_listener anvil-auth-penalty".mode = "0";
           # LMTP, which does not run as root, counts its sessions there.
@@ -191,7 +191,19 @@ in
             group = config.services.postfix.group;
           };
         };
+        # The front on port 443 tells the address of the client.
+        haproxy_trusted_networks = [ "127.0.0.1" ];
         "service imap-login" = {
+          "inet_listener imaps_front" =
+            let
+              at = lib.splitString ":" cfg.front.imap;
+            in
+            {
+              listen = lib.head at;
+              port = lib.last at;
+              ssl = true;
+              haproxy = true;
+            };
           # Few processes serve all sessions; each also carries their TLS, so it may grow.
           restart_request_count = "unlimited";
           process_min_avail = 10;
@@ -237,10 +249,14 @@ in
       wants = [ "postfix-setup.service" ];
       # Sessions outlive new settings.
       stopIfChanged = false;
+      # It comes up when what it waits for is there, such as a certificate.
+      startLimitIntervalSec = lib.mkForce 0;
       restartTriggers = lib.mkForce [ ];
       reloadTriggers = [ config.environment.etc."dovecot/dovecot.conf".source ];
       serviceConfig = {
         ExecReload = lib.mkForce reload;
+        Restart = lib.mkForce "always";
+        RestartSec = lib.mkForce "2s";
         LimitNOFILE = 65536;
         # It names the accounts whose logins a stop interrupts.
         LogFilterPatterns = [ "~: Aborted [A-Z]+ request for " ];

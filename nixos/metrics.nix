@@ -8,6 +8,10 @@
 let
   cfg = config.services.chatmail;
   hardening = import ./hardening.nix;
+  metricsSockets = import ./metrics-socket.nix { inherit cfg lib; };
+  dovecot = metricsSockets.unit "dovecot";
+  # Dovecot would not start without the address that Prometheus connects to.
+  dovecotPort = 10904;
   loopback = lib.hasPrefix "127." cfg.metrics.listenAddress || cfg.metrics.listenAddress == "::1";
 
   # mtail counts lines of its standard input. They are fetched in batches, and the place in the journal moves on only
@@ -163,16 +167,40 @@ let
       ];
     };
   };
+
+  RestrictAddressFamilies = [
+    "AF_INET"
+    "AF_INET6"
+    "AF_UNIX"
+  ];
+  reachable = if loopback then { IPAddressAllow = "localhost"; } else { IPAddressDeny = ""; };
 in
 {
   config = lib.mkIf (cfg.enable && cfg.metrics.enable) {
     services.dovecot2.settings = {
       "service stats"."inet_listener http" = {
-        port = 3904;
-        listen = cfg.metrics.listenAddress;
+        port = dovecotPort;
+        listen = "127.0.0.1";
       };
     }
     // lib.mapAttrs' (name: lib.nameValuePair "metric ${name}") dovecotMetrics;
+
+    systemd.sockets.${dovecot} = metricsSockets.socket "dovecot" (metricsSockets.at 3904) dovecot;
+
+    systemd.services.${dovecot} = {
+      description = "Passes Prometheus on to Dovecot";
+      startLimitIntervalSec = 0;
+      stopIfChanged = false;
+      serviceConfig =
+        hardening
+        // {
+          Type = "notify";
+          ExecStart = "${pkgs.systemd}/lib/systemd/systemd-socket-proxyd --connections-max=16 127.0.0.1:${toString dovecotPort}";
+          DynamicUser = true;
+          inherit RestrictAddressFamilies;
+        }
+        // reachable;
+    };
 
     systemd.services.mtail = {
       description = "Counters of the relay for Prometheus";
@@ -195,15 +223,11 @@ in
           ProcSubset = "all";
           # Groups of the host count only outside a user namespace.
           PrivateUsers = false;
-          RestrictAddressFamilies = [
-            "AF_INET"
-            "AF_INET6"
-            "AF_UNIX"
-          ];
+          inherit RestrictAddressFamilies;
           TasksMax = 512;
           MemoryMax = "512M";
         }
-        // (if loopback then { IPAddressAllow = "localhost"; } else { IPAddressDeny = ""; });
+        // reachable;
     };
   };
 }

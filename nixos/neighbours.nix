@@ -45,6 +45,19 @@ let
       && lib.any (host: web (apachePorts host)) (lib.attrValues services.httpd.virtualHosts)
     ))
     (webServer "caddy" (services.caddy.enable && !lib.hasInfix "http_port" services.caddy.globalConfig))
+    (webServer "haproxy" (
+      services.haproxy.enable
+      && lib.any (
+        line: builtins.match "[[:space:]]*bind[[:space:]].*:(80|443)([[:space:]].*)?" line != null
+      ) (lib.splitString "\n" (lib.defaultTo "" services.haproxy.config))
+    ))
+    (webServer "sslh" (services.sslh.enable && web [ services.sslh.port ]))
+    (webServer "traefik" (
+      services.traefik.enable
+      && lib.any (entry: builtins.match ".*:(80|443)(/tcp)?" (entry.address or "") != null) (
+        lib.attrValues (services.traefik.staticConfigOptions.entryPoints or { })
+      )
+    ))
     (webServer "lighttpd" (services.lighttpd.enable && web [ services.lighttpd.port ]))
 
     (resolver "dnsmasq" (

@@ -24,12 +24,7 @@ let
     inherit sources;
   };
   sources = [ ../www ] ++ lib.optional (cfg.web.source != null) cfg.web.source;
-  languagesOf =
-    source:
-    lib.filter (name: builtins.pathExists (source + "/${name}/language.json")) (
-      lib.attrNames (builtins.readDir source)
-    );
-  languages = lib.unique (lib.concatMap languagesOf sources);
+  inherit (cfg.web) languages;
 
   # The first of the visitor's languages that the site has.
   language =
@@ -51,11 +46,80 @@ let
     add_header Referrer-Policy no-referrer always;
   '';
 
+  nginx = config.services.nginx;
+  # Listeners of sites: the front, the port beside it that tells no address of others, and HTTP.
+  at =
+    ports:
+    lib.concatMap (port: map (addr: { inherit addr; } // port) nginx.defaultListenAddresses) ports;
+  front = {
+    addr = cfg.front.https;
+    ssl = true;
+    proxyProtocol = true;
+  };
+  directly = at [
+    {
+      port = 8443;
+      ssl = true;
+    }
+  ];
+  plain = at [ { port = nginx.defaultHTTPListenPort; } ];
+
+  # Who answers for unknown names: we do, unless a site of the host's own says that it does. Two of them on one address
+  # and port would keep nginx from starting.
+  others = lib.attrValues (
+    removeAttrs nginx.virtualHosts [
+      d
+      "www.${d}"
+      unknown
+    ]
+  );
+  claims =
+    listen: host:
+    if host.listen == [ ] then
+      host.default
+    else
+      lib.any (
+        own:
+        own.addr == listen.addr
+        && own.port == listen.port or null
+        && (host.default || lib.elem "default_server" own.extraParameters)
+      ) host.listen;
+  asDefault = map (
+    listen:
+    listen // { extraParameters = lib.optional (!lib.any (claims listen) others) "default_server"; }
+  );
+  unknown = "chatmail-unknown.invalid";
+
+  # Through port 443 each session takes two connections of nginx, and what it passes on to itself two more.
+  throughFront = cfg.connections.imap + cfg.connections.smtp + cfg.connections.web;
+  workerConnections =
+    2 * (cfg.connections.imap + cfg.connections.smtp) + 5 * cfg.connections.web + 512;
+  share = connections: toString (lib.max 1 (connections / 5));
+  # A state takes 64 or 128 bytes, and there are never more of them than connections.
+  zone = name: connections: ''
+    # IPv6 gives one client at least a /64.
+    map $binary_remote_addr $chatmail_network {
+      default $binary_remote_addr;
+      "~(?s)^(?<chatmail_prefix>.{8}).{8}$" $chatmail_prefix;
+    }
+    limit_conn_zone $chatmail_network zone=${name}:${toString (connections / 8 + 64)}k;
+  '';
+
   # Logs say what was asked for, not by whom.
   privateLogs = ''
     access_log syslog:server=unix:/dev/log,nohostname,tag=nginx chatmail;
     error_log stderr crit;
-    limit_req_log_level info;
+    limit_conn_log_level info;
+  '';
+
+  # A client that says nothing, or slowly, does not keep a connection.
+  hurry = ''
+    client_header_timeout 10s;
+    client_body_timeout 10s;
+    send_timeout 30s;
+    reset_timedout_connection on;
+    limit_conn chatmail_web ${share cfg.connections.web};
+    limit_conn_status 429;
   '';
 
   certificate = {
@@ -77,13 +141,31 @@ let
       ''
       + ''
         client_max_body_size 4k;
-        limit_req zone=chatmail_new burst=20 nodelay;
-        limit_req_status 429;
+        # newemail has the limit and gives its reason.
         error_page 429 502 504 = @new_busy;
       '';
   };
 in
 {
+  # A site that does not say where it listens is behind the front.
+  options.services.nginx.virtualHosts = lib.mkOption {
+    type = lib.types.attrsOf (
+      lib.types.submodule (
+        { config, ... }:
+        let
+          hasTls = config.onlySSL || config.addSSL || config.forceSSL || config.rejectSSL;
+          saysWhere = config.listenAddresses != [ ] || nginx.defaultListen != [ ];
+          everywhere = lib.elem "0.0.0.0" nginx.defaultListenAddresses;
+        in
+        {
+          config.listen = lib.mkIf (cfg.enable && hasTls && everywhere && !saysWhere) (
+            lib.mkDefault ([ front ] ++ directly ++ lib.optionals (!config.onlySSL) plain)
+          );
+        }
+      )
+    );
+  };
+
   config = lib.mkIf cfg.enable {
     services.chatmail.web = {
       root = lib.mkDefault site;
@@ -101,8 +183,13 @@ in
       enableReload = lib.mkDefault true;
       # All sites of the host are behind the front on port 443, ours like others.
       defaultSSLListenPort = lib.mkDefault 8443;
+      eventsConfig = lib.mkDefault "worker_connections ${toString workerConnections};";
 
       commonHttpConfig = ''
+        # The front tells who connects.
+        set_real_ip_from unix:;
+        real_ip_header proxy_protocol;
+        ${zone "chatmail_web" cfg.connections.web}
         log_format chatmail '"$request_method $uri" $status $body_bytes_sent $request_time';
         # NixOS redirects from port 80 with servers that nothing can be added to, and nginx logs visitors of those to this
         # file unless told otherwise. Other sites of the host are logged there as before.
@@ -110,25 +197,31 @@ in
           default 1;
           ${d} 0;
           www.${d} 0;
+          ${unknown} 0;
         }
         access_log /var/log/nginx/access.log combined if=$chatmail_not_ours;
-        # Through port 443 all clients have one address, so the limit is one for all of them.
-        limit_req_zone $server_name zone=chatmail_new:32k rate=2r/s;
       ''
       + language;
 
       streamConfig = ''
         map $ssl_preread_alpn_protocols $chatmail_upstream {
-          default    127.0.0.1:8443;
-          ~\bsmtp\b  127.0.0.1:465;
-          ~\bimap\b  127.0.0.1:993;
+          default ${cfg.front.https};
+          ~\bsmtp\b ${cfg.front.smtp};
+          ~\bimap\b ${cfg.front.imap};
         }
+        ${zone "chatmail_front" throughFront}
         server {
           listen 0.0.0.0:443;
           ${lib.optionalString v6 "listen [::]:443;"}
           error_log stderr crit;
+          limit_conn chatmail_front ${share throughFront};
+          limit_conn_log_level info;
           ssl_preread on;
+          # For all of a ClientHello.
+          preread_timeout 10s;
+          proxy_protocol on;
           proxy_pass $chatmail_upstream;
+          proxy_connect_timeout 10s;
           # Longer than any client waits in IDLE.
           proxy_timeout 35m;
           tcp_nodelay on;
@@ -138,7 +231,8 @@ in
       virtualHosts.${d} = lib.mkMerge [
         certificate
         {
-          default = lib.mkDefault true;
+          # It answers for unknown names over TLS, unless a site of the host's own does.
+          listen = asDefault ([ front ] ++ directly) ++ plain;
           serverAliases = lib.optionals (!cfg.byAddress) [
             "autoconfig.${d}"
             "mta-sts.${d}"
@@ -146,6 +240,7 @@ in
           inherit (cfg.web) root;
           extraConfig = ''
             ${privateLogs}
+            ${hurry}
             # The port that we listen on is not the one that visitors see.
             absolute_redirect off;
           '';
@@ -206,10 +301,27 @@ in
           certificate
           {
             globalRedirect = d;
-            extraConfig = privateLogs;
+            listen = [ front ] ++ directly ++ plain;
+            extraConfig = privateLogs + hurry;
           }
         ]
       );
+
+      # Over HTTP the first server's settings hold until a client has named the one that it wants.
+      virtualHosts.${unknown} = {
+        listen = asDefault plain;
+        extraConfig = privateLogs + hurry;
+        locations."/".return = "301 https://$host$request_uri";
+      };
+    };
+
+    systemd.services.nginx = {
+      # It comes up when what it waits for is there, such as a certificate or an address.
+      startLimitIntervalSec = lib.mkForce 0;
+      serviceConfig = {
+        RestartSec = lib.mkForce "2s";
+        LimitNOFILE = lib.mkDefault 524288;
+      };
     };
   };
 }

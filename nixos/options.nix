@@ -27,6 +27,18 @@ let
       inherit description;
     };
 
+  # What a derivation makes is not looked into: it would have to be built before the rest is evaluated.
+  readable =
+    let
+      context = builtins.getContext (toString cfg.web.source);
+    in
+    cfg.web.source != null && lib.all (from: from.path or false) (lib.attrValues context);
+  languagesOf =
+    source:
+    lib.filter (name: builtins.pathExists (source + "/${name}/language.json")) (
+      lib.attrNames (builtins.readDir source)
+    );
+
   bytes = types.ints.positive;
   days = types.ints.positive;
 in
@@ -205,12 +217,20 @@ in
       imap = mkOption {
         type = types.ints.positive;
         default = 10000;
-        description = "IMAP sessions at once.";
+        description = "IMAP sessions at once. One client address gets a fifth of the sessions through port 443.";
       };
       smtp = mkOption {
         type = types.ints.positive;
         default = 1000;
         description = "SMTP sessions of clients at once, on each of the ports 465 and 587; one client address gets a fifth of it.";
+      };
+      web = mkOption {
+        type = types.ints.positive;
+        default = 2000;
+        description = ''
+          Connections of browsers and other web clients at once. nginx gets room for these and for the IMAP and SMTP
+          sessions through port 443; one client address, or one /64 of IPv6, gets a fifth of it.
+        '';
       };
       filter = mkOption {
         type = types.ints.positive;
@@ -228,6 +248,21 @@ in
           one process of Postfix and one of Dovecot.
         '';
       };
+    };
+
+    front = mkOption {
+      type = types.attrsOf types.str;
+      internal = true;
+      readOnly = true;
+      default = {
+        https = "unix:/run/nginx/chatmail-https.socket";
+        imap = "127.0.0.1:10993";
+        smtp = "127.0.0.1:10465";
+      };
+      description = ''
+        Where the front on port 443 passes connections on to, with the PROXY protocol, which tells the address of the
+        client.
+      '';
     };
 
     tls = {
@@ -348,6 +383,17 @@ in
           flake, and add to them. A folder with a `language.json` is a further language.
         '';
       };
+      languages = mkOption {
+        type = types.listOf (types.strMatching "[A-Za-z0-9-]+");
+        default = lib.unique (
+          lib.concatMap languagesOf ([ ../www ] ++ lib.optional readable cfg.web.source)
+        );
+        defaultText = lib.literalMD "folders with a `language.json` in `www/` of the flake and in {option}`web.source`, unless a derivation makes that";
+        description = ''
+          Languages of the web site that visitors get by the preference of their browser. Set it when a derivation makes
+          {option}`web.source` and adds languages: they are not known before it is built.
+        '';
+      };
       root = mkOption {
         type = types.path;
         defaultText = lib.literalMD "the site made from `www/` of the flake and {option}`web.source`";
@@ -416,7 +462,10 @@ in
         type = types.ints.positive;
         default = 5 * 24 * 3600;
         defaultText = lib.literalExpression "5 * 24 * 3600";
-        description = "Seconds that credentials are valid for; clients ask for new ones half a day before they end.";
+        description = ''
+          Seconds that credentials are valid for at most, and a fifth of it at least: an account has the same credentials
+          until four fifths are over. Clients ask for new ones half a day before they end.
+        '';
       };
       secretFile = mkOption {
         type = types.nullOr runtimePath;
@@ -432,8 +481,8 @@ in
         default = [ ];
         example = [ "192.168.7.0-192.168.7.255" ];
         description = ''
-          Addresses that calls may be relayed to although they are not public: without this, private, loopback and
-          reserved ranges are refused.
+          Addresses that calls may be relayed to although they are not public, or the host's own: without this, private,
+          loopback and reserved ranges and the addresses of the host are refused.
         '';
       };
     };

@@ -108,7 +108,7 @@ in
 
       settings.main = {
         # Pinned: a newer Postfix must not change what these settings mean.
-        compatibility_level = "3.10";
+        compatibility_level = "3.11";
         myhostname = hostname;
         mydomain = hostname;
         myorigin = cfg.mailDomain;
@@ -121,7 +121,7 @@ in
 
         # Every address of the domain is taken, and what Dovecot does not know comes back as a bounce: whether an
         # address exists is not told to whoever asks.
-        mydestination = "";
+        mydestination = lib.mkDefault "";
         virtual_mailbox_domains = [ cfg.mailDomain ];
         virtual_transport = "lmtp:${lmtp}";
         # What Postfix delivers `user@[address]` with, for an address of the host.
@@ -137,6 +137,8 @@ in
         message_size_limit = cfg.messages.maxSize;
         mailbox_size_limit = 0;
         smtpd_recipient_limit = cfg.messages.maxRecipients;
+        # IPv6 gives one client at least a /64; limits for an address hold for it.
+        smtpd_client_ipv6_prefix_length = 64;
         maximal_queue_lifetime = lib.mkDefault "2d";
         bounce_queue_lifetime = lib.mkDefault "2d";
 
@@ -220,6 +222,15 @@ in
             syslog_name = "postfix/submissions";
           }
         );
+        # Behind the front on port 443, which tells the address of the client.
+        ${cfg.front.smtp} = smtpd cfg.front.smtp { maxproc = cfg.connections.smtp; } (
+          submission
+          // {
+            smtpd_tls_wrappermode = "yes";
+            smtpd_upstream_proxy_protocol = "haproxy";
+            syslog_name = "postfix/submissions";
+          }
+        );
         ${settings.filtermail.outgoing_reinject} =
           smtpd settings.filtermail.outgoing_reinject { maxproc = cfg.connections.filter; }
             (
@@ -255,6 +266,7 @@ in
       # Without Dovecot it would tell clients that their password is wrong: it stops before and starts after it.
       partOf = [ "dovecot.service" ];
       stopIfChanged = false;
+      startLimitIntervalSec = lib.mkForce 0;
       reloadTriggers = [ configure ];
       # What Postfix does not take over while it runs.
       restartTriggers = [
@@ -263,6 +275,7 @@ in
       ];
       serviceConfig = {
         ExecStartPre = "/etc/chatmail/postfix-configure";
+        RestartSec = lib.mkForce "2s";
         ExecReload = lib.mkForce [
           "/etc/chatmail/postfix-configure"
           "${lib.getExe' config.services.postfix.package "postfix"} reload"

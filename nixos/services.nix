@@ -9,6 +9,7 @@
 let
   cfg = config.services.chatmail;
   hardening = import ./hardening.nix;
+  metricsSockets = import ./metrics-socket.nix { inherit cfg lib; };
 
   # A service with its socket, and one for its metrics. systemd keeps the socket while the service restarts, so that nobody is refused.
   daemon =
@@ -21,21 +22,16 @@ let
       service,
     }:
     let
-      sockets = [ "${name}.socket" ] ++ lib.optional cfg.metrics.enable "${name}-metrics.socket";
+      metricsSocket = "${metricsSockets.unit name}";
+      sockets = [
+        "${name}.socket"
+      ]
+      ++ lib.optional cfg.metrics.enable "${metricsSocket}.socket";
     in
     {
-      systemd.sockets."${name}-metrics" = lib.mkIf cfg.metrics.enable {
-        description = "Socket of ${name} for Prometheus";
-        wantedBy = [ "sockets.target" ];
-        socketConfig = {
-          ListenStream = metrics;
-          # The address may come up later.
-          FreeBind = true;
-          Service = "${name}.service";
-          FileDescriptorName = "metrics";
-          TriggerLimitIntervalSec = 0;
-        };
-      };
+      systemd.sockets.${metricsSocket} = lib.mkIf cfg.metrics.enable (
+        metricsSockets.socket name metrics name
+      );
 
       systemd.sockets.${name} = {
         description = "Socket of ${name}";
@@ -50,7 +46,9 @@ let
       systemd.services.${name} = {
         inherit description;
         wantedBy = [ "multi-user.target" ];
-        requires = sockets;
+        requires = [ "${name}.socket" ];
+        # Not required: what is wrong with the socket for metrics is no reason to serve nobody.
+        wants = sockets;
         after = sockets;
         startLimitIntervalSec = 0;
         # Stopping it first would close the socket for as long as a new system is activated.
@@ -118,13 +116,6 @@ let
 
   settings = cfg.settings;
 
-  # An address for Prometheus; those of mtail and Dovecot stand in metrics.nix.
-  metricsAt =
-    port:
-    let
-      host = cfg.metrics.listenAddress;
-    in
-    if lib.hasInfix ":" host then "[${host}]:${toString port}" else "${host}:${toString port}";
 in
 {
   config = lib.mkIf cfg.enable (
@@ -137,7 +128,11 @@ in
             username_min_length = cfg.accounts.usernameMinLength;
             username_max_length = cfg.accounts.usernameMaxLength;
             password_min_length = cfg.accounts.passwordMinLength;
-            nocreate_file = "/etc/chatmail-nocreate";
+            nocreate_files = [
+              "/var/lib/chatmail/nocreate"
+              # The reference relay's, where /etc can be written to.
+              "/etc/chatmail-nocreate"
+            ];
             max_load_1m = cfg.accounts.maxLoad1m;
             min_memory_available = cfg.accounts.minMemoryAvailable;
             min_disk_free = cfg.accounts.minDiskFree;
@@ -197,12 +192,12 @@ in
           metrics =
             if cfg.metrics.enable then
               {
-                doveauth = metricsAt 3905;
-                filtermail_outgoing = metricsAt 3906;
-                filtermail_incoming = metricsAt 3907;
-                metadata = metricsAt 3908;
-                newemail = metricsAt 3909;
-                lastlogin = metricsAt 3910;
+                doveauth = metricsSockets.at 3905;
+                filtermail_outgoing = metricsSockets.at 3906;
+                filtermail_incoming = metricsSockets.at 3907;
+                metadata = metricsSockets.at 3908;
+                newemail = metricsSockets.at 3909;
+                lastlogin = metricsSockets.at 3910;
               }
             else
               null;

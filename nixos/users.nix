@@ -19,7 +19,11 @@ in
     users.groups.vmail = { };
 
     # Folders above the mailboxes may belong to the host already: only those that carry our name get an owner.
-    systemd.tmpfiles.settings."10-chatmail" = lib.genAttrs parents (path: {
+    systemd.tmpfiles.settings."10-chatmail" = {
+      # An operator closes the relay for new accounts there.
+      "/var/lib/chatmail".d.mode = "0755";
+    }
+    // lib.genAttrs parents (path: {
       d = {
         mode = if path == cfg.mailboxes.directory then "0700" else "0755";
       }

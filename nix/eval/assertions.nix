@@ -72,7 +72,7 @@ let
     };
     port-443-by-default = {
       module.services.nginx.defaultSSLListenPort = 443;
-      message = "Leave services.nginx.defaultSSLListenPort at 8443";
+      message = "services.nginx.defaultSSLListenPort: leave it at 8443";
     };
     port-443-of-a-site = {
       module.services.nginx.virtualHosts."site.example.org".listen = [
@@ -81,7 +81,62 @@ let
           port = 443;
         }
       ];
-      message = "Remove the listen entries with port 443 from services.nginx.virtualHosts.\"site.example.org\"";
+      message = "services.nginx.virtualHosts.\"site.example.org\": remove its `listen` with port 443";
+    };
+    port-443-of-all-sites = {
+      module.services.nginx.defaultListen = [
+        {
+          addr = "0.0.0.0";
+          port = 443;
+          ssl = true;
+        }
+      ];
+      message = "services.nginx.defaultListen: remove its entries with port 443";
+    };
+    port-443-in-lines-of-a-site = {
+      module.services.nginx.virtualHosts."site.example.org".extraConfig = "listen 443 ssl;";
+      message = "services.nginx.virtualHosts.\"site.example.org\": remove its `listen` with port 443";
+    };
+    port-443-of-a-stream = {
+      module.services.nginx.streamConfig = "server { listen [::]:443; proxy_pass 10.0.0.1:443; }";
+      message = "services.nginx.streamConfig: remove the server that listens on port 443";
+    };
+    port-443-in-lines = {
+      module.services.nginx.appendHttpConfig = "server { listen 192.0.2.1:443 ssl; }";
+      message = "services.nginx.appendHttpConfig: remove the server that listens on port 443";
+    };
+    nginx-verbatim = {
+      module.services.nginx.httpConfig = "server { listen 80; }";
+      message = "services.nginx.httpConfig replaces what the relay needs of nginx";
+    };
+    own-stream = {
+      module.services.nginx.appendConfig = "stream { server { listen 5432; proxy_pass 10.0.0.1:5432; } }";
+      message = "move what is in it to services.nginx.streamConfig";
+    };
+    address-of-visitors = {
+      module.services.nginx.commonHttpConfig = "real_ip_header CF-Connecting-IP;";
+      message = "move real_ip_header and set_real_ip_from to the extraConfig of the virtual hosts";
+    };
+    http3 = {
+      module.services.nginx.virtualHosts."site.example.org" = {
+        onlySSL = true;
+        sslCertificate = "/etc/site/fullchain.pem";
+        sslCertificateKey = "/etc/site/key.pem";
+        quic = true;
+      };
+      message = "set services.nginx.virtualHosts.\"site.example.org\".quic = false";
+    };
+    own-destinations = {
+      module.services.postfix.settings.main.mydestination = [ "host.example.org" ];
+      message = "services.postfix.settings.main.mydestination names domains";
+    };
+    path-with-spaces = {
+      module.services.chatmail.mailboxes.directory = "/srv/my mail";
+      message = "services.chatmail.mailboxes.directory is \"/srv/my mail\"; choose a path";
+    };
+    path-with-specifier = {
+      module.services.chatmail.turn.secretFile = "/run/secrets/%i";
+      message = "services.chatmail.turn.secretFile is \"/run/secrets/%i\"; choose a path";
     };
     turn-ports = {
       module.services.chatmail.turn.minPort = 53000;
@@ -120,6 +175,21 @@ let
     caddy = {
       module.services.caddy.enable = true;
       message = "services.caddy takes port 80 or 443";
+    };
+    haproxy = {
+      module.services.haproxy = {
+        enable = true;
+        config = "frontend web\n  bind *:443";
+      };
+      message = "services.haproxy takes port 80 or 443";
+    };
+    sslh = {
+      module.services.sslh.enable = true;
+      message = "services.sslh takes port 80 or 443";
+    };
+    traefik = {
+      module.services.traefik.enable = true;
+      message = "services.traefik takes port 80 or 443";
     };
     lighttpd = {
       module.services.lighttpd.enable = true;
@@ -184,6 +254,49 @@ let
     lib.collect lib.isList (lib.mapAttrsRecursiveCond (_: true) (path: _: path) decided)
   );
 
+  # Sites that answer for unknown names behind the front. Two would keep nginx from starting.
+  ownDefault = {
+    services.nginx.virtualHosts."site.example.org" = {
+      default = true;
+      onlySSL = true;
+      sslCertificate = "/etc/site/fullchain.pem";
+      sslCertificateKey = "/etc/site/key.pem";
+    };
+  };
+  answering =
+    sys:
+    lib.attrNames (
+      lib.filterAttrs (
+        _: site:
+        lib.any (
+          listen:
+          listen.addr == sys.config.services.chatmail.front.https
+          && (site.default || lib.elem "default_server" listen.extraParameters)
+        ) site.listen
+      ) sys.config.services.nginx.virtualHosts
+    );
+  defaults = [
+    {
+      found = answering bare;
+      wanted = [ bare.config.services.chatmail.domain ];
+    }
+    {
+      found = answering (evaluate [ ownDefault ]);
+      wanted = [ "site.example.org" ];
+    }
+  ];
+
+  # A site from a derivation is built with the rest and not before it, so that it can come from anywhere.
+  builtLater = evaluate [
+    { services.chatmail.web.source = bare.pkgs.runCommand "site" { } "false"; }
+  ];
+
+  # What a host decides about its journal counts, and is told of.
+  journal = evaluate [
+    { services.journald.extraConfig = "MaxRetentionSec=30d"; }
+  ];
+  told = sys: lib.any (lib.hasInfix "services.journald") sys.config.warnings;
+
   # Assertions of the relay's module, by the file and the position in it.
   ours =
     sys:
@@ -224,5 +337,18 @@ in
   complaints =
     lib.filter (complaint: complaint != null) complaints
     ++ map (assertion: "no configuration fails with: ${assertion.message}") untested
+    ++ lib.concatMap (
+      case:
+      lib.optional (
+        case.found != case.wanted
+      ) "${toString case.found} answer for unknown names, not ${toString case.wanted}"
+    ) defaults
+    ++ lib.optional (
+      !lib.elem "de" builtLater.config.services.chatmail.web.languages
+    ) "a site from a derivation loses the languages of the relay"
+    ++ lib.optional (told bare || !told journal) "a journal that is kept for longer is not told of"
+    ++ lib.optional (
+      !lib.hasSuffix "MaxRetentionSec=30d\n" (journal.config.services.journald.extraConfig + "\n")
+    ) "a host cannot decide how long its journal is kept"
     ++ map (path: "a host cannot decide about ${lib.concatStringsSep "." path}") ignored;
 }

@@ -11,6 +11,8 @@
       certificateFile = "/etc/chatmail/tls/fullchain.pem";
       keyFile = "/etc/chatmail/tls/key.pem";
     };
+    # One address gets a fifth of it.
+    connections.smtp = 60;
     imap = {
       compress = true;
       rawlog = true;
@@ -25,5 +27,9 @@
     sslCertificate = "/etc/site/fullchain.pem";
     sslCertificateKey = "/etc/site/key.pem";
     root = "/srv/site";
+    locations."/inside".extraConfig = ''
+      allow 127.0.0.1;
+      deny all;
+    '';
   };
 }

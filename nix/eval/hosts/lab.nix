@@ -6,8 +6,8 @@
   system.stateVersion = "26.05";
 
   services.chatmail = {
-    # Calls between clients of the lab stay in its network.
-    turn.allowedPeers = [ "198.18.25.0-198.18.25.255" ];
+    # The lab's network is not public. Relays refuse all of it but this address.
+    turn.allowedPeers = [ "198.18.25.13" ];
     metrics = {
       enable = true;
       publicCounts = true;

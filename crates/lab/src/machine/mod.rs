@@ -23,6 +23,7 @@ mod switch;
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::process::Output;
 use std::sync::{Mutex, PoisonError};
@@ -202,6 +203,11 @@ impl Lab {
 /// Where programs that the lab fetches are kept.
 pub(crate) fn cache() -> anyhow::Result<PathBuf> {
     Ok(Paths::from_environment()?.base().clone())
+}
+
+/// An address of the host beside the one that clients of the lab connect from.
+pub(crate) fn other_host_address() -> anyhow::Result<Ipv4Addr> {
+    network::other_host()
 }
 
 /// Namespace for the network of clients that reach port 443 only.

@@ -16,6 +16,15 @@ pub(super) const HOST: Ipv4Addr = Ipv4Addr::new(198, 18, 25, 1);
 /// Prefix length of the lab's network.
 const PREFIX: u8 = 24;
 
+/// Another address of the host, for clients that are not the others.
+const OTHER_HOST: Ipv4Addr = Ipv4Addr::new(198, 18, 25, 30);
+
+/// Gives the host its other address.
+pub(super) fn other_host() -> anyhow::Result<Ipv4Addr> {
+    ip(&format!("address replace {OTHER_HOST}/{PREFIX} dev {BRIDGE}\n"))?;
+    Ok(OTHER_HOST)
+}
+
 /// A place for clients in which the network lets nothing through but port 443, as in some hotels.
 pub(super) const GUEST: (&str, Ipv4Addr) = ("guest", Ipv4Addr::new(198, 18, 25, 20));
 

@@ -24,7 +24,7 @@ pub(super) const IROH_RELAY_BUILD: &str = "iroh-relay-0.35.0";
 pub(super) const IROH_RELAY_SOURCE: [&str; 3] = ["iroh-relay@=0.35.0", "--features", "server"];
 
 /// Package, path in it, where Debian has that.
-const LINKS: [(&str, &str, &str); 35] = [
+const LINKS: [(&str, &str, &str); 36] = [
     ("bash", "bin", "/usr/bin"),
     ("coreutils", "bin", "/usr/bin"),
     ("coreutils", "sbin", "/usr/sbin"),
@@ -60,6 +60,7 @@ const LINKS: [(&str, &str, &str); 35] = [
     ("postfix", "share/man", "/usr/share/man"),
     ("postfix", "share/postfix", "/usr/share/postfix"),
     ("systemd", "bin", "/usr/bin"),
+    ("systemd", "lib/systemd", "/usr/lib/systemd"),
     ("systemd", "sbin", "/usr/sbin"),
     ("tzdata", "share/zoneinfo", "/usr/share/zoneinfo"),
     ("unbound-with-systemd", "bin", "/usr/sbin"),

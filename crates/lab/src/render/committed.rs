@@ -33,7 +33,8 @@ fn lines<'a>(text: &'a str, start: &str) -> Vec<&'a str> {
 #[test]
 fn a_site_of_the_host_keeps_its_name_its_certificate_and_its_files() {
     let blocks = servers("existing-site", "www.example.net");
-    let https: Vec<_> = blocks.iter().filter(|block| block.contains("8443")).collect();
+    let front = "listen unix:/run/nginx/chatmail-https.socket ssl proxy_protocol";
+    let https: Vec<_> = blocks.iter().filter(|block| block.contains(front)).collect();
     assert_eq!((blocks.len(), https.len()), (2, 1), "{blocks:?}");
     let site = https[0];
     assert!(site.contains("root /srv/www/example.net;"), "{site}");
@@ -49,7 +50,10 @@ fn a_site_of_the_host_keeps_its_name_its_certificate_and_its_files() {
     let nginx = nginx("existing-site");
     let on_443: Vec<_> = nginx.lines().filter(|line| line.contains(":443;")).collect();
     assert_eq!(on_443.len(), 2, "{on_443:?}");
-    assert!(nginx.contains("default    127.0.0.1:8443;"), "{nginx}");
+    assert!(
+        nginx.contains("default unix:/run/nginx/chatmail-https.socket;"),
+        "{nginx}"
+    );
 }
 
 #[test]

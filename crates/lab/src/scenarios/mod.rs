@@ -15,6 +15,7 @@ mod context;
 mod counters;
 mod delivery;
 mod expiry;
+mod front;
 mod guide;
 mod headers;
 mod ip_only;
@@ -142,6 +143,8 @@ pub(crate) const SCENARIOS: &[Scenario] = table! {
     "turn-refuses-connections", Machines, 60, turn::connections;
     "turn-refuses-other-credentials", Machines, 60, turn::credentials;
     "turn-refuses-private-peers", Machines, 60, turn::private_peers;
+    "turn-relays-to-public-peers", Machines, 90, turn::public_peers;
+    "turn-allocations-per-account", Machines, 90, turn::quota;
 
     "iroh-clients-meet", Machines, 600, iroh::peers_meet;
     "iroh-probes", Addresses, 60, iroh::probes;
@@ -164,17 +167,21 @@ pub(crate) const SCENARIOS: &[Scenario] = table! {
     "port-25-needs-tls", Addresses, 60, tls::port_25;
     "client-ports-need-tls-1.3", Addresses, 60, tls::client_ports;
     "port-443-by-alpn", Addresses, 60, tls::port_443;
+    "idle-connections-close-no-port", Machines, 300, front::idle_connections;
+    "front-tells-addresses", Machines, 120, front::addresses;
 
     "web-site", Addresses, 60, web::site;
     "web-files-for-machines", Addresses, 60, web::files_for_machines;
     "web-redirects", Addresses, 60, web::redirects;
     "web-new-address", Addresses, 60, web::new_address;
+    "web-new-addresses-as-many-as-set", Machines, 120, web::new_addresses;
     "web-tls-versions-and-http2", Addresses, 60, network::https;
     "own-site-beside-the-relay", Machines, 60, network::own_site;
     "client-behind-a-firewall-with-443-only", Machines, 300, network::only_443;
 
     "acme-certificate-is-issued-and-used", Machines, 120, certificate::acme;
     "external-certificate-is-reloaded-on-change", Machines, 120, certificate::external;
+    "external-certificate-comes-after-the-daemons", Machines, 180, certificate::late;
 
     "ip-only-sign-up", Addresses, 300, ip_only::sign_up;
     "ip-only-messages-across", Addresses, 300, ip_only::messages_across;

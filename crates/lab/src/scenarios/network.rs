@@ -78,6 +78,36 @@ pub(super) async fn own_site(context: &Context) -> anyhow::Result<()> {
             answer.head
         );
     }
+    // Behind the front a visitor has the address that he has without it: a site for the host itself stays closed.
+    let inside = http::request(peer.port(443), &peer.tls, &name, "GET", "/inside").await?;
+    ensure!(inside.status == 403, "a site for the host only: {}", inside.head);
+    let local = format!(
+        "curl --silent --insecure --resolve {name}:8443:127.0.0.1 --output /dev/null --write-out '%{{http_code}}' \
+         https://{name}:8443/inside"
+    );
+    let local = context.run(RELAY, &["sh", "-c", &local]).await?;
+    ensure!(local == "404", "the same from the host: {local}");
+    let log = context.run(RELAY, &["cat", "/var/log/nginx/access.log"]).await?;
+    let visitor = format!("{} - -", context.topology.host);
+    ensure!(
+        log.lines()
+            .any(|line| line.starts_with(&visitor) && line.contains("/inside")),
+        "the log of the site does not know its visitor"
+    );
+    let forged = [
+        "runuser",
+        "-u",
+        "nobody",
+        "--",
+        "test",
+        "-w",
+        "/run/nginx/chatmail-https.socket",
+    ];
+    let forged = context.machines()?.exec(RELAY, &forged).await?;
+    ensure!(
+        !forged.status.success(),
+        "any process can name an address to nginx"
+    );
     let relay = http::request(peer.port(443), &peer.tls, &peer.domain, "GET", "/").await?;
     ensure!(
         relay.status == 200 && relay.body != TEXT.as_bytes(),

@@ -18,7 +18,7 @@ const CALLS: RangeInclusive<u16> = 50000..=52999;
 /// Metrics. Relay a has `metrics.listenAddress`, for a Prometheus server on another machine.
 const METRICS: RangeInclusive<u16> = 3903..=3910;
 /// What the relay's parts reach each other at.
-const INTERNAL: [&str; 7] = [
+const INTERNAL: [&str; 10] = [
     "tcp 53",
     "udp 53",
     "tcp 10025",
@@ -26,6 +26,9 @@ const INTERNAL: [&str; 7] = [
     "tcp 10080",
     "tcp 10081",
     "tcp 10084",
+    "tcp 10465",
+    "tcp 10904",
+    "tcp 10993",
 ];
 
 /// Protocol and address of a line of `ss -Hltun`: `tcp LISTEN 0 100 0.0.0.0:25 0.0.0.0:*`.

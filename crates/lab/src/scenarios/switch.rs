@@ -1,5 +1,6 @@
 //! Relay a becomes another system and the former one again while people write: nothing is lost or returned.
 
+use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
@@ -11,7 +12,7 @@ use super::kill::state;
 use super::writing::{Chat, EVERYWHERE, Writers};
 use super::{Context, until};
 use crate::client::imap::Imap;
-use crate::client::{Account, Peer};
+use crate::client::{Account, Peer, http};
 use crate::machine::SystemOf;
 
 const RELAY: &str = "a";
@@ -189,6 +190,7 @@ async fn there_and_back(context: &Context, other: &SystemOf<'_>, reloads: bool) 
             kept &= before.daemons == after.daemons && lost == 0;
             if to.host != from.host {
                 in_effect(&context.peer(RELAY)?, to).await?;
+                metrics_in_effect(context, to).await?;
             }
         }
         anyhow::Ok(kept)
@@ -216,6 +218,38 @@ async fn in_effect(peer: &Peer, system: &SystemOf<'_>) -> anyhow::Result<()> {
     until(IN_EFFECT, announced)
         .await
         .with_context(|| format!("Postfix does not announce {want}"))
+}
+
+/// Metrics are served at the address of the new system, which comes up only now: nothing waits for it, and nothing has
+/// failed for want of it.
+async fn metrics_in_effect(context: &Context, system: &SystemOf<'_>) -> anyhow::Result<()> {
+    const LATER: Ipv4Addr = Ipv4Addr::new(198, 18, 25, 21);
+    let own = format!("{LATER}/32");
+    let later = system.host != "a";
+    let address = if later {
+        context
+            .run(RELAY, &["ip", "address", "add", &own, "dev", "eth0"])
+            .await?;
+        LATER.into()
+    } else {
+        context.peer(RELAY)?.port(0).ip()
+    };
+    let served = || async {
+        for port in 3903..=3910 {
+            match http::get_plain((address, port).into(), "metrics", "/metrics").await {
+                Ok(answer) if answer.status == 200 => {}
+                _ => return Ok(None),
+            }
+        }
+        Ok(Some(()))
+    };
+    let served = until(IN_EFFECT, served).await;
+    if later {
+        context
+            .run(RELAY, &["ip", "address", "delete", &own, "dev", "eth0"])
+            .await?;
+    }
+    served.with_context(|| format!("not all metrics are served at {address}"))
 }
 
 /// Other settings: Postfix, Dovecot and nginx go on, and so do their sessions.

@@ -1,11 +1,12 @@
 //! Calls: a TURN client with the credentials of an account relays through the relay's coturn.
 
 use std::process::Output;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use anyhow::{Context as _, bail, ensure};
 
-use super::Context;
+use super::{Context, until};
+use crate::client::Account;
 
 /// The relay whose TURN server is used.
 const RELAY: &str = "a";
@@ -32,8 +33,12 @@ struct Access {
 }
 
 impl Access {
+    /// For a new account.
     async fn announced(context: &Context) -> anyhow::Result<Self> {
-        let account = context.account(RELAY).await?;
+        Self::of(&context.account(RELAY).await?).await
+    }
+
+    async fn of(account: &Account) -> anyhow::Result<Self> {
         let turn = account
             .imap()
             .await?
@@ -66,6 +71,17 @@ impl Access {
 
     /// Runs the client against a peer, with the options that say how it reaches the server.
     async fn call(&self, context: &Context, options: &[&str], peer: &str) -> anyhow::Result<Output> {
+        self.calls(context, options, peer, "1").await
+    }
+
+    /// The same with several allocations at once.
+    async fn calls(
+        &self,
+        context: &Context,
+        options: &[&str],
+        peer: &str,
+        allocations: &str,
+    ) -> anyhow::Result<Output> {
         let mut client = vec!["turnutils_uclient"];
         client.extend(options);
         client.extend([
@@ -80,7 +96,7 @@ impl Access {
             "-n",
             MESSAGES,
             "-m",
-            "1",
+            allocations,
             "-c",
             &self.host,
         ]);
@@ -112,10 +128,15 @@ fn text(output: &Output) -> String {
 async fn relay(context: &Context, options: &[&str]) -> anyhow::Result<()> {
     let access = Access::announced(context).await?;
     let peer = context.peer(PEER)?.port(0).ip().to_string();
+    echoes(context, &access, options, &peer).await
+}
+
+async fn echoes(context: &Context, access: &Access, options: &[&str], peer: &str) -> anyhow::Result<()> {
     let unit = format!("--unit={PEER_UNIT}");
-    let echo = ["systemd-run", "--quiet", &unit, "turnutils_peer", "-p", PEER_PORT];
+    let listen = ["-p", PEER_PORT, "-L", peer];
+    let echo = [&["systemd-run", "--quiet", &unit, "turnutils_peer"][..], &listen].concat();
     context.run(PEER, &echo).await?;
-    let output = access.call(context, options, &peer).await;
+    let output = access.call(context, options, peer).await;
     context.run(PEER, &["systemctl", "stop", PEER_UNIT]).await?;
     let output = output?;
     let text = text(&output);
@@ -155,6 +176,76 @@ pub(super) async fn credentials(context: &Context) -> anyhow::Result<()> {
         ..access
     };
     wrong.refused(context, OVER_UDP, &peer, WHY).await
+}
+
+/// A public peer is reached without being named in the settings, and an address of the relay's own is not, public or
+/// private.
+pub(super) async fn public_peers(context: &Context) -> anyhow::Result<()> {
+    const PUBLIC: &str = "11.22.33.44";
+    const OWN: &str = "11.22.33.55";
+    let relay = context.peer(RELAY)?.port(0).ip().to_string();
+    let way = context.peer(PEER)?.port(0).ip().to_string();
+    let own = format!("{OWN}/32");
+    let public = format!("{PUBLIC}/32");
+    context
+        .run(PEER, &["ip", "address", "add", &public, "dev", "lo"])
+        .await?;
+    context
+        .run(RELAY, &["ip", "route", "add", &public, "via", &way])
+        .await?;
+    context
+        .run(RELAY, &["ip", "address", "add", &own, "dev", "lo"])
+        .await?;
+    let played = async {
+        // It learns the addresses of its host when it starts.
+        context
+            .run(RELAY, &["systemctl", "restart", "chatmail-turn"])
+            .await?;
+        until(Duration::from_secs(20), async || {
+            let sockets = context.run(RELAY, &["ss", "-Hlun", "sport = :3478"]).await?;
+            Ok((!sockets.is_empty()).then_some(()))
+        })
+        .await
+        .context("TURN after its restart")?;
+        let access = Access::announced(context).await?;
+        echoes(context, &access, OVER_UDP, PUBLIC)
+            .await
+            .context("relaying to a public address")?;
+        for peer in [OWN, &relay] {
+            access
+                .refused(context, OVER_UDP, peer, "403 (Forbidden IP)")
+                .await
+                .with_context(|| format!("relaying to {peer}"))?;
+        }
+        Ok(())
+    }
+    .await;
+    context
+        .run(RELAY, &["ip", "address", "delete", &own, "dev", "lo"])
+        .await?;
+    context.run(RELAY, &["ip", "route", "delete", &public]).await?;
+    context
+        .run(PEER, &["ip", "address", "delete", &public, "dev", "lo"])
+        .await?;
+    played
+}
+
+/// One account cannot take what others need for their calls, with whatever credentials it asks for.
+pub(super) async fn quota(context: &Context) -> anyhow::Result<()> {
+    const MANY: &str = "40";
+    const WHY: &str = "486";
+    let peer = context.peer(PEER)?.port(0).ip().to_string();
+    let account = context.account(RELAY).await?;
+    for time in ["first", "second"] {
+        let access = Access::of(&account).await?;
+        let output = access.calls(context, OVER_UDP, &peer, MANY).await?;
+        let text = text(&output);
+        ensure!(
+            !output.status.success() && text.contains(WHY),
+            "{MANY} allocations with the {time} credentials: {text}"
+        );
+    }
+    relay(context, OVER_UDP).await.context("another account")
 }
 
 pub(super) async fn private_peers(context: &Context) -> anyhow::Result<()> {

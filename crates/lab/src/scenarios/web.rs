@@ -240,6 +240,17 @@ pub(super) async fn redirects(context: &Context) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// `web.newAddressesPerMinute` is the only limit: relay b gives out more than the default at once.
+pub(super) async fn new_addresses(context: &Context) -> anyhow::Result<()> {
+    const MANY: usize = 150;
+    let peer = context.peer("b")?;
+    for number in 1..=MANY {
+        let answer = http::request(peer.port(443), &peer.tls, &peer.domain, "POST", "/new").await?;
+        ensure!(answer.status == 200, "address {number}: {}", answer.head);
+    }
+    Ok(())
+}
+
 pub(super) async fn new_address(context: &Context) -> anyhow::Result<()> {
     for relay in [SELF_SIGNED, STRICT] {
         let peer = context.peer(relay)?;

@@ -93,6 +93,39 @@ fn replace(folder: &Path, name: &str, text: &str) -> anyhow::Result<()> {
     fs::write(folder.join(name), text).with_context(|| format!("cannot write {name}"))
 }
 
+/// A certificate that comes long after the daemons were started: they come up by themselves.
+pub(super) async fn late(context: &Context) -> anyhow::Result<()> {
+    const RELAY: &str = "c";
+    const UNITS: [&str; 3] = ["dovecot.service", "nginx.service", "postfix.service"];
+    /// More starts than systemd allows a unit by default.
+    const STARTS: u32 = 6;
+    const WAITING: Duration = Duration::from_secs(90);
+    context
+        .run(RELAY, &[&["systemctl", "stop"][..], &UNITS].concat())
+        .await?;
+    let (folder, away) = ("/etc/chatmail/tls", "/etc/chatmail/tls-away");
+    context.run(RELAY, &["mv", folder, away]).await?;
+    let waited = async {
+        let start = [&["systemctl", "start", "--no-block"][..], &UNITS].concat();
+        context.run(RELAY, &start).await?;
+        for unit in ["dovecot.service", "nginx.service"] {
+            let started = || async {
+                let show = ["systemctl", "show", "--property=NRestarts", "--value", unit];
+                let starts: u32 = context.run(RELAY, &show).await?.trim().parse()?;
+                Ok((starts >= STARTS).then_some(()))
+            };
+            until(WAITING, started)
+                .await
+                .with_context(|| format!("{unit} is not started again and again"))?;
+        }
+        Ok(())
+    }
+    .await;
+    context.run(RELAY, &["mv", away, folder]).await?;
+    served(&context.peer(RELAY)?).await?;
+    waited
+}
+
 pub(super) async fn external(context: &Context) -> anyhow::Result<()> {
     const RELAY: &str = "c";
     const UNIT: &str = "chatmail-certificate";
