@@ -58,6 +58,14 @@ replies! {
     BAD_SEQUENCE = "503 5.5.1 Bad sequence of commands";
     /// Submitted or arriving cleartext.
     ENCRYPTION_NEEDED = "523 Encryption Needed: Invalid Unencrypted Mail";
+    /// A submitted message names somebody else as who sent or passed it on.
+    FOREIGN_SENDER = "500 Invalid Sender: not the address of the account";
+    /// A submitted message has a line that servers on the way fold, which breaks its signature.
+    LINE_OF_MESSAGE_TOO_LONG = "550 5.6.0 Line longer than 998 bytes in message";
+    /// A submitted message has bytes that a server without 8BITMIME encodes, which breaks its signature.
+    NOT_ASCII = "550 5.6.3 Characters beyond ASCII in message";
+    /// A submitted message has NUL or the like, which programs on the way drop or take for an end.
+    CONTROL_CHARACTER = "550 5.6.0 Control characters in message";
     /// A line ended with something else than CRLF, which other servers could read as the end of the message.
     BARE_LINE_BREAK = "550 5.5.2 Bare CR or LF in message";
     /// Larger than the relay takes.

@@ -1,123 +1,169 @@
-//! ASCII armor around an encrypted message (RFC 9580 section 6), decoded in pieces of fixed size.
+//! ASCII armor around an encrypted message (RFC 9580 section 6), looked at in pieces as they come.
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use memchr::memchr;
 
 use super::Direction;
+use super::encoding::{Base64, Sink};
 use super::openpgp::{NotEncrypted, PacketWalk};
 
-const BEGIN: &[u8] = b"-----BEGIN PGP MESSAGE-----\r\n";
-const END: &[u8] = b"-----END PGP MESSAGE-----";
+/// Line that begins the armor.
+pub(super) const BEGIN: &[u8] = b"-----BEGIN PGP MESSAGE-----";
+/// Line that ends it.
+pub(super) const END: &[u8] = b"-----END PGP MESSAGE-----";
 
-/// Characters decoded at once: whole quanta, and small enough to stay in the first-level cache with their output.
-const CHARS: usize = 4096;
+/// Longest line that is no data.
+const MAX_MARKER: usize = 80;
 
-/// Whether this is one armored, encrypted OpenPGP message and nothing else.
+/// Takes one armored, encrypted OpenPGP message and nothing else.
 ///
 /// A `Version:` line is what older programs write; it is a line of free text, so our own users may not send it.
 /// The checksum is passed over, as RFC 9580 section 6.1 asks.
-pub fn is_encrypted_armor(mut body: &[u8], direction: Direction) -> bool {
-    while let Some(shorter) = body.strip_suffix(b"\r\n") {
-        body = shorter;
-    }
-    let Some(body) = body.strip_prefix(BEGIN).and_then(|rest| rest.strip_suffix(END)) else {
-        return false;
-    };
-    // The end marker begins a line.
-    let Some(mut body) = body.strip_suffix(b"\r\n") else {
-        return false;
-    };
-    if body.starts_with(b"Version: ") {
-        match (direction, memchr(b'\n', body)) {
-            (Direction::Incoming, Some(end)) => body = body.get(end + 1..).unwrap_or_default(),
-            _ => return false,
-        }
-    }
-    while let Some(rest) = body.strip_prefix(b"\r\n") {
-        body = rest;
-    }
-    let mut decoder = Decoder::new();
-    decoder.lines(body).is_ok() && decoder.finish()
+pub(super) struct Armor {
+    direction: Direction,
+    phase: Phase,
+    /// Beginning of a line that is no data.
+    marker: Vec<u8>,
+    /// What the current line is, once it is known.
+    line: Line,
+    data: Base64<PacketWalk>,
 }
 
-struct Decoder {
-    walk: PacketWalk,
-    chars: [u8; CHARS],
-    filled: usize,
-    /// Padding was seen: no data may follow.
-    padded: bool,
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    /// Nothing was seen.
+    Begin,
+    /// The first line was seen; a version may follow.
+    Version,
+    /// Data, or empty lines before it.
+    Data,
+    /// The checksum was seen.
+    Checksum,
+    /// The last line was seen.
+    End,
 }
 
-impl Decoder {
-    fn new() -> Self {
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Line {
+    /// No byte of it was seen.
+    Fresh,
+    /// Base64 that goes to the decoder as it comes.
+    Data,
+    /// Anything else, kept until its end.
+    Marker,
+    /// Its CR was seen.
+    Ending,
+}
+
+impl Armor {
+    /// Nothing was fed yet.
+    pub(super) fn new(direction: Direction) -> Self {
         Self {
-            walk: PacketWalk::new(),
-            chars: [0; CHARS],
-            filled: 0,
-            padded: false,
+            direction,
+            phase: Phase::Begin,
+            marker: Vec::new(),
+            line: Line::Fresh,
+            data: Base64::new(PacketWalk::new()),
         }
     }
 
-    fn lines(&mut self, mut body: &[u8]) -> Result<(), NotEncrypted> {
-        while !body.is_empty() {
-            let (line, rest) = match memchr(b'\r', body) {
-                Some(end) => {
-                    let (line, rest) = body.split_at_checked(end).ok_or(NotEncrypted)?;
-                    (line, rest.strip_prefix(b"\r\n").ok_or(NotEncrypted)?)
-                }
-                None => (body, &[][..]),
+    /// Whether what was fed is whole. The last line may go without a line break.
+    pub(super) fn ends_here(mut self) -> bool {
+        if self.line == Line::Marker && self.end_of_line().is_err() {
+            return false;
+        }
+        let whole_lines = matches!(self.line, Line::Fresh | Line::Marker);
+        whole_lines && self.phase == Phase::End && self.data.finish().is_ok_and(|walk| walk.is_complete())
+    }
+
+    /// Part of a line, without its line break.
+    fn text(&mut self, text: &[u8]) -> Result<(), NotEncrypted> {
+        let Some(first) = text.first() else {
+            return Ok(());
+        };
+        if self.line == Line::Fresh {
+            let data = matches!(self.phase, Phase::Version | Phase::Data) && is_base64(*first);
+            // No packet begins with what `V` stands for in base64.
+            let version =
+                self.phase == Phase::Version && *first == b'V' && self.direction == Direction::Incoming;
+            self.line = if data && !version {
+                Line::Data
+            } else {
+                Line::Marker
             };
-            // Padding may begin a line as well, where lines are of odd lengths.
-            if line.first() == Some(&b'=') && line.iter().any(|c| *c != b'=') {
-                // The checksum: four characters on the last line.
-                let checksum = line.len() == 5 && line.iter().skip(1).all(|c| is_base64(*c));
-                return if checksum && rest.is_empty() {
-                    Ok(())
-                } else {
-                    Err(NotEncrypted)
-                };
+            if self.line == Line::Data {
+                self.phase = Phase::Data;
             }
-            self.chars(line)?;
-            body = rest;
+        }
+        match self.line {
+            Line::Data => self.data.chars(text),
+            Line::Marker if self.marker.len() + text.len() <= MAX_MARKER => {
+                self.marker.extend_from_slice(text);
+                Ok(())
+            }
+            Line::Marker | Line::Fresh | Line::Ending => Err(NotEncrypted),
+        }
+    }
+
+    fn end_of_line(&mut self) -> Result<(), NotEncrypted> {
+        let line = std::mem::take(&mut self.marker);
+        if self.line == Line::Data {
+            return Ok(());
+        }
+        self.phase = match (self.phase, line.as_slice()) {
+            (Phase::Begin, BEGIN) => Phase::Version,
+            (Phase::Version | Phase::Data, []) => Phase::Data,
+            (Phase::End, []) => Phase::End,
+            (Phase::Version | Phase::Data | Phase::Checksum, END) => Phase::End,
+            (Phase::Version, [b'V', b'e', b'r', b's', b'i', b'o', b'n', b':', b' ', version @ ..])
+                if self.direction == Direction::Incoming && version.iter().all(is_printable) =>
+            {
+                Phase::Data
+            }
+            // Padding may begin a line, where lines are of odd lengths.
+            (Phase::Data, [b'='] | [b'=', b'=']) => {
+                self.data.chars(&line)?;
+                Phase::Data
+            }
+            (Phase::Data, [b'=', checksum @ ..])
+                if checksum.len() == 4 && checksum.iter().all(|c| is_base64(*c)) =>
+            {
+                Phase::Checksum
+            }
+            _ => return Err(NotEncrypted),
+        };
+        Ok(())
+    }
+}
+
+impl Sink for Armor {
+    fn feed(&mut self, mut bytes: &[u8]) -> Result<(), NotEncrypted> {
+        while let Some(first) = bytes.first() {
+            if self.line == Line::Ending {
+                if *first != b'\n' {
+                    return Err(NotEncrypted);
+                }
+                self.line = Line::Fresh;
+                bytes = bytes.get(1..).unwrap_or_default();
+                continue;
+            }
+            let end = memchr(b'\r', bytes);
+            let (text, rest) = bytes
+                .split_at_checked(end.unwrap_or(bytes.len()))
+                .ok_or(NotEncrypted)?;
+            self.text(text)?;
+            bytes = rest;
+            if end.is_some() {
+                self.end_of_line()?;
+                self.line = Line::Ending;
+                bytes = bytes.get(1..).unwrap_or_default();
+            }
         }
         Ok(())
     }
+}
 
-    fn chars(&mut self, mut line: &[u8]) -> Result<(), NotEncrypted> {
-        while !line.is_empty() {
-            let space = self.chars.get_mut(self.filled..).ok_or(NotEncrypted)?;
-            let (now, later) = line.split_at(line.len().min(space.len()));
-            space
-                .get_mut(..now.len())
-                .ok_or(NotEncrypted)?
-                .copy_from_slice(now);
-            self.filled += now.len();
-            line = later;
-            if self.filled == CHARS {
-                self.decode()?;
-            }
-        }
-        Ok(())
-    }
-
-    fn decode(&mut self) -> Result<(), NotEncrypted> {
-        if self.padded {
-            return Err(NotEncrypted);
-        }
-        let mut bytes = [0; CHARS / 4 * 3];
-        let chars = self.chars.get(..self.filled).ok_or(NotEncrypted)?;
-        let decoded = STANDARD
-            .decode_slice(chars, &mut bytes)
-            .map_err(|_| NotEncrypted)?;
-        self.padded = decoded < self.filled / 4 * 3;
-        self.filled = 0;
-        self.walk.feed(bytes.get(..decoded).ok_or(NotEncrypted)?)
-    }
-
-    fn finish(&mut self) -> bool {
-        (self.filled == 0 || self.decode().is_ok()) && self.walk.is_complete()
-    }
+fn is_printable(c: &u8) -> bool {
+    *c == b' ' || c.is_ascii_graphic()
 }
 
 fn is_base64(c: u8) -> bool {
@@ -127,7 +173,22 @@ fn is_base64(c: u8) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use base64::Engine as _;
+    use base64::engine::general_purpose::STANDARD;
     use proptest::prelude::*;
+
+    /// The answer, which is the same in whatever pieces the text comes.
+    fn is_encrypted_armor(text: &[u8], direction: Direction) -> bool {
+        let in_pieces = |piece| {
+            let mut armor = Armor::new(direction);
+            text.chunks(piece).all(|piece| armor.feed(piece).is_ok()) && armor.ends_here()
+        };
+        let whole = in_pieces(text.len().max(1));
+        for piece in [1, 7, 4096] {
+            assert_eq!(in_pieces(piece), whole, "in pieces of {piece}");
+        }
+        whole
+    }
 
     fn seipd(length: u32) -> Vec<u8> {
         let mut message = vec![0xc1, 2, 3, 0, 0xd2, 255];
@@ -204,6 +265,12 @@ mod tests {
         ));
         assert!(!is_encrypted_armor(b"", Direction::Incoming));
         assert!(!is_encrypted_armor(&[BEGIN, END].concat(), Direction::Incoming));
+        assert!(is_encrypted_armor(
+            good.strip_suffix(b"\r\n").unwrap(),
+            Direction::Incoming
+        ));
+        let bare: Vec<u8> = good.iter().copied().filter(|b| *b != b'\r').collect();
+        assert!(!is_encrypted_armor(&bare, Direction::Incoming));
     }
 
     proptest! {
@@ -223,7 +290,7 @@ mod tests {
 
         #[test]
         fn never_panics(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
-            let text = [BEGIN, &bytes, b"\r\n", END].concat();
+            let text = [BEGIN, b"\r\n", &bytes, b"\r\n", END].concat();
             is_encrypted_armor(&text, Direction::Incoming);
         }
     }

@@ -1,44 +1,30 @@
 //! PGP/MIME (RFC 3156 section 4).
 
-use super::armor::is_encrypted_armor;
+use super::Direction;
+use super::armor::{self, Armor};
+use super::encoding::{Short, decode, is_identity};
 use super::mime::Entity;
-use super::{Direction, parts};
+use super::multipart::{ENCRYPTED_PREAMBLES, has_no_other_delimiter, parts};
+use super::part;
 
-/// Whether a message is `multipart/encrypted` with ciphertext in it and nothing beside.
-///
-/// Mail programs of others write a line of text before the first part; it passes when it arrives. What our own users
-/// send has no text outside the parts.
-pub fn is_encrypted(message: &Entity<'_>, direction: Direction) -> bool {
-    let Some(content_type) = message.content_type() else {
-        return false;
-    };
-    if content_type.media_type != "multipart/encrypted" || !is_identity(message) {
+/// Whether a message is `multipart/encrypted` with ciphertext in it and nothing beside that a person could read, for
+/// every program that may look at it.
+pub(super) fn is_encrypted(message: &Entity<'_>, direction: Direction) -> bool {
+    let multipart = message
+        .content_type()
+        .is_some_and(|found| found.media_type == "multipart/encrypted");
+    if !multipart || !message.is_plain() || !is_identity(message, direction) {
         return false;
     }
-    let Some(parts) = parts(message, content_type, direction) else {
+    let Some(parts) = parts(message, &ENCRYPTED_PREAMBLES, direction) else {
         return false;
     };
     let [version, data] = parts.as_slice() else {
         return false;
     };
-    has_type(version, "application/pgp-encrypted")
-        && version.body.trim_ascii() == b"Version: 1"
-        && has_type(data, "application/octet-stream")
-        && is_encrypted_armor(data.body, direction)
-}
-
-fn has_type(part: &Entity<'_>, media_type: &str) -> bool {
-    is_identity(part)
-        && part
-            .content_type()
-            .is_some_and(|found| found.media_type == media_type)
-}
-
-/// Whether the body stands as it is (RFC 2045 section 6.2).
-fn is_identity(part: &Entity<'_>) -> bool {
-    let mut encodings = part.all("Content-Transfer-Encoding");
-    encodings.all(|encoding| {
-        let encoding = encoding.trim_ascii();
-        encoding.eq_ignore_ascii_case(b"7bit") || encoding.eq_ignore_ascii_case(b"8bit")
-    })
+    part::is(version, "application/pgp-encrypted", direction)
+        && Short::decoded(version, direction).is_some_and(|text| text == b"Version: 1")
+        && part::is(data, "application/octet-stream", direction)
+        && has_no_other_delimiter(message.body, parts.len() + 1, &[armor::BEGIN, armor::END])
+        && decode(data, direction, Armor::new(direction)).is_ok_and(Armor::ends_here)
 }

@@ -1,11 +1,13 @@
 //! The policy for mail that arrives from other servers.
 
-use std::borrow::Cow;
 use std::net::IpAddr;
 
+use super::Direction;
+use super::encrypted::is_encrypted;
 use super::mime::Entity;
+use super::report::is_report;
+use super::securejoin::is_securejoin;
 use super::sender::Sender;
-use super::{Direction, is_encrypted, is_securejoin};
 use crate::reply::Reply;
 
 /// What an arriving message is.
@@ -37,12 +39,14 @@ pub struct Examined {
 
 /// Looks at a whole arriving message. An error is the reply that refuses it.
 pub fn examine(message: &[u8], mail_from: &str) -> Result<Examined, Reply> {
-    let entity = Entity::parse(message).map_err(|_| Reply::unparsable("malformed header"))?;
-    let value = entity.text("From").unwrap_or(Cow::Borrowed(""));
-    let from = Sender::parse(&value).ok_or_else(|| Reply::unparsable("malformed From"))?;
+    let entity = Entity::message(message).map_err(|_| Reply::unparsable("malformed header"))?;
+    let from = entity
+        .only("From")
+        .and_then(Sender::parse)
+        .ok_or_else(|| Reply::unparsable("malformed From"))?;
     let kind = if is_encrypted(&entity, Direction::Incoming) || is_securejoin(&entity, Direction::Incoming) {
         Kind::Encrypted
-    } else if is_report(&entity, &from) {
+    } else if is_report(&entity, &from, mail_from) {
         Kind::MailerDaemon
     } else {
         Kind::Cleartext
@@ -63,19 +67,4 @@ pub fn check_literal(literal: IpAddr, origin: Option<IpAddr>) -> Result<(), Repl
         Some(origin) if origin.to_canonical() == literal.to_canonical() => Ok(()),
         origin => Err(Reply::foreign_literal(literal, origin)),
     }
-}
-
-fn is_report(entity: &Entity<'_>, from: &Sender<'_>) -> bool {
-    let daemon = from
-        .address()
-        .split('@')
-        .next()
-        .is_some_and(|localpart| localpart.eq_ignore_ascii_case("mailer-daemon"));
-    daemon
-        && entity
-            .text("Auto-Submitted")
-            .is_some_and(|value| !value.is_empty())
-        && entity
-            .content_type()
-            .is_some_and(|found| found.media_type == "multipart/report")
 }

@@ -1,5 +1,4 @@
-//! As much of MIME as the policy needs (RFC 5322 section 2.2, RFC 2045, RFC 2046 section 5.1), over slices of the
-//! message.
+//! Header fields of messages and of their parts (RFC 5322 section 2.2), over slices of the message.
 //!
 //! Strict on purpose: where programs read a construct in different ways, it is no construct that we let pass as
 //! encrypted. Lines end with CRLF; the SMTP side refuses everything else.
@@ -7,6 +6,8 @@
 use std::borrow::Cow;
 
 use memchr::{memchr, memmem};
+
+use super::content_type::ContentType;
 
 /// Fields and body of a message or of a body part.
 #[derive(Debug, Clone, Copy)]
@@ -22,10 +23,33 @@ pub struct Entity<'a> {
 pub struct MalformedHeader;
 
 impl<'a> Entity<'a> {
-    /// Splits a message or a part at the first empty line and checks that all before it are fields.
-    pub fn parse(bytes: &'a [u8]) -> Result<Self, MalformedHeader> {
+    /// Splits a message at the first empty line and checks that all before it are fields.
+    ///
+    /// White space before a colon is obsolete but has to be read (RFC 5322 section 4), and Postfix takes it out when it
+    /// queues the message. Programs differ in whether they know it, so a field that decides may not have it.
+    pub fn message(bytes: &'a [u8]) -> Result<Self, MalformedHeader> {
+        Self::checked(bytes, decides)
+    }
+
+    /// The same for a part, where Postfix changes nothing: no field has white space before its colon, and none is
+    /// folded or repeated in a way that programs read differently.
+    pub(super) fn part(bytes: &'a [u8]) -> Result<Self, MalformedHeader> {
+        let entity = Self::checked(bytes, |_| true)?;
+        match entity.is_plain() {
+            true => Ok(entity),
+            false => Err(MalformedHeader),
+        }
+    }
+
+    /// Every line is a field, and those with white space before the colon are none of the `strict` ones.
+    fn checked(bytes: &'a [u8], strict: fn(&[u8]) -> bool) -> Result<Self, MalformedHeader> {
         let entity = Self::split(bytes);
-        if entity.fields().any(|field| field.is_none()) {
+        let sound = |(name, _): (&[u8], &[u8])| {
+            let short = trim_blanks_end(name);
+            short.len() == name.len() || !strict(short)
+        };
+        // Programs written in C end a line at NUL.
+        if memchr(0, entity.head).is_some() || !entity.fields().all(|field| field.is_some_and(sound)) {
             return Err(MalformedHeader);
         }
         Ok(entity)
@@ -42,7 +66,20 @@ impl<'a> Entity<'a> {
         Self { head, body }
     }
 
-    /// Name and raw value of each field, in order; none for what is no field.
+    /// Whether every program finds the same end of the header and the same field where only one counts.
+    pub(super) fn is_plain(&self) -> bool {
+        let mut single: Vec<Vec<u8>> = self
+            .names()
+            .filter(|name| decides(name) && !may_repeat(name))
+            .map(<[u8]>::to_ascii_lowercase)
+            .collect();
+        single.sort_unstable();
+        let repeated = single.windows(2).any(|pair| matches!(pair, [a, b] if a == b));
+        !repeated && !has_blank_line(self.head)
+    }
+
+    /// Name and raw value of each field, in order; none for what is no field. White space before the colon counts as a
+    /// part of the name.
     pub fn fields(&self) -> impl Iterator<Item = Option<(&'a [u8], &'a [u8])>> + use<'a> {
         let mut rest = self.head;
         std::iter::from_fn(move || {
@@ -64,207 +101,120 @@ impl<'a> Entity<'a> {
         })
     }
 
+    /// Names of all fields, in order.
+    pub(super) fn names(&self) -> impl Iterator<Item = &'a [u8]> + use<'a> {
+        self.fields().flatten().map(|(name, _)| trim_blanks_end(name))
+    }
+
     /// Raw values of all fields of this name.
-    pub fn all<'n>(&self, name: &'n str) -> impl Iterator<Item = &'a [u8]> + use<'a, 'n> {
+    pub(super) fn all<'n>(&self, name: &'n str) -> impl Iterator<Item = &'a [u8]> + use<'a, 'n> {
         self.fields()
             .flatten()
-            .filter(move |(found, _)| found.eq_ignore_ascii_case(name.as_bytes()))
+            .filter(move |(found, _)| trim_blanks_end(found).eq_ignore_ascii_case(name.as_bytes()))
             .map(|(_, value)| value)
     }
 
     /// Raw value of the field that may stand only once; none when it is missing or repeated.
-    pub fn only(&self, name: &str) -> Option<&'a [u8]> {
+    pub(super) fn only(&self, name: &str) -> Option<&'a [u8]> {
         let mut values = self.all(name);
         let first = values.next()?;
         values.next().is_none().then_some(first)
     }
 
-    /// The value of a field that may stand only once, unfolded and trimmed; none when it is no UTF-8.
-    pub fn text(&self, name: &str) -> Option<Cow<'a, str>> {
-        let value = std::str::from_utf8(self.only(name)?).ok()?.trim();
-        Some(if value.contains('\n') {
-            Cow::Owned(value.replace("\r\n", ""))
-        } else {
-            Cow::Borrowed(value)
-        })
+    /// The value of a field that may stand only once, unfolded and trimmed; none when it holds anything that is no
+    /// text.
+    pub(super) fn text(&self, name: &str) -> Option<Cow<'a, str>> {
+        unfold(self.only(name)?)
     }
 
     /// The content type; none when it is missing, repeated or malformed.
-    pub fn content_type(&self) -> Option<ContentType> {
+    pub(super) fn content_type(&self) -> Option<ContentType> {
         ContentType::parse(&self.text("Content-Type")?)
     }
 }
 
-/// RFC 5322 section 2.2: a name of printable characters, a colon, a value. White space before the colon is obsolete
-/// and read differently by different programs.
+/// RFC 5322 section 2.2: a name of printable characters, a colon, a value.
 fn split_field(field: &[u8]) -> Option<(&[u8], &[u8])> {
     let colon = memchr(b':', field)?;
     let (name, value) = field.split_at_checked(colon)?;
-    let valid = !name.is_empty() && name.iter().all(u8::is_ascii_graphic);
+    let printed = trim_blanks_end(name);
+    let valid = !printed.is_empty() && printed.iter().all(u8::is_ascii_graphic);
     valid.then_some((name, value.get(1..)?))
 }
 
-/// Type and boundary of a `Content-Type` field (RFC 2045 section 5.1).
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ContentType {
-    /// Type and subtype in lower case, as in `text/plain`.
-    pub media_type: String,
-    /// The `boundary` parameter.
-    pub boundary: Option<String>,
-}
-
-impl ContentType {
-    /// Parses an unfolded value; none when it is malformed or a parameter stands twice.
-    pub fn parse(value: &str) -> Option<Self> {
-        let (media_type, mut rest) = match value.split_once(';') {
-            Some((media_type, rest)) => (media_type, rest),
-            None => (value, ""),
-        };
-        let media_type = media_type.trim().to_ascii_lowercase();
-        let (kind, subtype) = media_type.split_once('/')?;
-        if !is_token(kind) || !is_token(subtype) {
-            return None;
-        }
-        let mut boundary = None;
-        loop {
-            rest = rest.trim_start();
-            if rest.is_empty() {
-                return Some(Self { media_type, boundary });
-            }
-            let (name, after) = rest.split_once('=')?;
-            let name = name.trim();
-            let (value, after) = parameter_value(after.trim_start())?;
-            if !is_token(name) {
-                return None;
-            }
-            // RFC 2231 has other ways to write the same parameter; programs differ in whether they know them.
-            if name.to_ascii_lowercase().starts_with("boundary*") {
-                return None;
-            }
-            if name.eq_ignore_ascii_case("boundary") && boundary.replace(value).is_some() {
-                return None;
-            }
-            let after = after.trim_start();
-            rest = match after.strip_prefix(';') {
-                Some(after) => after,
-                None if after.is_empty() => after,
-                None => return None,
-            };
-        }
+fn trim_blanks_end(mut text: &[u8]) -> &[u8] {
+    while let [shorter @ .., b' ' | b'\t'] = text {
+        text = shorter;
     }
+    text
 }
 
-/// A token or a quoted string at the beginning, and what follows it.
-fn parameter_value(text: &str) -> Option<(String, &str)> {
-    let Some(quoted) = text.strip_prefix('"') else {
-        let end = text
-            .find(|c: char| c == ';' || c.is_ascii_whitespace())
-            .unwrap_or(text.len());
-        let (value, rest) = text.split_at_checked(end)?;
-        return is_token(value).then(|| (value.to_owned(), rest));
+/// Whether a line of white space stands among the fields: for some programs it ends the header.
+fn has_blank_line(head: &[u8]) -> bool {
+    head.split(|b| *b == b'\n')
+        .any(|line| matches!(line, [b' ' | b'\t', ..]) && line.iter().all(u8::is_ascii_whitespace))
+}
+
+/// Unfolds a raw value (RFC 5322 section 2.2.3) and trims it. None when it is no UTF-8 or holds control characters.
+pub(super) fn unfold(raw: &[u8]) -> Option<Cow<'_, str>> {
+    let text = std::str::from_utf8(raw)
+        .ok()?
+        .trim_matches([' ', '\t', '\r', '\n']);
+    let unfolded = match text.contains('\n') {
+        true => Cow::Owned(text.replace("\r\n", "")),
+        false => Cow::Borrowed(text),
     };
-    let mut value = String::new();
-    let mut chars = quoted.chars();
-    loop {
-        match chars.next()? {
-            '"' => return Some((value, chars.as_str())),
-            '\\' => value.push(chars.next()?),
-            c => value.push(c),
-        }
-    }
+    let clean = unfolded.chars().all(|c| c == '\t' || !c.is_control());
+    clean.then_some(unfolded)
 }
 
-/// RFC 2045 section 5.1, with the characters beyond it that programs write without quotes in practice.
-fn is_token(text: &str) -> bool {
-    let special = |b: u8| {
-        matches!(
-            b,
-            b'(' | b')' | b'<' | b'>' | b'@' | b',' | b';' | b'\\' | b'"' | b'[' | b']'
-        )
+/// Fields that say who wrote a message, what it is made of, or what a client makes of it.
+const DECIDING: [&str; 21] = [
+    "auto-submitted",
+    "bcc",
+    "cc",
+    "date",
+    "dkim-signature",
+    "disposition-notification-to",
+    "from",
+    "in-reply-to",
+    "list-id",
+    "list-post",
+    "message-id",
+    "mime-version",
+    "precedence",
+    "references",
+    "reply-to",
+    "return-path",
+    "sender",
+    "subject",
+    "tls-required",
+    "to",
+    "x-microsoft-original-message-id",
+];
+
+/// Families of such fields by the beginning of their names.
+const DECIDING_FAMILIES: [&str; 5] = ["autocrypt", "chat-", "content-", "resent-", "secure-join"];
+
+fn decides(name: &[u8]) -> bool {
+    let begins = |family: &&str| {
+        name.get(..family.len())
+            .is_some_and(|begin| begin.eq_ignore_ascii_case(family.as_bytes()))
     };
-    !text.is_empty() && text.bytes().all(|b| b.is_ascii_graphic() && !special(b))
+    DECIDING
+        .iter()
+        .any(|known| name.eq_ignore_ascii_case(known.as_bytes()))
+        || DECIDING_FAMILIES.iter().any(begins)
 }
 
-/// The parts of a multipart body.
-#[derive(Debug)]
-pub struct Multipart<'a> {
-    /// Text before the first delimiter.
-    pub preamble: &'a [u8],
-    /// The first parts, at most two.
-    pub parts: Vec<Entity<'a>>,
-    /// Text behind the closing delimiter.
-    pub epilogue: &'a [u8],
-}
-
-/// Parts beyond this many are of no interest: nothing with more passes.
-const MAX_PARTS: usize = 2;
-
-impl<'a> Multipart<'a> {
-    /// Splits a body (RFC 2046 section 5.1.1). None when the closing delimiter is missing, when there are more than
-    /// two parts, when a part's header is malformed, or when a line begins like a delimiter and is none.
-    pub fn parse(body: &'a [u8], boundary: &str) -> Option<Self> {
-        // RFC 2046 section 5.1.1: 1 to 70 characters, not ending with a space.
-        if boundary.is_empty() || boundary.len() > 70 || boundary.ends_with(' ') {
-            return None;
-        }
-        let delimiter = format!("--{boundary}");
-        let inner = format!("\r\n{delimiter}");
-        let finder = memmem::Finder::new(&inner);
-        // The line break before a delimiter belongs to it; the first may stand at the very beginning.
-        let mut at = if body.starts_with(delimiter.as_bytes()) {
-            Some((0, delimiter.len()))
-        } else {
-            finder.find(body).map(|at| (at, at + inner.len()))
-        };
-        let mut preamble = None;
-        let mut parts = Vec::with_capacity(MAX_PARTS);
-        let mut begin = 0;
-        loop {
-            let (end, after) = at?;
-            let section = body.get(begin..end.max(begin))?;
-            if preamble.is_none() {
-                preamble = Some(section);
-            } else if parts.len() < MAX_PARTS {
-                parts.push(Entity::parse(section).ok()?);
-            } else {
-                return None;
-            }
-            let (closing, line_end) = delimiter_end(body.get(after..)?)?;
-            begin = after + line_end;
-            if closing {
-                let epilogue = body.get(begin..)?;
-                if memmem::find(epilogue, delimiter.as_bytes()).is_some() {
-                    return None;
-                }
-                return Some(Self {
-                    preamble: preamble?,
-                    parts,
-                    epilogue,
-                });
-            }
-            // An empty part: its header ends where the next delimiter's line break begins.
-            let from = begin.saturating_sub(2);
-            at = finder
-                .find(body.get(from..)?)
-                .map(|at| (from + at, from + at + inner.len()));
-        }
-    }
-
-    /// Whether text stands outside the parts.
-    pub fn has_outside_text(&self) -> bool {
-        let blank = |text: &[u8]| text.iter().all(u8::is_ascii_whitespace);
-        !blank(self.preamble) || !blank(self.epilogue)
-    }
-}
-
-/// What stands behind the boundary: whether it closes, and where the next line begins.
-fn delimiter_end(rest: &[u8]) -> Option<(bool, usize)> {
-    let closing = rest.starts_with(b"--");
-    let rest_line = if closing { rest.get(2..)? } else { rest };
-    let end = memchr(b'\n', rest_line).map_or(rest_line.len(), |at| at + 1);
-    let line = rest_line.get(..end)?;
-    let blank = line.iter().all(|b| matches!(b, b' ' | b'\t' | b'\r' | b'\n'));
-    blank.then_some((closing, end + if closing { 2 } else { 0 }))
+/// Fields that decide and of which there may be several: signatures, and one block for each time that a message was
+/// sent on (RFC 5322 section 3.6.6).
+fn may_repeat(name: &[u8]) -> bool {
+    name.eq_ignore_ascii_case(b"DKIM-Signature")
+        || name.eq_ignore_ascii_case(b"Return-Path")
+        || name
+            .get(..7)
+            .is_some_and(|begin| begin.eq_ignore_ascii_case(b"resent-"))
 }
 
 #[cfg(test)]
@@ -275,12 +225,12 @@ mod tests {
     #[test]
     fn fields_fold_and_repeat() {
         let message = b"From: a@b\r\nX-A: one\r\n two\r\n\tthree\r\nx-a: four\r\n\r\nbody";
-        let entity = Entity::parse(message).unwrap();
+        let entity = Entity::message(message).unwrap();
         assert_eq!(entity.body, b"body");
         assert_eq!(entity.all("X-A").count(), 2);
         assert_eq!(entity.only("x-a"), None, "repeated");
         assert_eq!(entity.text("from").unwrap(), "a@b");
-        let folded = Entity::parse(b"X: one\r\n two\r\n\tthree\r\n\r\n").unwrap();
+        let folded = Entity::message(b"X: one\r\n two\r\n\tthree\r\n\r\n").unwrap();
         assert_eq!(folded.text("X").unwrap(), "one two\tthree");
     }
 
@@ -290,82 +240,91 @@ mod tests {
             "hello\r\n\r\n",
             "A: b\r\nhello\r\n\r\n",
             ": x\r\n\r\n",
-            "A : b\r\n\r\n",
+            " : x\r\n\r\n",
+            "A b : c\r\n\r\n",
             " A: b\r\n\r\n",
+            "A: b\0c\r\n\r\n",
+            "\u{e9}: b\r\n\r\n",
+            "From a@b.test Thu Nov 26 08:00:00 2026\r\n\r\n",
         ] {
-            assert!(Entity::parse(head.as_bytes()).is_err(), "{head:?}");
+            assert!(Entity::message(head.as_bytes()).is_err(), "{head:?}");
         }
-        assert!(Entity::parse(b"\r\nbody").is_ok(), "no field at all");
-        assert!(Entity::parse(b"A: b").is_ok(), "no body");
+        assert!(Entity::message(b"\r\nbody").is_ok(), "no field at all");
+        assert!(Entity::message(b"A: b").is_ok(), "no body");
     }
 
     #[test]
-    fn content_types() {
-        let parse = |text| ContentType::parse(text).map(|t| (t.media_type, t.boundary));
-        let both = |a: &str, b: &str| Some((a.to_owned(), Some(b.to_owned())));
-        assert_eq!(parse("text/plain"), Some(("text/plain".to_owned(), None)));
-        assert_eq!(
-            parse("Multipart/Encrypted; boundary=x"),
-            both("multipart/encrypted", "x")
-        );
-        assert_eq!(
-            parse("multipart/encrypted; protocol=\"application/pgp-encrypted\";\tBOUNDARY=\"a b\\\"c\" ;"),
-            both("multipart/encrypted", "a b\"c")
-        );
-        for bad in [
-            "text",
-            "text/",
-            "a/b; boundary=x; boundary=y",
-            "a/b; boundary=\"x",
-            "a/b; boundary",
-            "a/b; boundary*=x",
-        ] {
-            assert_eq!(parse(bad), None, "{bad}");
+    fn white_space_before_a_colon_stands_only_in_fields_that_decide_nothing() {
+        for name in ["X-Foo", "Received", "x", "Contents", "Organization"] {
+            let head = format!("{name} \t: b\r\n\r\n");
+            let entity = Entity::message(head.as_bytes()).unwrap();
+            assert_eq!(entity.text(name).unwrap(), "b");
+            assert!(Entity::part(head.as_bytes()).is_err(), "{name} in a part");
         }
-    }
-
-    fn split(body: &str) -> Option<(bool, Vec<String>)> {
-        let multipart = Multipart::parse(body.as_bytes(), "B")?;
-        let text = |part: &Entity<'_>| String::from_utf8_lossy(part.body).into_owned();
-        Some((
-            multipart.has_outside_text(),
-            multipart.parts.iter().map(text).collect(),
-        ))
+        for name in [
+            "From",
+            "SENDER",
+            "Content-Type",
+            "content-foo",
+            "MIME-Version",
+            "DKIM-Signature",
+            "Autocrypt",
+            "Autocrypt-Gossip",
+            "Secure-Join",
+            "Secure-Join-Auth",
+            "Chat-Version",
+            "Subject",
+            "Resent-From",
+            "Reply-To",
+        ] {
+            let head = format!("{name} : b\r\n\r\n");
+            assert!(Entity::message(head.as_bytes()).is_err(), "{name}");
+        }
     }
 
     #[test]
-    fn multipart_bodies() {
-        let two = |a: &str, b: &str| vec![a.to_owned(), b.to_owned()];
-        assert_eq!(
-            split("--B\r\n\r\none\r\n--B\r\nX: y\r\n\r\ntwo\r\n--B--\r\n"),
-            Some((false, two("one", "two")))
-        );
-        assert_eq!(
-            split("hello\r\n--B \r\n\r\none\r\n--B\r\n\r\n\r\n--B--"),
-            Some((true, two("one", "")))
-        );
-        assert_eq!(
-            split("--B\r\n\r\none\r\n--B--\r\nhello"),
-            Some((true, vec!["one".to_owned()]))
-        );
-        for bad in [
-            "",
-            "--B\r\n\r\none\r\n",
-            "--B\r\n\r\none\r\n--Bx\r\n\r\n--B--\r\n",
-            "--B\r\n\r\n1\r\n--B\r\n\r\n2\r\n--B\r\n\r\n3\r\n--B--\r\n",
-            "--B\r\nhello\r\n\r\none\r\n--B--\r\n",
-            "--B\r\n\r\none\r\n--B--\r\n--B\r\n\r\n\r\n--B--\r\n",
+    fn what_decides_stands_once_and_no_line_is_blank() {
+        let plain = |head: &str| Entity::message(head.as_bytes()).unwrap().is_plain();
+        assert!(plain(
+            "From: a\r\nX: 1\r\nX: 2\r\nReceived: 1\r\nReceived: 2\r\n\r\n"
+        ));
+        assert!(plain(
+            "DKIM-Signature: 1\r\nDKIM-Signature: 2\r\nX:\r\n y\r\n\r\n"
+        ));
+        for head in [
+            "Content-Type: a/b\r\ncontent-type: a/b\r\n\r\n",
+            "MIME-Version: 1.0\r\nMIME-Version: 1.0\r\n\r\n",
+            "Secure-Join: a\r\nSecure-Join: b\r\n\r\n",
+            "Chat-Version: a\r\nX: y\r\nchat-version: b\r\n\r\n",
+            "Subject: a\r\nSubject: b\r\n\r\n",
+            "X: y\r\n \r\nContent-Type: a/b\r\n\r\n",
+            "X: y\r\n\t\r\n\r\n",
         ] {
-            assert_eq!(split(bad), None, "{bad:?}");
+            assert!(!plain(head), "{head:?}");
+            assert!(Entity::part(head.as_bytes()).is_err(), "{head:?}");
         }
+    }
+
+    #[test]
+    fn values_are_text() {
+        assert_eq!(unfold(b" a\r\n b \r\n").unwrap(), "a b");
+        assert_eq!(unfold(" \u{e9}\r\n".as_bytes()).unwrap(), "\u{e9}");
+        assert_eq!(
+            unfold("\u{a0}a".as_bytes()).unwrap(),
+            "\u{a0}a",
+            "no white space of ours"
+        );
+        assert_eq!(unfold(b"a\x0bb"), None);
+        assert_eq!(unfold(b"a\xffb"), None);
     }
 
     proptest! {
         #[test]
-        fn never_panics(text in "(--B|--|\r\n|B|x|: |a/b;|boundary=|\"|\\\\){0,40}") {
-            let _ = split(&text);
-            let _ = ContentType::parse(&text);
-            let _ = Entity::parse(text.as_bytes()).map(|entity| entity.content_type());
+        fn never_panics(text in "(--B|--|\r\n|B|x|: | |\t|a/b;|boundary=|\"|\\\\){0,40}") {
+            for entity in [Entity::message(text.as_bytes()), Entity::part(text.as_bytes())].into_iter().flatten() {
+                let _ = entity.content_type();
+                prop_assert_eq!(entity.head.len() + entity.body.len(), text.len());
+            }
         }
     }
 }

@@ -5,19 +5,20 @@
 
 mod armor;
 pub mod bounds;
+mod content_type;
+mod encoding;
 mod encrypted;
 pub mod incoming;
 pub mod mime;
+mod multipart;
 mod openpgp;
 pub mod outgoing;
+mod part;
+mod report;
 mod securejoin;
-pub mod sender;
+mod sender;
+mod transport;
 
-pub use armor::is_encrypted_armor;
-pub use encrypted::is_encrypted;
-pub use securejoin::is_securejoin;
-
-use self::mime::{ContentType, Entity, Multipart};
 use crate::reply::Reply;
 
 /// Which way a message goes. What our own users send is held to a narrower form than what others do.
@@ -27,18 +28,6 @@ pub enum Direction {
     Outgoing,
     /// Arriving from another server.
     Incoming,
-}
-
-/// The parts of a multipart message. None when it is malformed, and when it has text outside of the parts that this
-/// direction does not allow.
-fn parts<'a>(
-    message: &Entity<'a>,
-    content_type: ContentType,
-    direction: Direction,
-) -> Option<Vec<Entity<'a>>> {
-    let multipart = Multipart::parse(message.body, &content_type.boundary?)?;
-    let allowed = direction == Direction::Incoming || !multipart.has_outside_text();
-    allowed.then_some(multipart.parts)
 }
 
 /// What becomes of a message.

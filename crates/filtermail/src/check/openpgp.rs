@@ -1,5 +1,7 @@
 //! Walk over the packets of an OpenPGP message (RFC 9580 section 4.2), fed piece by piece.
 
+use super::encoding::Sink;
+
 /// Public-key encrypted session key (RFC 9580 section 5.1).
 const PKESK: u8 = 1;
 /// Symmetric-key encrypted session key (RFC 9580 section 5.3).
@@ -45,8 +47,14 @@ impl PacketWalk {
         }
     }
 
-    /// Takes the next bytes of the message.
-    pub(crate) fn feed(&mut self, mut bytes: &[u8]) -> Result<(), NotEncrypted> {
+    /// Whether what was fed is one whole encrypted message.
+    pub(crate) fn is_complete(&self) -> bool {
+        self.state == State::End && self.encrypted > 0
+    }
+}
+
+impl Sink for PacketWalk {
+    fn feed(&mut self, mut bytes: &[u8]) -> Result<(), NotEncrypted> {
         while let Some((&byte, rest)) = bytes.split_first() {
             self.state = match self.state {
                 State::Tag => {
@@ -85,11 +93,6 @@ impl PacketWalk {
             };
         }
         Ok(())
-    }
-
-    /// Whether what was fed is one whole encrypted message.
-    pub(crate) fn is_complete(&self) -> bool {
-        self.state == State::End && self.encrypted > 0
     }
 }
 

@@ -2,9 +2,12 @@
 
 use std::borrow::Cow;
 
+use super::Direction;
+use super::encrypted::is_encrypted;
 use super::mime::Entity;
+use super::securejoin::is_securejoin;
 use super::sender::Sender;
-use super::{Direction, is_encrypted, is_securejoin};
+use super::transport::arrives_as_signed;
 use crate::reply::Reply;
 
 /// What a submitted message is.
@@ -22,18 +25,27 @@ pub enum Kind {
 ///
 /// Postfix has compared `mail_from` with the login, so it is what the `From` field is measured against.
 pub fn examine(message: &[u8], mail_from: &str, recipients: &[String]) -> Result<Kind, Reply> {
-    let Ok(entity) = Entity::parse(message) else {
+    let Ok(entity) = Entity::message(message) else {
         return Err(Reply::invalid_from_header("malformed header"));
     };
-    let value = entity.text("From").unwrap_or(Cow::Borrowed(""));
-    let Some(from) = Sender::parse(&value) else {
+    let Some(from) = entity.only("From").and_then(Sender::parse) else {
+        let value = entity.text("From").unwrap_or(Cow::Borrowed(""));
         return Err(Reply::invalid_from_header(&value));
     };
     if !from.address().eq_ignore_ascii_case(mail_from) {
         return Err(Reply::forged_from(from.address(), mail_from));
     }
+    let other_sender = ["Sender", "Resent-From", "Resent-Sender"]
+        .iter()
+        .flat_map(|name| entity.all(name))
+        .any(|value| {
+            !Sender::parse(value).is_some_and(|sender| sender.address().eq_ignore_ascii_case(mail_from))
+        });
+    if other_sender {
+        return Err(Reply::FOREIGN_SENDER);
+    }
     if is_encrypted(&entity, Direction::Outgoing) || is_securejoin(&entity, Direction::Outgoing) {
-        return Ok(Kind::Encrypted);
+        return arrives_as_signed(message).map(|()| Kind::Encrypted);
     }
     let to_self = matches!(recipients, [only] if only.eq_ignore_ascii_case(mail_from));
     let setup = to_self
@@ -41,9 +53,8 @@ pub fn examine(message: &[u8], mail_from: &str, recipients: &[String]) -> Result
         && entity
             .content_type()
             .is_some_and(|found| found.media_type == "multipart/mixed");
-    Ok(if setup {
-        Kind::SetupMessage
-    } else {
-        Kind::Cleartext
-    })
+    if setup {
+        return arrives_as_signed(message).map(|()| Kind::SetupMessage);
+    }
+    Ok(Kind::Cleartext)
 }

@@ -236,7 +236,7 @@ mod tests {
 
     fn count(tags: &str) -> Result<usize, String> {
         let message = format!("DKIM-Signature: {tags}\r\nFrom: a@c.test\r\n\r\n");
-        let entity = Entity::parse(message.as_bytes()).unwrap();
+        let entity = Entity::message(message.as_bytes()).unwrap();
         parse(&entity, "c.test", 1500).map(|signatures| signatures.len())
     }
 
@@ -299,7 +299,7 @@ mod tests {
         let field = |tags: &str| format!("DKIM-Signature: {tags}\r\n");
         let parse = |fields: String| {
             let message = format!("{fields}\r\n");
-            let entity = Entity::parse(message.as_bytes()).unwrap();
+            let entity = Entity::message(message.as_bytes()).unwrap();
             parse(&entity, "c.test", 1500).map(|signatures| signatures.len())
         };
         assert_eq!(parse(field(GOOD).repeat(50)), Ok(MAX_SIGNATURES));

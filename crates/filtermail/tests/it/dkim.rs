@@ -118,7 +118,11 @@ impl Filter {
 }
 
 fn encrypted() -> Vec<u8> {
-    messages("arriving-only").remove(0).1
+    let (_, message) = messages("passes")
+        .into_iter()
+        .find(|(name, _)| name == "encrypted-to-anonymous-v6-keys")
+        .unwrap();
+    message
 }
 
 const INVALID: &str = "554 5.7.1 No valid DKIM signature found";

@@ -85,22 +85,134 @@ fn a_setup_message_goes_only_to_oneself() {
     assert_eq!(kind(&[ALICE, "bob@_a.test"]), outgoing::Kind::Cleartext);
 }
 
+/// A report as Postfix writes it.
+const REPORT: &str = "From: MAILER-DAEMON@c.test (Mail Delivery System)\r\n\
+    Auto-Submitted: auto-replied\r\n\
+    MIME-Version: 1.0\r\n\
+    Content-Type: multipart/report; report-type=delivery-status;\r\n\tboundary=\"x.1/c.test\"\r\n\
+    \r\n\
+    This is a MIME-encapsulated message.\r\n\
+    \r\n\
+    --x.1/c.test\r\n\
+    Content-Description: Notification\r\n\
+    Content-Type: text/plain; charset=us-ascii\r\n\
+    \r\n\
+    I'm sorry to have to inform you\r\n\
+    \r\n\
+    --x.1/c.test\r\n\
+    Content-Description: Delivery report\r\n\
+    Content-Type: message/delivery-status\r\n\
+    \r\n\
+    Reporting-MTA: dns; c.test\r\n\
+    \r\n\
+    --x.1/c.test\r\n\
+    Content-Description: Undelivered Message\r\n\
+    Content-Type: message/rfc822\r\n\
+    \r\n\
+    Content-Type: multipart/encrypted; boundary=y\r\n\
+    \r\n\
+    --y\r\n\
+    \r\n\
+    --y--\r\n\
+    \r\n\
+    --x.1/c.test--\r\n";
+
 #[test]
 fn reports_come_from_a_mailer_daemon() {
-    let kind = |from: &str, auto: &str, media: &str| {
-        let text = format!("From: {from}\r\n{auto}Content-Type: {media}; boundary=x\r\n\r\n--x--\r\n");
-        incoming::examine(text.as_bytes(), "").unwrap().kind
-    };
-    let (auto, report) = ("Auto-Submitted: auto-replied\r\n", "multipart/report");
-    let daemon = "MAILER-DAEMON@c.test (Mail Delivery System)";
-    assert_eq!(kind(daemon, auto, report), incoming::Kind::MailerDaemon);
-    assert_eq!(kind("someone@c.test", auto, report), incoming::Kind::Cleartext);
-    assert_eq!(
-        kind(daemon, "Auto-Submitted: \r\n", report),
-        incoming::Kind::Cleartext
+    let kind = |text: &str, mail_from: &str| incoming::examine(text.as_bytes(), mail_from).unwrap().kind;
+    assert_eq!(kind(REPORT, ""), incoming::Kind::MailerDaemon);
+    let named = REPORT.replace(
+        "MAILER-DAEMON@c.test (Mail Delivery System)",
+        "Mail Delivery <mailer-daemon@c.test>",
     );
-    assert_eq!(kind(daemon, "", report), incoming::Kind::Cleartext);
-    assert_eq!(kind(daemon, auto, "multipart/mixed"), incoming::Kind::Cleartext);
+    assert_eq!(kind(&named, ""), incoming::Kind::MailerDaemon);
+    let short = REPORT.replace("message/rfc822", "text/rfc822-headers");
+    assert_eq!(kind(&short, ""), incoming::Kind::MailerDaemon);
+    assert_eq!(kind(REPORT, "mailer-daemon@c.test"), incoming::Kind::Cleartext);
+    for (from, to) in [
+        ("MAILER-DAEMON@c.test (Mail Delivery System)", "someone@c.test"),
+        ("auto-replied", ""),
+        ("Auto-Submitted: auto-replied\r\n", ""),
+        ("multipart/report", "multipart/mixed"),
+        (
+            "report-type=delivery-status",
+            "report-type=disposition-notification",
+        ),
+        ("report-type=delivery-status;", ""),
+        ("message/delivery-status", "text/plain"),
+        ("message/rfc822", "text/html"),
+        (
+            "MIME-encapsulated message.",
+            "MIME-encapsulated message. See you at noon.",
+        ),
+        ("x.1/c.test--", "x.1/c.test--\r\nSee you at noon."),
+        ("x.1/c.test--", "x.1/c.test"),
+        ("\"x.1/c.test\"", "\"x.1/c.test;boundary=x.1/c.test\""),
+        ("MIME-Version: 1.0", "MIME-Version: 1.0\r\nMIME-Version: 1.0"),
+        (
+            "Content-Type: text/plain",
+            "Content-Type : text/html\r\nContent-Type: text/plain",
+        ),
+    ] {
+        let text = REPORT.replace(from, to);
+        assert_ne!(text, REPORT, "{from}");
+        assert_eq!(kind(&text, ""), incoming::Kind::Cleartext, "{from} -> {to}");
+    }
+}
+
+#[test]
+fn what_is_signed_arrives_as_signed_or_is_refused() {
+    let (_, message) = messages("passes").remove(0);
+    let text = String::from_utf8(message).unwrap();
+    let with = |field: &str| {
+        let message = text.replacen("Subject:", &format!("{field}\r\nSubject:"), 1);
+        outgoing::examine(message.as_bytes(), ALICE, &[]).map_err(|reply| reply.to_string())
+    };
+    let line = "x".repeat(990);
+    assert_eq!(
+        with(&format!("X-Long: {line}\r\n {line}")),
+        Ok(outgoing::Kind::Encrypted)
+    );
+    for field in [format!("X-Long: {line}x"), format!("X-Long:\r\n {line}{line}")] {
+        assert_eq!(
+            with(&field).unwrap_err(),
+            "550 5.6.0 Line longer than 998 bytes in message"
+        );
+    }
+    assert_eq!(
+        with("X-Name: M\u{fc}ller").unwrap_err(),
+        "550 5.6.3 Characters beyond ASCII in message"
+    );
+    assert_eq!(
+        with("X-Bell: \x07").unwrap_err(),
+        "550 5.6.0 Control characters in message"
+    );
+}
+
+#[test]
+fn nobody_else_is_named_as_the_sender() {
+    let (_, message) = messages("passes").remove(0);
+    let text = String::from_utf8(message).unwrap();
+    let with = |field: &str| {
+        let message = text.replacen("Subject:", &format!("{field}\r\nSubject:"), 1);
+        outgoing::examine(message.as_bytes(), ALICE, &[]).map_err(|reply| reply.to_string())
+    };
+    assert_eq!(
+        with("Sender: Alice <alice@_a.test>"),
+        Ok(outgoing::Kind::Encrypted)
+    );
+    for field in [
+        "Sender: bob@_a.test",
+        "Sender: ",
+        "Resent-From: <bob@_a.test>",
+        "Resent-Sender: bob@_a.test",
+    ] {
+        assert_eq!(
+            with(field).unwrap_err(),
+            "500 Invalid Sender: not the address of the account",
+            "{field}"
+        );
+    }
 }
 
 #[test]

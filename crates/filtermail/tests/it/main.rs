@@ -7,7 +7,9 @@
     reason = "a test ends at the first surprise"
 )]
 
+mod differential;
 mod dkim;
 mod fixtures;
+mod generator;
 mod relay;
 mod session;

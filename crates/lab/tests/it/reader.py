@@ -1,0 +1,33 @@
+"""Reads messages as any Python program does: a JSON string of base64 on each line, a JSON object for each."""
+
+import base64
+import email
+import email.policy
+import json
+import sys
+
+
+def decoded(part):
+    body = part.get_payload(decode=True)
+    return None if body is None else base64.b64encode(body).decode()
+
+
+def outside(text):
+    return (text or "").encode("ascii", "replace").decode().strip(" \t\r\n")
+
+
+def read(message):
+    mail = email.message_from_bytes(message, policy=email.policy.default)
+    senders = mail.get_all("From", [])
+    parts = list(mail.iter_parts()) if mail.is_multipart() else []
+    return {
+        "senders": [f"{a.username}@{a.domain}" for field in senders for a in field.addresses],
+        "type": mail.get_content_type(),
+        "preamble": outside(mail.preamble),
+        "epilogue": outside(mail.epilogue),
+        "parts": [{"type": p.get_content_type(), "multipart": p.is_multipart(), "body": decoded(p)} for p in parts],
+    }
+
+
+for line in sys.stdin:
+    print(json.dumps(read(base64.b64decode(json.loads(line)))))
