@@ -133,6 +133,11 @@ in
         lmtp_header_checks = deliveryCleanup;
         # Header checks are for the header of the message, not for those of its parts.
         disable_mime_input_processing = true;
+        # What is signed leaves as it is: no line is folded, and nothing is encoded for servers without 8BITMIME. Clients may
+        # not submit what needs either; reports quote what others have sent.
+        disable_mime_output_conversion = true;
+        smtp_line_length_limit = 0;
+        lmtp_line_length_limit = 0;
 
         message_size_limit = cfg.messages.maxSize;
         mailbox_size_limit = 0;

@@ -82,7 +82,11 @@ pub(crate) fn zones(host: IpAddr) -> anyhow::Result<Vec<(&'static str, String)>>
 
 /// The message as it leaves, signed as asked.
 pub(crate) fn signed(message: &Message, signing: Signing) -> anyhow::Result<Vec<u8>> {
-    let mut bytes = message.bytes();
+    signed_bytes(message.bytes(), signing)
+}
+
+/// The same for a message of any form.
+pub(crate) fn signed_bytes(mut bytes: Vec<u8>, signing: Signing) -> anyhow::Result<Vec<u8>> {
     let (key_of, named) = match signing {
         Signing::None => return Ok(bytes),
         Signing::Good | Signing::BodyAltered => (DOMAIN, DOMAIN),

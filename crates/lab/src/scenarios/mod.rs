@@ -14,6 +14,7 @@ pub(crate) mod cli;
 mod context;
 mod counters;
 mod delivery;
+mod disguise;
 mod expiry;
 mod front;
 mod guide;
@@ -33,6 +34,7 @@ mod quota;
 mod reboot;
 mod rendered;
 mod run;
+mod signed;
 mod store;
 mod switch;
 mod tls;
@@ -109,6 +111,9 @@ pub(crate) const SCENARIOS: &[Scenario] = table! {
     "cleartext-from-outside", Machines, 90, policy::cleartext_from_outside;
     "forged-from", Addresses, 60, policy::forged_from;
     "envelope-sender-of-another-account", Addresses, 60, policy::foreign_envelope;
+    "from-of-two-senders", Machines, 60, disguise::two_senders;
+    "cleartext-in-disguise", Machines, 60, disguise::cleartext;
+    "mail-of-gateways-arrives", Machines, 60, disguise::gateways;
     "rate-limit", Addresses, 60, policy::rate_limit;
 
     "outside-unsigned", Machines, 60, outside::unsigned;
@@ -117,6 +122,8 @@ pub(crate) const SCENARIOS: &[Scenario] = table! {
     "outside-body-altered", Machines, 60, outside::body_altered;
     "outside-signed-and-encrypted", Machines, 60, outside::delivered;
 
+    "signed-mail-leaves-unchanged", Machines, 120, signed::leaves_unchanged;
+    "long-lines-are-refused-or-arrive", Addresses, 90, signed::long_lines;
     "bounce-from-the-other-relay", Machines, 120, bounce::unknown_user;
     "undeliverable-mail-comes-back", Machines, 90, delivery::undeliverable;
     "relays-verify-each-other", Machines, 90, delivery::names_verified;

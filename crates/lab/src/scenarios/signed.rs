@@ -1,0 +1,167 @@
+//! What a relay signs arrives as it was signed.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, ensure};
+use mail_auth::hickory_resolver::config::{NameServerConfig, ResolverConfig, ResolverOpts};
+use mail_auth::{AuthenticatedMessage, DkimResult, MessageAuthenticator};
+use rustls::ServerConfig;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tokio::io::{AsyncBufReadExt as _, AsyncRead, AsyncWrite, AsyncWriteExt as _, BufReader};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::TlsAcceptor;
+
+use super::Context;
+use crate::client::message::{header, random_name};
+use crate::client::outside::{DOMAIN, Signing, deliver, signed_bytes};
+use crate::client::{arrival, pgp};
+
+const WITHIN: Duration = Duration::from_secs(60);
+/// Longest line that RFC 5322 allows, without its line break.
+const MAX_LINE: usize = 998;
+
+/// Relay b signs its report about a message with characters beyond ASCII and lines that `smtp(8)` would fold, and delivers
+/// it to a server that has no 8BITMIME.
+pub(super) async fn leaves_unchanged(context: &Context) -> anyhow::Result<()> {
+    context.publish_outside().await?;
+    let machines = context.machines()?;
+    let certificate = machines.certificate(&[DOMAIN.to_owned()])?;
+    let listener = TcpListener::bind((context.topology.host, 25))
+        .await
+        .context("cannot be a mail server")?;
+    let peer = context.peer("b")?;
+    let nobody = format!("{}@{}", random_name(9), peer.mail_domain);
+    let from = format!("someone@{DOMAIN}");
+    let text = String::from_utf8(pgp::encrypted(&from, 2000).bytes())?;
+    let long = "x".repeat(1500);
+    let odd = text.replacen(
+        "Subject:",
+        &format!("X-Long: {long}\r\nX-Name: M\u{fc}ller\r\nSubject:"),
+        1,
+    );
+    let message = signed_bytes(odd.into_bytes(), Signing::Good)?;
+    let receiving = receive(&listener, tls(&certificate)?);
+    let (received, reply) = tokio::join!(
+        tokio::time::timeout(WITHIN, receiving),
+        deliver(&peer, &from, &nobody, &message)
+    );
+    reply?.expect(250)?;
+    let report = received.context("no report arrives")??;
+    let text = String::from_utf8_lossy(&report);
+    ensure!(
+        text.contains(&format!("X-Long: {long}\r\n")),
+        "the long line was folded"
+    );
+    ensure!(text.contains("X-Name: M\u{fc}ller\r\n"), "the name was encoded");
+    verify(context, &report).await
+}
+
+/// A line of a submitted message is as long as may be, and one byte longer.
+pub(super) async fn long_lines(context: &Context) -> anyhow::Result<()> {
+    let (sender, receiver) = (context.account("a").await?, context.account("b").await?);
+    let (mut imap, _) = receiver.inbox().await?;
+    for length in [MAX_LINE, MAX_LINE + 1, 1500] {
+        let name = "References: ";
+        let value = format!("<{}>", "x".repeat(length - name.len() - 2));
+        let message = pgp::encrypted(&sender.address, 2000)
+            .with("References", &value)
+            .with("X-Blanks", "trailing \t ")
+            .with("X-Folded", "one\r\n\t two");
+        let mut smtp = sender.smtp().await?;
+        let reply = smtp
+            .send(&sender.address, &[&receiver.address], &message.bytes())
+            .await?;
+        if length > MAX_LINE {
+            reply.expect_line("550 5.6.0 Line longer than 998 bytes in message")?;
+            continue;
+        }
+        reply.expect(250)?;
+        // Relay b has verified the signature.
+        let stored = arrival(&mut imap, message.id(), WITHIN).await?;
+        ensure!(header(&stored, "References") == [value], "the field has changed");
+    }
+    Ok(())
+}
+
+fn tls((chain, key): &(String, String)) -> anyhow::Result<TlsAcceptor> {
+    let chain = CertificateDer::pem_slice_iter(chain.as_bytes()).collect::<Result<Vec<_>, _>>()?;
+    let key = PrivateKeyDer::from_pem_slice(key.as_bytes())?;
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .with_no_client_auth()
+        .with_single_cert(chain, key)?;
+    Ok(TlsAcceptor::from(Arc::new(config)))
+}
+
+/// Receives one message as a mail server without any extension but STARTTLS.
+async fn receive(listener: &TcpListener, acceptor: TlsAcceptor) -> anyhow::Result<Vec<u8>> {
+    let (stream, _) = listener.accept().await?;
+    let stream = secure(stream, acceptor).await?;
+    let mut stream = BufReader::new(stream);
+    converse(&mut stream, "250 outside.test", "DATA").await?;
+    stream.write_all(b"354 go\r\n").await?;
+    let mut message = Vec::new();
+    loop {
+        let mut line = Vec::new();
+        ensure!(
+            stream.read_until(b'\n', &mut line).await? > 0,
+            "the message was cut off"
+        );
+        if line == b".\r\n" {
+            break;
+        }
+        message.extend_from_slice(line.strip_prefix(b".").unwrap_or(&line));
+    }
+    stream.write_all(b"250 2.0.0 Ok\r\n").await?;
+    Ok(message)
+}
+
+async fn secure(
+    stream: TcpStream,
+    acceptor: TlsAcceptor,
+) -> anyhow::Result<tokio_rustls::server::TlsStream<TcpStream>> {
+    let mut stream = BufReader::new(stream);
+    stream.write_all(b"220 outside.test ESMTP\r\n").await?;
+    converse(&mut stream, "250-outside.test\r\n250 STARTTLS", "STARTTLS").await?;
+    stream.write_all(b"220 go\r\n").await?;
+    Ok(acceptor.accept(stream.into_inner()).await?)
+}
+
+/// Answers commands until this one comes.
+async fn converse<S>(stream: &mut BufReader<S>, ehlo: &str, last: &str) -> anyhow::Result<()>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    loop {
+        let mut line = String::new();
+        ensure!(stream.read_line(&mut line).await? > 0, "the relay went away");
+        let line = line.trim_end();
+        if line == last {
+            return Ok(());
+        }
+        ensure!(!line.contains("8BITMIME"), "the relay says {line}");
+        let reply = if line.starts_with("EHLO ") {
+            ehlo
+        } else {
+            "250 2.0.0 Ok"
+        };
+        stream.write_all(format!("{reply}\r\n").as_bytes()).await?;
+    }
+}
+
+/// Verifies the signature with the key that the relay publishes.
+async fn verify(context: &Context, message: &[u8]) -> anyhow::Result<()> {
+    let server = NameServerConfig::udp_and_tcp(context.topology.resolver.into());
+    let resolver = ResolverConfig::from_name_servers(vec![server]);
+    let authenticator = MessageAuthenticator::new(resolver, ResolverOpts::default())?;
+    let parsed = AuthenticatedMessage::parse(message).context("not a message")?;
+    let results = authenticator.verify_dkim(&parsed).await;
+    ensure!(
+        results.iter().any(|output| *output.result() == DkimResult::Pass),
+        "no signature is valid: {results:?}"
+    );
+    Ok(())
+}
