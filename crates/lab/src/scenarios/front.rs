@@ -83,7 +83,7 @@ pub(super) async fn idle_connections(context: &Context) -> anyhow::Result<()> {
     // Of this process: each connection is a file.
     let process = format!("--pid={}", std::process::id());
     let raised = Command::new("prlimit")
-        .args([&process, "--nofile=65536:65536"])
+        .args([&process, "--nofile=8000:"])
         .status()
         .await
         .context("cannot run prlimit")?;

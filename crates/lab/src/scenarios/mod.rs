@@ -188,7 +188,7 @@ pub(crate) const SCENARIOS: &[Scenario] = table! {
 
     "acme-certificate-is-issued-and-used", Machines, 120, certificate::acme;
     "external-certificate-is-reloaded-on-change", Machines, 120, certificate::external;
-    "external-certificate-comes-after-the-daemons", Machines, 180, certificate::late;
+    "external-certificate-comes-after-the-daemons", Machines, 300, certificate::late;
 
     "ip-only-sign-up", Addresses, 300, ip_only::sign_up;
     "ip-only-messages-across", Addresses, 300, ip_only::messages_across;

@@ -122,6 +122,18 @@ pub(super) async fn late(context: &Context) -> anyhow::Result<()> {
     }
     .await;
     context.run(RELAY, &["mv", away, folder]).await?;
+    for unit in UNITS {
+        let active = || async {
+            let state = context
+                .machines()?
+                .exec(RELAY, &["systemctl", "is-active", unit])
+                .await?;
+            Ok(state.status.success().then_some(()))
+        };
+        until(WAITING, active)
+            .await
+            .with_context(|| format!("{unit} does not come up with the certificate"))?;
+    }
     served(&context.peer(RELAY)?).await?;
     waited
 }
