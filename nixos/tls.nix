@@ -2,6 +2,7 @@
 {
   config,
   lib,
+  options,
   pkgs,
   ...
 }:
@@ -9,6 +10,14 @@ let
   cfg = config.services.chatmail;
   hardening = import ./hardening.nix;
   mode = cfg.tls.mode;
+
+  # Since NixOS 25.11 a unit of its own orders the certificate; before, the one that nginx must not wait for did.
+  ordersApart =
+    let
+      # An option that those releases removed.
+      before = options.security.acme.preliminarySelfsigned or { visible = false; };
+    in
+    !(before.visible or true);
 
   # They load the certificate when they start and when they reload.
   users = [
@@ -101,11 +110,29 @@ in
           );
         };
 
-        # The unit makes a temporary certificate when there is none yet; nginx waits for it on its own account.
-        systemd.services = lib.genAttrs [ "dovecot" "postfix" ] (_: {
-          wants = [ "acme-${cfg.domain}.service" ];
-          after = [ "acme-${cfg.domain}.service" ];
-        });
+        # The unit makes a temporary certificate when there is none yet.
+        systemd.services =
+          lib.genAttrs
+            (
+              [
+                "dovecot"
+                "postfix"
+              ]
+              ++ lib.optional ordersApart "nginx"
+            )
+            (_: {
+              wants = [ "acme-${cfg.domain}.service" ];
+              after = [ "acme-${cfg.domain}.service" ];
+            })
+          // lib.optionalAttrs ordersApart {
+            # nginx answers the challenge. An order that fails, as before DNS records are known, is repeated after the
+            # pause that NixOS sets for it.
+            "acme-order-renew-${cfg.domain}" = {
+              wants = [ "nginx.service" ];
+              after = [ "nginx.service" ];
+              serviceConfig.Restart = lib.mkDefault "on-failure";
+            };
+          };
       })
 
       (lib.mkIf (mode == "external") {
