@@ -48,6 +48,8 @@ let
     exit 1
   '';
 
+  logFilters = import ./log-filters.nix;
+
   kibibytes = bytes: "${toString (bytes / 1024)} K";
 in
 {
@@ -178,6 +180,11 @@ in
           user = postfix;
           group = config.services.postfix.group;
         };
+        # Who asks there learns whether an account exists.
+        "service auth"."unix_listener auth-userdb" = {
+          mode = "0600";
+          user = "vmail";
+        };
         "service auth-worker".user = "vmail";
         "service lmtp" = {
           user = "vmail";
@@ -185,6 +192,8 @@ in
           process_limit = 2 * cfg.connections.delivery + 10;
           # A process of its own for each delivery costs more than the delivery.
           restart_request_count = 1000;
+          # Everybody may connect to the one that Dovecot has by itself.
+          "unix_listener lmtp".mode = "0";
           "unix_listener ${queue}/private/dovecot-lmtp" = {
             mode = "0600";
             user = postfix;
@@ -258,8 +267,14 @@ in
         Restart = lib.mkForce "always";
         RestartSec = lib.mkForce "2s";
         LimitNOFILE = 65536;
-        # It names the accounts whose logins a stop interrupts.
-        LogFilterPatterns = [ "~: Aborted [A-Z]+ request for " ];
+        # Failures name the account by its path, and folders by the names that their owners gave to them.
+        LogFilterPatterns = [
+          logFilters.namesNobody
+          ": msgid=[^ ]*: (saved mail to INBOX|save failed to .*Quota exceeded \\(mailbox for user is full\\))$"
+          "quota-expire: removed "
+          "~: Mailbox [^ ]"
+          "~: Aborted [A-Z]+ request for "
+        ];
       };
     };
   };

@@ -22,6 +22,8 @@ in
         )
         "services.journald of this host keeps the journal for another time than three days in memory, which the privacy page of the relay promises. Say so to your users, and set services.chatmail.journal.private = false.";
 
+    # The kernel would log the address of everybody who tries a closed port.
+    networking.firewall.logRefusedConnections = lib.mkDefault false;
     services.journald = {
       storage = lib.mkDefault "volatile";
       # Each message is some ten lines of Postfix; a busy relay must not lose any that are counted.

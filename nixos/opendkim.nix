@@ -121,6 +121,7 @@ in
         RuntimeDirectory = "opendkim";
         RuntimeDirectoryMode = "0750";
         UMask = "0007";
+        LogFilterPatterns = [ (import ./log-filters.nix).namesNobody ];
         PrivateNetwork = true;
         PrivateUsers = false;
       };

@@ -213,6 +213,31 @@ in
       };
     };
 
+    filter.transport = mkOption {
+      type = types.enum [
+        "unix"
+        "tcp"
+      ];
+      default = "unix";
+      description = ''
+        How Postfix and the filters reach each other. With `unix`, over sockets in `/run/filtermail` and in Postfix's queue
+        directory that only they may connect to. With `tcp`, over the ports of the reference relay on loopback: 10080 and
+        10081 to the filters, 10025 and 10026 back to Postfix. Every process on the host can then hand in mail behind the
+        filters, in any name and signed by the relay.
+      '';
+    };
+
+    delivery.allowedNetworks = mkOption {
+      type = types.listOf (types.strMatching "([0-9]{1,3}\\.){3}[0-9]{1,3}/([0-9]|[12][0-9]|3[0-2])");
+      default = [ ];
+      example = [ "192.168.7.0/24" ];
+      description = ''
+        IPv4 networks that mail may be delivered to although they are not public, for relays in a private network. Postfix
+        refuses recipients in all other private, loopback, link-local and reserved networks, and ignores such addresses
+        in the DNS: otherwise users could reach services of the host and of its neighbours.
+      '';
+    };
+
     connections = {
       imap = mkOption {
         type = types.ints.positive;

@@ -1,8 +1,11 @@
 # Postfix: takes mail from other servers and from clients, passes it through the filters, delivers it.
 #
-#   other servers  25 ──────> filtermail-incoming ──> 127.0.0.1:10026 ──> queue ──> Dovecot (LMTP)
-#   clients  465, 587 ──────> filtermail-outgoing ──> 127.0.0.1:10025 ──> queue ──> other servers, or Dovecot
+#   other servers  25 ──────> filtermail-incoming ──> filtered-incoming ──> queue ──> Dovecot (LMTP)
+#   clients  465, 587 ──────> filtermail-outgoing ──> filtered-outgoing ──> queue ──> other servers, or Dovecot
 #                                                     OpenDKIM, header cleanup
+#
+# The filters and the two services behind them are reached over Unix sockets, or over the ports 10080, 10081, 10025 and
+# 10026 of loopback (filter.transport).
 {
   config,
   lib,
@@ -26,6 +29,9 @@ let
       "X-Originating-IP"
       "X-Mailer"
       "User-Agent"
+      # RFC 8689: a message does not decide how it is delivered, here or at the next relay.
+      "TLS-Required"
+      "Require-TLS-ESMTP"
     ]
     ++ [ "/^Subject:/ REPLACE Subject: [...]" ]
   );
@@ -38,6 +44,67 @@ let
       "Received"
     ]
   );
+
+  logFilters = import ./log-filters.nix;
+
+  reserved = import ./reserved-addresses.nix { inherit lib; };
+  # Networks that are not public and that mail may go to nevertheless.
+  allowedNetworks = cfg.delivery.allowedNetworks ++ lib.optional cfg.byAddress "${cfg.domain}/32";
+  unlessAllowed =
+    before: after: lines:
+    if allowedNetworks == [ ] then
+      lines
+    else
+      [ "if !/${before}${reserved.alternatives allowedNetworks}${after}/" ] ++ lines ++ [ "endif" ];
+
+  # Senders choose domains, and whoever has a domain chooses addresses. The answers that smtp(8) connects by are looked at,
+  # so that nobody can exchange them afterwards. An MX whose name is an address, in any form that the C library reads
+  # (`127.0.0.1`, `0x7f.1`, `::1`), would be looked up nowhere.
+  addressFilter = regexp "address-filter" (
+    unlessAllowed " A " "$" [ "/ A ${reserved.ipv4}$/ IGNORE" ]
+    ++ [
+      "if / AAAA /"
+      "!/ AAAA ${reserved.ipv6.global}/ IGNORE"
+      "/ AAAA ${reserved.ipv6.reserved}/ IGNORE"
+      "endif"
+      "/ MX [0-9]+ [^ ]*:/ IGNORE"
+      "/ MX [0-9]+ ([^ ]*\\.)?([0-9]+|0x[0-9a-f]*)\\.?$/ IGNORE"
+    ]
+  );
+
+  # The same for addresses that recipients are written with. Of host names in brackets the certificate would not be
+  # verified.
+  refusedDestination = "error:5.1.2 Mail is delivered to public addresses only";
+  destinations = regexp "destinations" (
+    [ "if /@\\[/" ]
+    ++ unlessAllowed "@\\[" "\\]$" [ "/@\\[${reserved.ipv4}\\]$/ ${refusedDestination}" ]
+    ++ [
+      "/@\\[ipv6:${reserved.ipv6.reserved}/ ${refusedDestination}"
+      "!/@\\[(ipv6:${reserved.ipv6.global}[0-9a-f:]*|(${octet}\\.){3}${octet})\\]$/ ${refusedDestination}"
+      "endif"
+      "/[@.]([0-9]+|0x[0-9a-f]*)$/ ${refusedDestination}"
+    ]
+  );
+  octet = "(25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])";
+
+  # Mail that the host itself has for its administrator. Nobody else can use these names: they stand for mail that
+  # sendmail(1) hands in.
+  hostAliases =
+    let
+      names = lib.unique [
+        cfg.mailDomain
+        "localhost"
+        config.networking.fqdnOrHostName
+      ];
+      alias =
+        localpart: target:
+        lib.optional (target != "")
+          "/^${localpart}@(${lib.concatMapStringsSep "|" lib.escapeRegex names})$/ ${target}";
+    in
+    regexp "host-aliases" (
+      alias "postmaster" config.services.postfix.postmasterAlias
+      ++ alias "root" config.services.postfix.rootAlias
+    );
 
   options = lib.mapAttrsToList (name: value: "-o ${name}=${value}");
 
@@ -90,10 +157,10 @@ let
   '';
 
   smtpd =
-    name: attrs: opts:
+    endpoint: attrs: opts:
     {
-      inherit name;
-      type = "inet";
+      name = baseNameOf endpoint;
+      type = if lib.hasPrefix "unix:" endpoint then "unix" else "inet";
       private = false;
       command = "smtpd";
       args = options opts;
@@ -124,8 +191,12 @@ in
         mydestination = lib.mkDefault "";
         virtual_mailbox_domains = [ cfg.mailDomain ];
         virtual_transport = "lmtp:${lmtp}";
-        # What Postfix delivers `user@[address]` with, for an address of the host.
-        local_transport = lib.mkIf cfg.byAddress "$virtual_transport";
+        # What Postfix delivers `user@[address]` with, for an address of the host. Users of the operating system have no
+        # mailboxes.
+        local_transport = if cfg.byAddress then "$virtual_transport" else "error:5.1.1 No such user";
+        proxy_interfaces = cfg.addresses;
+        allow_percent_hack = false;
+        swap_bangpath = false;
         virtual_mailbox_maps = "";
         virtual_alias_maps = "";
         local_recipient_maps = "";
@@ -206,10 +277,37 @@ in
         # handshake costs 2 ms.
         smtp_tls_session_cache_database = "";
 
+        # Whoever sends a message does not decide how it is delivered: RFC 8689 in both directions.
+        tls_required_enable = false;
+        transport_maps = lib.mkBefore [ destinations ];
+        smtp_dns_reply_filter = addressFilter;
+        # The sender hears of it at once.
+        smtp_delivery_status_filter = regexp "delivery-status" [
+          "/^4(\\.[0-9.]+ .*DNS reply filter drops all results.*)$/ 5$1"
+        ];
+        # Receipts tell when mail was delivered, ETRN and BDAT nobody needs here.
+        smtpd_discard_ehlo_keywords = [
+          "silent-discard"
+          "chunking"
+          "dsn"
+          "etrn"
+        ];
+        # Headers of accepted mail stay as they are. Otherwise names without a domain would get ours.
+        local_header_rewrite_clients = "";
+
+        # What sendmail(1) hands in passes no filter and is signed, and the queue names senders and recipients.
+        authorized_submit_users = lib.mkDefault "root";
+        authorized_mailq_users = lib.mkDefault "root";
+        authorized_flush_users = lib.mkDefault "root";
+
         # Bounces are mail of ours too: other relays take them only with a signature.
         non_smtpd_milters = signing;
         internal_mail_filter_classes = "bounce";
         milter_macro_daemon_name = "ORIGINATING";
+      }
+      // lib.optionalAttrs (lib.versionAtLeast config.services.postfix.package.version "3.11") {
+        requiretls_enable = false;
+        requiretls_esmtp_header = false;
       };
 
       settings.master = {
@@ -236,7 +334,7 @@ in
             syslog_name = "postfix/submissions";
           }
         );
-        ${settings.filtermail.outgoing_reinject} =
+        filtered-outgoing =
           smtpd settings.filtermail.outgoing_reinject { maxproc = cfg.connections.filter; }
             (
               reinjection
@@ -246,7 +344,7 @@ in
                 syslog_name = "postfix/reinject";
               }
             );
-        ${settings.filtermail.incoming_reinject} = smtpd settings.filtermail.incoming_reinject {
+        filtered-incoming = smtpd settings.filtermail.incoming_reinject {
           maxproc = cfg.connections.filter;
         } (reinjection // { syslog_name = "postfix/reinject_incoming"; });
         # Dovecot takes all that this many processes bring: dovecot.nix.
@@ -255,7 +353,17 @@ in
           private = false;
           maxproc = 0;
           command = "cleanup";
-          args = options { header_checks = submissionCleanup; };
+          args = options {
+            header_checks = submissionCleanup;
+            always_add_missing_headers = "yes";
+          };
+        };
+        pickup.args = options { cleanup_service_name = "host-cleanup"; };
+        host-cleanup = {
+          private = false;
+          maxproc = 0;
+          command = "cleanup";
+          args = options { virtual_alias_maps = hostAliases; };
         };
       };
     };
@@ -286,23 +394,22 @@ in
           "${lib.getExe' config.services.postfix.package "postfix"} reload"
         ];
         LimitNOFILE = 65536;
-        # Postfix names clients, senders and recipients in most of its lines. What remains of those is counted by mtail,
-        # or tells that a limit of the relay is reached: docs/logs.md. Why mail is stuck is told by postqueue.
+        # Postfix names clients, senders and recipients in most of its lines. Of these stay what mtail counts, what tells
+        # that a limit of the relay is reached, and what other servers are like: docs/logs.md. Why mail is stuck is told
+        # by postqueue.
         LogFilterPatterns = [
-          "~(connect|disconnect|lost connection after [A-Z-]+( \\([^)]*\\))?) from "
-          "~^timeout after (?!DATA)"
-          "~^too many errors after "
-          "~^improper command pipelining after "
-          "~^warning: non-SMTP command from "
-          "~^warning: [^ ]+: SASL "
-          "~^warning: proxy [^ ]+ rejected "
-          "~^SSL_accept error from "
+          logFilters.namesNobody
+          "^[0-9A-Za-z]+: (resent-)?message-id="
+          "^NOQUEUE: reject: "
+          "^[0-9A-Za-z]+: timeout after DATA "
+          "^warning: [A-Za-z ]+ limit exceeded: "
+          "^(connect to|(server )?certificate verification failed for) [^@]*$"
+          # Of submission, where clients are people.
+          "~^NOQUEUE: reject: .*( sasl_username=|: Client host rejected: )"
+          "~^NOQUEUE: reject: (AUTH|ETRN|VRFY|EHLO|HELO|STARTTLS|CONNECT|UNKNOWN) "
+          # Each message has these, and counters tell them better.
           "~^statistics: "
-          "~^proxy-(accept|reject): "
-          "~client=[^ ]+\\["
-          "~^[0-9A-Za-z]+: (from|to)=<"
-          "~^[0-9A-Za-z]+: host "
-          "~replace: header Subject"
+          "~^[0-9A-Za-z]+: replace: header "
         ];
       };
     };

@@ -101,6 +101,43 @@ let
     ProtectHome = "tmpfs";
   };
 
+  # An endpoint as systemd writes it.
+  endpointSocket =
+    endpoint:
+    if lib.hasPrefix "unix:" endpoint then
+      unixSocket (lib.removePrefix "unix:" endpoint) {
+        inherit (config.services.postfix) user group;
+      }
+    else
+      tcpSocket endpoint;
+
+  # Where mail passes the filters. Postfix creates its sockets with mode 0666, in a folder that only the group of its
+  # setgid programs may enter.
+  overUnix = cfg.filter.transport == "unix";
+  filterSockets =
+    let
+      queue = config.services.postfix.settings.main.queue_directory;
+    in
+    if overUnix then
+      {
+        outgoing_listen = "unix:/run/filtermail/outgoing.socket";
+        outgoing_reinject = "unix:${queue}/public/filtered-outgoing";
+        incoming_listen = "unix:/run/filtermail/incoming.socket";
+        incoming_reinject = "unix:${queue}/public/filtered-incoming";
+      }
+    else
+      {
+        outgoing_listen = "127.0.0.1:10080";
+        outgoing_reinject = "127.0.0.1:10025";
+        incoming_listen = "127.0.0.1:10081";
+        incoming_reinject = "127.0.0.1:10026";
+      };
+  toPostfix = lib.optionalAttrs overUnix {
+    SupplementaryGroups = [ config.services.postfix.setgidGroup ];
+    # Groups of the host count only outside a user namespace.
+    PrivateUsers = false;
+  };
+
   loopback = {
     RestrictAddressFamilies = [
       "AF_INET"
@@ -157,12 +194,9 @@ in
             max_user_send_per_minute = cfg.messages.maxPerMinute;
             max_user_send_burst = cfg.messages.burst;
             max_connections = cfg.connections.filter;
-            outgoing_listen = "127.0.0.1:10080";
-            outgoing_reinject = "127.0.0.1:10025";
-            incoming_listen = "127.0.0.1:10081";
-            incoming_reinject = "127.0.0.1:10026";
             resolver = "127.0.0.1:53";
-          };
+          }
+          // filterSockets;
           newemail = {
             socket = "/run/newemail/newemail.socket";
             max_per_minute = cfg.web.newAddressesPerMinute;
@@ -266,12 +300,15 @@ in
           "filtermail"
           "outgoing"
         ];
-        socket = tcpSocket settings.filtermail.outgoing_listen;
+        socket = endpointSocket settings.filtermail.outgoing_listen;
         metrics = settings.metrics.filtermail_outgoing;
-        service = loopback // {
-          DynamicUser = true;
-          MemoryMax = filterMemory;
-        };
+        service =
+          (if overUnix then { PrivateNetwork = true; } else loopback)
+          // toPostfix
+          // {
+            DynamicUser = true;
+            MemoryMax = filterMemory;
+          };
       })
 
       (daemon {
@@ -281,11 +318,12 @@ in
           "filtermail"
           "incoming"
         ];
-        socket = tcpSocket settings.filtermail.incoming_listen;
+        socket = endpointSocket settings.filtermail.incoming_listen;
         metrics = settings.metrics.filtermail_incoming;
         service =
           mailboxOwner
           // loopback
+          // toPostfix
           // {
             BindReadOnlyPaths = [ cfg.mailboxes.directory ];
             MemoryMax = filterMemory;

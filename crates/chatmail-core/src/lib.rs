@@ -4,6 +4,7 @@
 
 pub mod account;
 pub mod address;
+pub mod endpoint;
 pub mod generate;
 pub mod grammar;
 pub mod limits;
@@ -14,4 +15,5 @@ pub mod turn;
 
 pub use account::MailStore;
 pub use address::Address;
+pub use endpoint::Endpoint;
 pub use settings::Settings;

@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::endpoint::Endpoint;
+
 /// Where the rendered settings lie on a relay.
 pub const DEFAULT_PATH: &str = "/etc/chatmail/settings.json";
 
@@ -137,13 +139,13 @@ pub struct Filtermail {
     /// Connections that one filter serves at once; further ones wait in the listen queue.
     pub max_connections: usize,
     /// Where Postfix hands over submitted mail.
-    pub outgoing_listen: SocketAddr,
+    pub outgoing_listen: Endpoint,
     /// Where submitted mail goes back to Postfix.
-    pub outgoing_reinject: SocketAddr,
+    pub outgoing_reinject: Endpoint,
     /// Where Postfix hands over arriving mail.
-    pub incoming_listen: SocketAddr,
+    pub incoming_listen: Endpoint,
     /// Where arriving mail goes back to Postfix.
-    pub incoming_reinject: SocketAddr,
+    pub incoming_reinject: Endpoint,
     /// Resolver asked for DKIM keys.
     pub resolver: SocketAddr,
 }

@@ -16,14 +16,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use chatmail_core::Settings;
+use chatmail_core::{Endpoint, Settings};
 use sd_notify::NotifyState;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::either::Either;
 pub use tokio_util::sync::CancellationToken;
 
 pub use http::serve_http;
-pub use listen::Listener;
+pub use listen::{Listener, Stream, connect};
 pub use serve::serve;
 
 /// How long work that has begun may go on after SIGTERM. Shorter than systemd's own limit, so that a service always
@@ -112,6 +113,11 @@ impl Service {
     /// The TCP socket that systemd passed, or a new one on `address`.
     pub fn tcp_listener(&mut self, address: SocketAddr) -> anyhow::Result<TcpListener> {
         self.inherited.tcp(address)
+    }
+
+    /// The socket that systemd passed, or a new one at `endpoint`.
+    pub fn listener(&mut self, endpoint: &Endpoint) -> anyhow::Result<Either<TcpListener, UnixListener>> {
+        self.inherited.endpoint(endpoint)
     }
 
     /// The Unix socket that systemd passed, or a new one at `path` that appears there when it already listens.

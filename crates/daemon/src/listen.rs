@@ -6,8 +6,10 @@ use std::os::unix::net::UnixListener as StdUnixListener;
 use std::path::Path;
 
 use anyhow::Context as _;
+use chatmail_core::Endpoint;
 use listenfd::ListenFd;
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use tokio_util::either::Either;
 
 /// What [`crate::serve`] accepts connections from.
 pub trait Listener {
@@ -34,6 +36,33 @@ impl Listener for UnixListener {
 
     async fn accept(&self) -> io::Result<UnixStream> {
         Ok(Self::accept(self).await?.0)
+    }
+}
+
+/// A stream of an [`Endpoint`].
+pub type Stream = Either<TcpStream, UnixStream>;
+
+impl Listener for Either<TcpListener, UnixListener> {
+    type Stream = Stream;
+
+    async fn accept(&self) -> io::Result<Stream> {
+        match self {
+            Self::Left(listener) => Listener::accept(listener).await.map(Either::Left),
+            Self::Right(listener) => Listener::accept(listener).await.map(Either::Right),
+        }
+    }
+}
+
+/// Connects to an endpoint.
+pub async fn connect(endpoint: &Endpoint) -> io::Result<Stream> {
+    match endpoint {
+        Endpoint::Tcp(address) => {
+            let stream = TcpStream::connect(address).await?;
+            // The last piece of a message must not wait until the one before is acknowledged.
+            stream.set_nodelay(true)?;
+            Ok(Either::Left(stream))
+        }
+        Endpoint::Unix(path) => Ok(Either::Right(UnixStream::connect(path).await?)),
     }
 }
 
@@ -96,6 +125,17 @@ impl Inherited {
             .set_nonblocking(true)
             .context("cannot make the socket non-blocking")?;
         TcpListener::from_std(listener).context("cannot register the socket")
+    }
+
+    /// The service's own socket, of the kind that the settings say.
+    pub(crate) fn endpoint(
+        &mut self,
+        endpoint: &Endpoint,
+    ) -> anyhow::Result<Either<TcpListener, UnixListener>> {
+        Ok(match endpoint {
+            Endpoint::Tcp(address) => Either::Left(self.tcp(*address)?),
+            Endpoint::Unix(path) => Either::Right(self.unix(path)?),
+        })
     }
 
     pub(crate) fn unix(&mut self, path: &Path) -> anyhow::Result<UnixListener> {

@@ -1,7 +1,7 @@
 //! Lets only end-to-end encrypted mail pass.
 //!
-//! Postfix hands every message to one of two filters before it queues it, and gets it back from the filter on another
-//! port. `check` decides by the bytes alone, `dkim` by signatures, `smtp` moves bytes, and `reply` holds every string
+//! Postfix hands every message to one of two filters before it queues it, and gets it back from the filter at another
+//! socket. `check` decides by the bytes alone, `dkim` by signatures, `smtp` moves bytes, and `reply` holds every string
 //! that is said over SMTP.
 
 pub mod check;
@@ -18,7 +18,8 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use chatmail_core::{MailStore, Settings};
-use daemon::Service;
+use daemon::{Listener, Service};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::Semaphore;
 
 use crate::metrics::Direction;
@@ -36,13 +37,13 @@ pub async fn run_outgoing(mut service: Service) -> anyhow::Result<()> {
             .context("filtermail.max_user_send_per_minute is 0")?,
         NonZeroU32::new(filter.max_user_send_burst).context("filtermail.max_user_send_burst is 0")?,
     );
-    let listener = service.tcp_listener(filter.outgoing_listen)?;
+    let listener = service.listener(&filter.outgoing_listen)?;
     let direction = Direction::Outgoing;
     service.serve_metrics(|addresses| addresses.filtermail_outgoing, || direction.describe())?;
     let server = Server {
         direction,
         policy: policy::Outgoing::new(Arc::new(limit)),
-        reinject: filter.outgoing_reinject,
+        reinject: filter.outgoing_reinject.clone(),
         max_message_size: filter.max_message_size,
         max_recipients: max_recipients(&settings),
         large: Arc::new(Semaphore::new(LARGE_AT_ONCE)),
@@ -56,7 +57,7 @@ pub async fn run_incoming(mut service: Service) -> anyhow::Result<()> {
     let settings = Arc::clone(&service.settings);
     let filter = &settings.filtermail;
     let verifier = dkim::Verifier::new(filter.resolver, filter.max_connections)?;
-    let listener = service.tcp_listener(filter.incoming_listen)?;
+    let listener = service.listener(&filter.incoming_listen)?;
     let direction = Direction::Incoming;
     service.serve_metrics(|addresses| addresses.filtermail_incoming, || direction.describe())?;
     let server = Server {
@@ -66,7 +67,7 @@ pub async fn run_incoming(mut service: Service) -> anyhow::Result<()> {
             settings.domain.clone(),
             verifier,
         ),
-        reinject: filter.incoming_reinject,
+        reinject: filter.incoming_reinject.clone(),
         max_message_size: filter.max_message_size,
         max_recipients: max_recipients(&settings),
         large: Arc::new(Semaphore::new(LARGE_AT_ONCE)),
@@ -79,11 +80,11 @@ fn max_recipients(settings: &Settings) -> usize {
     usize::try_from(settings.metadata.max_smtp_recipients).map_or(MAX_RECIPIENTS, |n| n.max(MAX_RECIPIENTS))
 }
 
-async fn run<P: Policy + Send + 'static>(
-    service: &Service,
-    listener: tokio::net::TcpListener,
-    server: Server<P>,
-) -> anyhow::Result<()> {
+async fn run<L, P>(service: &Service, listener: L, server: Server<P>) -> anyhow::Result<()>
+where
+    L: Listener<Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static>,
+    P: Policy + Send + 'static,
+{
     let server = Arc::new(server);
     tracing::info!("entering serving loop");
     service.ready("filtering");

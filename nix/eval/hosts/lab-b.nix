@@ -5,5 +5,9 @@
     domain = "_b.test";
     addresses = [ "198.18.25.12" ];
     web.newAddressesPerMinute = 1200;
+    # The ports of the reference relay.
+    filter.transport = "tcp";
   };
+
+  services.postfix.rootAlias = "operator1@_b.test";
 }

@@ -8,6 +8,7 @@
   services.chatmail = {
     # The lab's network is not public. Relays refuse all of it but this address.
     turn.allowedPeers = [ "198.18.25.13" ];
+    delivery.allowedNetworks = [ "198.18.25.0/24" ];
     metrics = {
       enable = true;
       publicCounts = true;

@@ -1,11 +1,10 @@
 //! Hands accepted messages back to Postfix.
 
 use std::io;
-use std::net::SocketAddr;
 use std::time::Duration;
 
+use chatmail_core::Endpoint;
 use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::{Envelope, Path, stuffed};
@@ -27,12 +26,12 @@ const MAX_REPLY_LINES: usize = 100;
 
 /// A client for one session: its connection serves all messages of the session.
 pub struct Reinjector {
-    address: SocketAddr,
+    address: Endpoint,
     connection: Option<Connection>,
 }
 
 struct Connection {
-    stream: TcpStream,
+    stream: daemon::Stream,
     input: Vec<u8>,
 }
 
@@ -52,7 +51,7 @@ struct Outcome {
 
 impl Reinjector {
     /// Connects when there is a message.
-    pub fn new(address: SocketAddr) -> Self {
+    pub fn new(address: Endpoint) -> Self {
         Self {
             address,
             connection: None,
@@ -69,7 +68,7 @@ impl Reinjector {
                 Ok(reply) => return reply,
             }
         }
-        let connection = match Connection::open(self.address).await {
+        let connection = match Connection::open(&self.address).await {
             Ok(connection) => connection,
             Err(error) => return self.failed(&error),
         };
@@ -107,10 +106,8 @@ impl Reinjector {
 }
 
 impl Connection {
-    async fn open(address: SocketAddr) -> io::Result<Self> {
-        let stream = timeout(CONNECT_TIMEOUT, TcpStream::connect(address)).await??;
-        // The last piece of a message must not wait until the one before is acknowledged.
-        stream.set_nodelay(true)?;
+    async fn open(address: &Endpoint) -> io::Result<Self> {
+        let stream = timeout(CONNECT_TIMEOUT, daemon::connect(address)).await??;
         let mut connection = Self {
             stream,
             input: Vec::with_capacity(512),

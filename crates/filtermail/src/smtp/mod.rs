@@ -6,9 +6,10 @@ mod command;
 mod data;
 mod session;
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::Arc;
 
+use chatmail_core::Endpoint;
 use tokio::sync::Semaphore;
 
 pub use client::Reinjector;
@@ -82,7 +83,7 @@ pub struct Server<P> {
     /// Most recipients of one message.
     pub max_recipients: usize,
     /// Where accepted messages go.
-    pub reinject: SocketAddr,
+    pub reinject: Endpoint,
     /// Permits for large messages.
     pub large: Arc<Semaphore>,
     /// Cancelled when no new transaction may begin.

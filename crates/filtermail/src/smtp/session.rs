@@ -42,7 +42,7 @@ where
         sender: None,
         recipients: Vec::new(),
         recipients_bytes: 0,
-        reinjector: Reinjector::new(server.reinject),
+        reinjector: Reinjector::new(server.reinject.clone()),
     };
     if let Err(error) = session.run().await {
         tracing::debug!("connection lost: {error}");

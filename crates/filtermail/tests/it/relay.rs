@@ -5,8 +5,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use filtermail::smtp::{Policy, Server, serve_connection};
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader};
+use tokio::net::{TcpListener, TcpStream, UnixListener};
 use tokio::sync::{Semaphore, mpsc};
 
 /// A message that Postfix got back.
@@ -30,8 +30,20 @@ pub(crate) async fn postfix(answer: &'static str) -> (SocketAddr, mpsc::Unbounde
     (address, receiver)
 }
 
+/// The same at a Unix socket.
+pub(crate) fn postfix_at(path: &std::path::Path, answer: &'static str) -> mpsc::UnboundedReceiver<Delivered> {
+    let listener = UnixListener::bind(path).unwrap();
+    let (sender, receiver) = mpsc::unbounded_channel();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            tokio::spawn(postfix_session(stream, answer, sender.clone()));
+        }
+    });
+    receiver
+}
+
 async fn postfix_session(
-    stream: TcpStream,
+    stream: impl AsyncRead + AsyncWrite + Unpin,
     answer: &str,
     delivered: mpsc::UnboundedSender<Delivered>,
 ) -> io::Result<()> {
@@ -74,13 +86,13 @@ async fn postfix_session(
 }
 
 /// A filter's shared state.
-pub(crate) fn server<P: Policy>(policy: P, reinject: SocketAddr) -> Server<P> {
+pub(crate) fn server<P: Policy>(policy: P, reinject: impl Into<chatmail_core::Endpoint>) -> Server<P> {
     Server {
         direction: filtermail::metrics::Direction::Incoming,
         policy,
         max_message_size: 100_000,
         max_recipients: 1000,
-        reinject,
+        reinject: reinject.into(),
         large: Arc::new(Semaphore::new(8)),
         shutdown: daemon::CancellationToken::new(),
     }

@@ -9,7 +9,7 @@ use filtermail::smtp::{Server, serve_connection};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::fixtures::messages;
-use crate::relay::{Client, connect, postfix, server};
+use crate::relay::{Client, connect, postfix, postfix_at, server};
 
 const ALICE: &str = "alice@_a.test";
 const BOB: &str = "bob@_b.test";
@@ -48,6 +48,17 @@ async fn messages_come_back_unchanged_on_one_connection() {
     }
     assert_eq!(client.say("QUIT").await, "221 2.0.0 Bye");
     assert_eq!(client.rest().await, "");
+}
+
+#[tokio::test]
+async fn messages_come_back_through_a_unix_socket() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("reinject.socket");
+    let mut delivered = postfix_at(&path, "250 2.0.0 Ok");
+    let reinject = chatmail_core::Endpoint::Unix(path);
+    let mut client = connect(&Arc::new(server(policy(100), reinject))).await;
+    assert_eq!(client.send(ALICE, &[BOB], &encrypted()).await, "250 2.0.0 Ok");
+    assert_eq!(delivered.recv().await.unwrap().data, encrypted());
 }
 
 #[tokio::test]
@@ -219,7 +230,10 @@ async fn commands_out_of_order_and_malformed() {
 }
 
 fn idle_server() -> Arc<Server<Outgoing>> {
-    Arc::new(server(policy(1), "127.0.0.1:9".parse().unwrap()))
+    Arc::new(server(
+        policy(1),
+        "127.0.0.1:9".parse::<chatmail_core::Endpoint>().unwrap(),
+    ))
 }
 
 #[tokio::test(start_paused = true)]

@@ -60,6 +60,17 @@ async fn deferred(context: &Context, relay: &str, address: &str) -> anyhow::Resu
         .with_context(|| format!("mail to {address} is not deferred"))
 }
 
+/// The mail to this address waits because the server cannot prove its name.
+async fn not_verified(context: &Context, recipient: &str) -> anyhow::Result<()> {
+    let (queue_id, reason) = deferred(context, "a", recipient).await?;
+    context.run("a", &["postsuper", "-d", &queue_id]).await?;
+    ensure!(
+        reason.contains("Server certificate not verified"),
+        "mail to {recipient} waits because: {reason}"
+    );
+    Ok(())
+}
+
 /// The MX of this domain is a relay, whose certificate is for another name.
 pub(super) async fn names_verified(context: &Context) -> anyhow::Result<()> {
     let imposter = "imposter.test";
@@ -69,12 +80,16 @@ pub(super) async fn names_verified(context: &Context) -> anyhow::Result<()> {
     let sender = context.account("a").await?;
     let recipient = format!("somebody@{imposter}");
     send(&sender, &recipient).await?;
-    let (queue_id, reason) = deferred(context, "a", &recipient).await?;
-    context.run("a", &["postsuper", "-d", &queue_id]).await?;
-    ensure!(
-        reason.contains("Server certificate not verified"),
-        "mail for a server that cannot prove its name waits because: {reason}"
-    );
+    not_verified(context, &recipient).await?;
+    // RFC 8689: a sender's wish to be delivered without, in a submitted message and in one of the host's own.
+    let recipient = format!("wisher@{imposter}");
+    let message = pgp::encrypted(&sender.address, 2000).with("TLS-Required", "No");
+    sender.submit(&recipient, &message).await?.expect(250)?;
+    not_verified(context, &recipient).await?;
+    let recipient = format!("cron@{imposter}");
+    let script = format!("printf 'TLS-Required: No\\n\\nfull\\n' | sendmail {recipient}");
+    context.run("a", &["sh", "-c", &script]).await?;
+    not_verified(context, &recipient).await?;
     // The same relay by its own name is believed, so that the reason above is the name.
     let receiver = context.account("c").await?;
     let (mut imap, _) = receiver.inbox().await?;

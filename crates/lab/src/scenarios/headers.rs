@@ -19,7 +19,8 @@ pub(super) async fn cleanup(context: &Context) -> anyhow::Result<()> {
             )
             .with("User-Agent", "Phone/1.0")
             .with("X-Mailer", "Phone Mail")
-            .with("X-Originating-IP", "192.0.2.7");
+            .with("X-Originating-IP", "192.0.2.7")
+            .with("TLS-Required", "No");
         let (mut imap, _) = receiver.inbox().await?;
         let mut smtp = sender.smtp().await?;
         smtp.send(&sender.address, &[&receiver.address], &message.bytes())
@@ -31,6 +32,7 @@ pub(super) async fn cleanup(context: &Context) -> anyhow::Result<()> {
             "User-Agent",
             "X-Mailer",
             "X-Originating-IP",
+            "TLS-Required",
             "DKIM-Signature",
             "Authentication-Results",
         ];

@@ -24,8 +24,6 @@ const DELIVERED: Duration = Duration::from_secs(60);
 const USERS: usize = 6;
 /// How often each service is killed under them.
 const KILLS: usize = 4;
-/// `ESTABLISHED` in /proc/net/tcp.
-const ESTABLISHED: &str = "01";
 
 /// Main process and state of a unit.
 pub(super) async fn state(context: &Context, relay: &str, unit: &str) -> anyhow::Result<(String, String)> {
@@ -74,21 +72,19 @@ async fn while_stopped<T>(
     result
 }
 
-/// Waits until somebody is connected to this port of a relay's loopback.
-async fn connected(context: &Context, relay: &str, port: u16) -> anyhow::Result<()> {
-    let local = format!("0100007F:{port:04X}");
+/// Waits until somebody is connected to this address or socket of a relay.
+async fn connected(context: &Context, relay: &str, local: &str) -> anyhow::Result<()> {
     let found = || async {
-        let table = context.run(relay, &["cat", "/proc/net/tcp"]).await?;
-        let mut rows = table
-            .lines()
-            .map(|line| line.split_whitespace().collect::<Vec<_>>());
-        Ok(rows
-            .any(|row| row.get(1) == Some(&local.as_str()) && row.get(3) == Some(&ESTABLISHED))
-            .then_some(()))
+        let table = context
+            .run(relay, &["ss", "-Hntx", "state", "established"])
+            .await?;
+        // Postfix names its sockets as they are called in its queue directory.
+        let is_local = |word: &str| word == local || word.ends_with(&format!("/{local}"));
+        Ok(table.split_whitespace().any(is_local).then_some(()))
     };
     until(DELIVERED, found)
         .await
-        .with_context(|| format!("nobody connects to port {port} of relay {relay}"))
+        .with_context(|| format!("nobody connects to {local} of relay {relay}"))
 }
 
 /// What a client may be told whose message was cut off: to come back.
@@ -123,7 +119,7 @@ pub(super) async fn filter_within_a_message(context: &Context) -> anyhow::Result
             let (sender, receiver, message) = (sender.clone(), receiver.clone(), message.clone());
             tokio::spawn(async move { sender.submit(&receiver.address, &message).await })
         };
-        connected(context, "a", 10025).await?;
+        connected(context, "a", "filtered-outgoing").await?;
         kill(context, "a", "filtermail-outgoing.service").await?;
         anyhow::Ok(sending)
     });
@@ -153,7 +149,7 @@ pub(super) async fn incoming_filter_within_a_message(context: &Context) -> anyho
         .await?;
     while_stopped(context, "b", "unbound.service", async {
         sender.submit(&receiver.address, &message).await?.expect(250)?;
-        connected(context, "b", 10081).await?;
+        connected(context, "b", "127.0.0.1:10081").await?;
         kill(context, "b", "filtermail-incoming.service").await
     })
     .await?;

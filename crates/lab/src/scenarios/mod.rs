@@ -14,11 +14,13 @@ pub(crate) mod cli;
 mod context;
 mod counters;
 mod delivery;
+mod destinations;
 mod disguise;
 mod expiry;
 mod front;
 mod guide;
 mod headers;
+mod inside;
 mod ip_only;
 mod iroh;
 mod kill;
@@ -29,6 +31,7 @@ mod outside;
 mod policy;
 mod ports;
 mod privacy;
+mod provoke;
 mod push;
 mod quota;
 mod reboot;
@@ -127,6 +130,9 @@ pub(crate) const SCENARIOS: &[Scenario] = table! {
     "bounce-from-the-other-relay", Machines, 120, bounce::unknown_user;
     "undeliverable-mail-comes-back", Machines, 90, delivery::undeliverable;
     "relays-verify-each-other", Machines, 90, delivery::names_verified;
+    "mail-goes-to-public-addresses-only", Machines, 180, destinations::private_addresses;
+    "no-mail-for-unix-users", Machines, 90, destinations::unix_users;
+    "mail-of-the-host-reaches-its-operator", Machines, 120, destinations::mail_of_the_host;
     "address-extension", Addresses, 60, delivery::address_extension;
     "burst-to-one-account", Machines, 240, burst::messages;
     "burst-to-extensions-of-one-address", Machines, 240, burst::address_extensions;
@@ -227,11 +233,12 @@ pub(crate) const SCENARIOS: &[Scenario] = table! {
     "move-in-from-the-reference", Machines, 240, backup::move_in;
     "reboot-keeps-the-queue", Machines, 300, reboot::keeps_the_queue;
 
+    "local-processes-reach-what-they-need", Machines, 180, inside::processes;
     "rendered-files-are-accepted", Machines, 120, rendered::accepted;
     "units-are-sandboxed", Machines, 120, rendered::sandboxed;
 
     // Looks at what all others have left in the logs.
-    "logs-name-nobody", Machines, 300, privacy::nobody_named;
+    "logs-name-nobody", Machines, 900, privacy::nobody_named;
 };
 
 #[cfg(test)]

@@ -18,18 +18,16 @@ const CALLS: RangeInclusive<u16> = 50000..=52999;
 /// Metrics. Relay a has `metrics.listenAddress`, for a Prometheus server on another machine.
 const METRICS: RangeInclusive<u16> = 3903..=3910;
 /// What the relay's parts reach each other at.
-const INTERNAL: [&str; 10] = [
+const INTERNAL: [&str; 6] = [
     "tcp 53",
     "udp 53",
-    "tcp 10025",
-    "tcp 10026",
-    "tcp 10080",
-    "tcp 10081",
     "tcp 10084",
     "tcp 10465",
     "tcp 10904",
     "tcp 10993",
 ];
+/// Ports of the filters, where `filter.transport` is `tcp`: on relay b.
+const FILTERS: [&str; 4] = ["tcp 10025", "tcp 10026", "tcp 10080", "tcp 10081"];
 
 /// Protocol and address of a line of `ss -Hltun`: `tcp LISTEN 0 100 0.0.0.0:25 0.0.0.0:*`.
 fn listener(line: &str) -> Option<(&str, SocketAddr)> {
@@ -46,7 +44,7 @@ fn listener(line: &str) -> Option<(&str, SocketAddr)> {
 }
 
 pub(super) async fn listening(context: &Context) -> anyhow::Result<()> {
-    for relay in ["a", "c"] {
+    for relay in ["a", "b", "c"] {
         let text = context.run(relay, &["ss", "-Hltun"]).await?;
         let (mut public, mut internal) = (BTreeSet::new(), BTreeSet::new());
         for line in text.lines() {
@@ -80,6 +78,12 @@ pub(super) async fn listening(context: &Context) -> anyhow::Result<()> {
             ensure!(
                 internal.contains(port),
                 "nothing listens at {port} on relay {relay}"
+            );
+        }
+        for port in FILTERS {
+            ensure!(
+                internal.contains(port) == (relay == "b"),
+                "relay {relay} listens at {internal:?}"
             );
         }
     }

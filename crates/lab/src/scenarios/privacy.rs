@@ -6,7 +6,9 @@ use std::fs;
 use anyhow::ensure;
 use serde_json::Value;
 
-use super::{Context, accounts, bounce, kill, outside, policy, push, tls, turn, web};
+use super::{
+    Context, accounts, bounce, delivery, destinations, kill, outside, policy, provoke, push, tls, turn, web,
+};
 
 const RELAYS: [&str; 3] = ["a", "b", "c"];
 /// The relay whose host has a site of its own, and the file that nginx logs that to as without the relay.
@@ -20,14 +22,14 @@ const QUOTED: usize = 20;
 const EXCEPTIONS: [(&str, &str); 6] = [
     ("doveauth", "Created address: "),
     ("dovecot", "quota-expire: removed "),
-    ("postfix", "NOQUEUE: "),
+    ("postfix", "NOQUEUE: reject: "),
     ("postfix", "timeout after DATA"),
     ("postfix", "limit exceeded: "),
     ("postfix", "statistics: max "),
 ];
 
 /// Exceptions that the traffic here must have caused: it was not played against silent daemons.
-const CAUSED: [&str; 2] = ["Created address: ", "NOQUEUE: "];
+const CAUSED: [&str; 2] = ["Created address: ", "NOQUEUE: reject: "];
 
 /// Addresses of the mail system itself.
 const SYSTEM: [&str; 4] = ["mailer-daemon", "double-bounce", "postmaster", "root"];
@@ -135,6 +137,7 @@ async fn traffic(context: &Context) -> anyhow::Result<()> {
         imap.command("SETMETADATA \"\" (/shared/vendor/deltachat/turn \"x\")")
             .await?;
         imap.command("SELECT \"no such folder\"").await?;
+        provoke::errors(context, relay).await?;
     }
     accounts::wrong_password(context).await?;
     accounts::short_password(context).await?;
@@ -147,6 +150,10 @@ async fn traffic(context: &Context) -> anyhow::Result<()> {
     outside::unsigned(context).await?;
     outside::delivered(context).await?;
     bounce::unknown_user(context).await?;
+    delivery::undeliverable(context).await?;
+    delivery::names_verified(context).await?;
+    destinations::private_addresses(context).await?;
+    destinations::mail_of_the_host(context).await?;
     push::device_tokens(context).await?;
     push::message_wakes_devices(context).await?;
     turn::relays(context).await?;
@@ -284,7 +291,7 @@ mod tests {
     fn exceptions_are_told_by_program_and_text() {
         assert_eq!(
             exception("postfix/smtpd", "NOQUEUE: reject: RCPT"),
-            Some("NOQUEUE: ")
+            Some("NOQUEUE: reject: ")
         );
         assert_eq!(exception("dovecot", "NOQUEUE: reject: RCPT"), None);
     }

@@ -1,0 +1,23 @@
+# What this process can reach: reads lines `unix PATH`, `read PATH` and `list PATH`, prints those that work.
+use strict;
+use warnings;
+use Socket;
+
+open(my $targets, '<', $ARGV[0]) or die "$ARGV[0]: $!\n";
+while (my $line = <$targets>) {
+    chomp $line;
+    my ($kind, $what) = split / /, $line, 2;
+    my $works = 0;
+    my $socket;
+    if ($kind eq 'unix') {
+        $works = socket($socket, PF_UNIX, SOCK_STREAM, 0) && connect($socket, pack_sockaddr_un($what));
+    } elsif ($kind eq 'read') {
+        $works = open(my $file, '<', $what);
+    } elsif ($kind eq 'list') {
+        $works = opendir(my $folder, $what);
+    } else {
+        die "what is `$line`?\n";
+    }
+    print "$line\n" if $works;
+}
+print "end\n";

@@ -1,0 +1,322 @@
+//! What processes on the host of a relay reach: its sockets, its keys, its mailboxes and its queue. A local process is
+//! not trusted because it is local.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+
+use anyhow::{Context as _, ensure};
+
+use super::Context;
+
+/// Where the probe and what it is to try are in a machine.
+const FOLDER: &str = "var/lib/lab-probe";
+const PROBE: &str = include_str!("../../files/probe.pl");
+/// Units of the probe are called this and the name of whose sandbox it is in.
+const UNIT: &str = "lab-probe-";
+/// Queue of Postfix, which names its sockets relative to it.
+const QUEUE: &str = "/var/lib/postfix/queue";
+/// Sockets that belong to systemd.
+const SYSTEM: [&str; 3] = ["/run/systemd/", "/run/dbus/", "/run/user/"];
+
+/// Lines of `[Service]` that the probe's unit has otherwise, or that would touch what the service itself uses.
+const LEFT_OUT: [&str; 13] = [
+    "Exec",
+    "Type",
+    "Restart",
+    "Watchdog",
+    "RuntimeDirectory",
+    "RuntimeMaxSec",
+    "StateDirectory",
+    "CacheDirectory",
+    "LogsDirectory",
+    "PIDFile",
+    "Sockets",
+    "LogFilterPatterns",
+    "RemainAfterExit",
+];
+
+/// Whose rights the probe has.
+enum Who {
+    /// This user, in no sandbox.
+    User(&'static str),
+    /// The user and the sandbox of this service.
+    Service(&'static str),
+}
+
+impl Who {
+    fn name(&self) -> &'static str {
+        match self {
+            Self::User(name) | Self::Service(name) => name,
+        }
+    }
+}
+
+/// Sockets that Dovecot opens to everybody: a resolver, and two services that act for who has logged in to them.
+const OPEN: &[&str] = &[
+    "unix /run/dovecot2/dns-client",
+    "unix /run/dovecot2/imap-urlauth",
+    "unix /run/dovecot2/indexer",
+];
+/// What the owner of the mailboxes reaches.
+const MAILBOXES: &[&str] = &[
+    "unix /run/chatmail-lastlogin/lastlogin.socket",
+    "unix /run/chatmail-metadata/metadata.socket",
+    "unix /run/dovecot2/anvil",
+    "unix /run/dovecot2/auth-userdb",
+    "unix /run/dovecot2/quota-warning",
+    "list /var/lib/chatmail-metadata",
+    "list /home/vmail/mail/*",
+    "read /home/vmail/mail/*",
+];
+/// What the filters reach of Postfix: its public sockets, those behind the filters among them.
+const PUBLIC: &[&str] = &["unix /var/lib/postfix/queue/public/*"];
+
+/// What each may reach besides; a `*` at the end stands for anything. Everything else must be closed to it.
+const ALLOWED: [(Who, &[&[&str]]); 18] = [
+    (Who::User("nobody"), &[]),
+    (
+        Who::User("postfix"),
+        &[
+            PUBLIC,
+            &[
+                "unix /run/filtermail/*",
+                "unix /run/opendkim/opendkim.sock",
+                "unix /var/lib/postfix/queue/private/*",
+                "list /var/lib/postfix/queue/*",
+            ],
+        ],
+    ),
+    (Who::User("vmail"), &[MAILBOXES]),
+    (
+        Who::User("dovenull"),
+        &[&["unix /run/dovecot2/login/*", "unix /run/dovecot2/token-login/*"]],
+    ),
+    (Who::User("dovecot2"), &[&["unix /run/dovecot2/*"]]),
+    (Who::User("nginx"), &[&["unix /run/newemail/newemail.socket"]]),
+    (Who::Service("doveauth"), &[MAILBOXES]),
+    (Who::Service("lastlogin"), &[MAILBOXES]),
+    (Who::Service("chatmail-metadata"), &[MAILBOXES]),
+    (Who::Service("filtermail-outgoing"), &[PUBLIC]),
+    (Who::Service("filtermail-incoming"), &[MAILBOXES, PUBLIC]),
+    (Who::Service("newemail"), &[]),
+    (
+        Who::Service("opendkim"),
+        &[&[
+            "unix /run/opendkim/opendkim.sock",
+            "list /var/lib/chatmail-dkim",
+            "read /var/lib/chatmail-dkim/*",
+        ]],
+    ),
+    (Who::Service("mtail"), &[]),
+    (Who::Service("chatmail-turn"), &[]),
+    (Who::Service("iroh-relay"), &[]),
+    (Who::Service("nginx"), &[&["unix /run/newemail/newemail.socket"]]),
+    (Who::Service("unbound"), &[]),
+];
+
+/// Whether a line of the probe is among what is allowed.
+fn is_allowed(line: &str, allowed: &[&[&str]]) -> bool {
+    let matches = |pattern: &&str| match pattern.strip_suffix('*') {
+        Some(start) => line.starts_with(start),
+        None => line == *pattern,
+    };
+    OPEN.iter().any(matches) || allowed.iter().any(|group| group.iter().any(matches))
+}
+
+/// Paths of the sockets in the output of `ss -Hxl`: `u_str LISTEN 0 4096 /run/x 1234 * 0`.
+fn unix_sockets(text: &str) -> BTreeSet<String> {
+    text.lines()
+        .filter_map(|line| line.split_whitespace().nth(4))
+        // Sockets without a name on disk begin with an @.
+        .filter(|path| !path.starts_with('@') && *path != "*")
+        .map(|path| match path.strip_prefix('/') {
+            Some(_) => path.to_owned(),
+            None => format!("{QUEUE}/{path}"),
+        })
+        .filter(|path| !SYSTEM.iter().any(|system| path.starts_with(system)))
+        .collect()
+}
+
+/// The unit that probes with the rights of a service, made from the service's own.
+fn unit(name: &str, service: &str) -> String {
+    let mut lines = vec!["[Service]".to_owned()];
+    let mut inside = false;
+    for line in service.lines() {
+        if line.starts_with('[') {
+            inside = line == "[Service]";
+        } else if inside && !LEFT_OUT.iter().any(|key| line.starts_with(key)) {
+            lines.push(line.to_owned());
+        }
+    }
+    let sets = |key: &str| lines.iter().any(|line| line.starts_with(key));
+    if sets("DynamicUser=true") && !sets("User=") {
+        // Dynamic users of the same name are the same user.
+        lines.push(format!("User={name}"));
+    }
+    probe(lines, name)
+}
+
+fn probe(mut lines: Vec<String>, name: &str) -> String {
+    lines.extend([
+        "Type=oneshot".to_owned(),
+        format!("ExecStart=/usr/bin/perl /{FOLDER}/probe.pl /{FOLDER}/targets"),
+        format!("StandardOutput=truncate:/{FOLDER}/{name}.reached"),
+    ]);
+    lines.join("\n") + "\n"
+}
+
+/// What there is to be reached on a relay: its sockets, and files that hold secrets or mail.
+async fn targets(context: &Context, relay: &str) -> anyhow::Result<Vec<String>> {
+    let sockets = unix_sockets(&context.run(relay, &["ss", "-Hxl"]).await?);
+    ensure!(
+        sockets
+            .iter()
+            .any(|path| path.ends_with("/lmtp") || path.ends_with("/dovecot-lmtp")),
+        "relay {relay} has no sockets: {sockets:?}"
+    );
+    let domain = context.peer(relay)?.mail_domain;
+    let store = format!("/home/vmail/mail/{domain}");
+    let account = context.account(relay).await?.address;
+    let mut targets: Vec<String> = sockets.iter().map(|path| format!("unix {path}")).collect();
+    targets.extend(
+        [
+            "list /var/lib/chatmail-dkim",
+            "read /var/lib/chatmail-dkim/opendkim.private",
+            "list /var/lib/chatmail-turn",
+            "read /var/lib/chatmail-turn/secret",
+            "list /var/lib/chatmail-metadata",
+        ]
+        .map(str::to_owned),
+    );
+    targets.push(format!("list {store}"));
+    targets.push(format!("read {store}/{account}/password"));
+    for folder in [
+        "active", "bounce", "defer", "deferred", "incoming", "maildrop", "private", "public",
+    ] {
+        targets.push(format!("list {QUEUE}/{folder}"));
+    }
+    Ok(targets)
+}
+
+pub(super) async fn processes(context: &Context) -> anyhow::Result<()> {
+    let relay = "a";
+    let root = context.machines()?.root(relay);
+    let folder = root.join(FOLDER);
+    fs::create_dir_all(&folder)?;
+    fs::set_permissions(&folder, fs::Permissions::from_mode(0o755))?;
+    fs::write(folder.join("probe.pl"), PROBE)?;
+    fs::write(
+        folder.join("targets"),
+        targets(context, relay).await?.join("\n") + "\n",
+    )?;
+    let units = root.join("etc/systemd/system");
+    let mut starts = Vec::new();
+    for (who, _) in &ALLOWED {
+        let text = match who {
+            Who::User(name) => probe(
+                vec!["[Service]".to_owned(), format!("User={name}")],
+                &format!("user-{name}"),
+            ),
+            Who::Service(name) => unit(
+                name,
+                &context
+                    .run(relay, &["systemctl", "cat", &format!("{name}.service")])
+                    .await?,
+            ),
+        };
+        let unit = format!("{UNIT}{}.service", result(who));
+        fs::write(units.join(&unit), text)?;
+        starts.push(unit);
+    }
+    context.run(relay, &["systemctl", "daemon-reload"]).await?;
+    let mut start = vec!["systemctl", "start"];
+    start.extend(starts.iter().map(String::as_str));
+    let started = context.run(relay, &start).await;
+    for unit in &starts {
+        fs::remove_file(units.join(unit))?;
+    }
+    context.run(relay, &["systemctl", "daemon-reload"]).await?;
+    started?;
+
+    let (mut wrong, mut seen) = (BTreeMap::new(), BTreeSet::new());
+    for (who, allowed) in &ALLOWED {
+        let file = folder.join(format!("{}.reached", result(who)));
+        let reached = fs::read_to_string(&file).with_context(|| format!("reading {}", file.display()))?;
+        let reached = reached
+            .strip_suffix("end\n")
+            .with_context(|| format!("the probe of {} did not come to its end", who.name()))?;
+        let more: Vec<&str> = reached
+            .lines()
+            .filter(|line| !is_allowed(line, allowed))
+            .collect();
+        if !more.is_empty() {
+            wrong.insert(result(who), more.join(", "));
+        }
+        // Every socket must be reached by whom it is for: a probe that sees nothing proves nothing.
+        for group in *allowed {
+            for pattern in *group {
+                let start = pattern.trim_end_matches('*');
+                seen.extend(
+                    reached
+                        .lines()
+                        .any(|line| line.starts_with(start))
+                        .then_some(*pattern),
+                );
+            }
+        }
+    }
+    for needed in [
+        "unix /run/filtermail/*",
+        PUBLIC.concat().as_str(),
+        "read /var/lib/chatmail-dkim/*",
+    ] {
+        ensure!(seen.contains(needed), "nobody reaches {needed}");
+    }
+    ensure!(wrong.is_empty(), "processes reach what is not theirs: {wrong:#?}");
+    Ok(())
+}
+
+fn result(who: &Who) -> String {
+    match who {
+        Who::User(name) => format!("user-{name}"),
+        Who::Service(name) => (*name).to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn listeners_are_read() {
+        let text = "u_str LISTEN 0 4096 /run/x/y.socket 1234 * 0\n\
+                    u_str LISTEN 0 100 private/auth 1 * 0\n\
+                    u_str LISTEN 0 100 @abstract 1 * 0\n\
+                    u_seq LISTEN 0 5 /run/systemd/notify 2 * 0\n";
+        assert_eq!(
+            unix_sockets(text),
+            BTreeSet::from(["/run/x/y.socket".to_owned(), format!("{QUEUE}/private/auth")])
+        );
+    }
+
+    #[test]
+    fn a_probe_has_the_sandbox_of_its_service_and_touches_nothing_of_it() {
+        let service = "# /etc/x.service\n[Unit]\nDescription=x\n[Service]\nDynamicUser=true\nExecStart=/x\n\
+                       ProtectSystem=strict\nRuntimeDirectory=x\nType=notify\n[Install]\nWantedBy=y\n";
+        let text = unit("x", service);
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(
+            lines,
+            [
+                "[Service]",
+                "DynamicUser=true",
+                "ProtectSystem=strict",
+                "User=x",
+                "Type=oneshot",
+                "ExecStart=/usr/bin/perl /var/lib/lab-probe/probe.pl /var/lib/lab-probe/targets",
+                "StandardOutput=truncate:/var/lib/lab-probe/x.reached",
+            ]
+        );
+    }
+}

@@ -1,0 +1,11 @@
+# What may be logged, as patterns for `LogFilterPatterns=`. Lists of what is kept: a kind of line that nobody thought of
+# is dropped when it could name somebody.
+rec {
+  # Mail addresses and paths of mailboxes have an `@`.
+  address = "@";
+  ipv4 = "(?<![0-9])[0-9]{1,3}(\\.[0-9]{1,3}){3}(?![0-9])";
+  ipv6 = "(?<![0-9A-Za-z:])([0-9A-Fa-f]{1,4}:){7}[0-9A-Fa-f]|(?<![0-9A-Za-z:])([0-9A-Fa-f]{1,4}(:[0-9A-Fa-f]{1,4}){0,6})?::[0-9A-Fa-f]";
+
+  # Lines without addresses.
+  namesNobody = "^(?!.*(${address}|${ipv4}|${ipv6}))";
+}
