@@ -98,6 +98,9 @@ in
   clippy = rust "clippy" [
     pkgs.clippy
   ] "cargo clippy --release --frozen --workspace --all-targets -- --deny warnings";
+  services-tests =
+    rust "services-tests" [ ]
+      "cargo test --release --frozen --workspace --exclude=lab";
   # Also whether the committed rendering is that of this module.
   lab-tests = rust "lab-tests" [ pkgs.python3 ] "cargo test --release --frozen --package=lab";
   rustfmt = rust "rustfmt" [ pkgs.rustfmt ] "cargo fmt --all --check";

@@ -16,7 +16,7 @@ let
     lua_file = "${./files/doveauth.lua}";
     lua_settings = {
       mailboxes_dir = cfg.mailboxes.directory;
-      url = "http://${settings.doveauth.listen}";
+      socket = settings.doveauth.socket;
       owner = "vmail";
     };
   };
@@ -49,6 +49,9 @@ let
   '';
 
   logFilters = import ./log-filters.nix;
+
+  # Two lanes of logins in doveauth wait for hashes; a fifth of the workers is left to those that need none.
+  authWorkers = settings.doveauth.max_hashing * 5 / 2;
 
   kibibytes = bytes: "${toString (bytes / 1024)} K";
 in
@@ -103,8 +106,10 @@ in
           quota_driver = "maildir";
           quota_storage_size = kibibytes cfg.mailboxes.quota;
           quota_storage_grace = 0;
+          quota_message_count = cfg.mailboxes.maxMessages;
         };
         quota_mail_size = toString cfg.messages.maxSize;
+        quota_mailbox_count = cfg.mailboxes.maxFolders;
 
         "namespace inbox" = {
           inbox = true;
@@ -129,6 +134,8 @@ in
         imap_hibernate_timeout = lib.mkDefault "30 s";
         "protocol imap" = {
           imap_metadata = true;
+          # For one account and one client address.
+          mail_max_userip_connections = cfg.connections.imapPerAccount;
           mail_plugins = {
             imap_quota = true;
             last_login = true;
@@ -185,7 +192,13 @@ in
           mode = "0600";
           user = "vmail";
         };
-        "service auth-worker".user = "vmail";
+        "service auth-worker" = {
+          user = "vmail";
+          # Nobody else is in this group, which the socket of doveauth belongs to.
+          extra_groups = "doveauth";
+          # Each carries one login at a time to doveauth.
+          process_limit = authWorkers;
+        };
         "service lmtp" = {
           user = "vmail";
           # Connections that Postfix keeps for later deliveries count as well.
@@ -274,6 +287,7 @@ in
           "quota-expire: removed "
           "~: Mailbox [^ ]"
           "~: Aborted [A-Z]+ request for "
+          "~passdb-lua: doveauth asks to try again later"
         ];
       };
     };

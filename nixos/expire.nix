@@ -9,6 +9,11 @@ let
   cfg = config.services.chatmail;
   hardening = import ./hardening.nix;
 
+  # What Dovecot passes to chatmail-quota-expire.
+  makeRoom.args = "${
+    toString (cfg.mailboxes.quota * 70 / 100 / 1048576)
+  } ${cfg.mailboxes.directory}/%{user}";
+
   # A run over the mailboxes at low priority; mail goes first.
   job =
     {
@@ -126,11 +131,16 @@ in
       {
         # Dovecot asks for room when a mailbox is at three quarters; clients warn their users from four fifths on.
         services.dovecot2.settings = {
-          "quota \"User quota\""."warning nearly-full" = {
-            quota_storage_percentage = 75;
-            "execute quota-warning".args = "${
-              toString (cfg.mailboxes.quota * 70 / 100 / 1048576)
-            } ${cfg.mailboxes.directory}/%{user}";
+          "quota \"User quota\"" = {
+            "warning nearly-full" = {
+              quota_storage_percentage = 75;
+              "execute quota-warning" = makeRoom;
+            };
+            "warning many-messages" = {
+              quota_warning_resource = "message";
+              quota_message_percentage = 75;
+              "execute quota-warning" = makeRoom;
+            };
           };
           "service quota-warning" = {
             executable = "script ${cfg.package}/bin/chatmail-quota-expire --settings ${cfg.settingsFile}";

@@ -168,6 +168,22 @@ in
         defaultText = lib.literalExpression "500 * 1024 * 1024";
         description = "Bytes that one mailbox may hold.";
       };
+      maxMessages = mkOption {
+        type = types.ints.between 10 1000000;
+        default = 50000;
+        description = ''
+          Messages that one mailbox may hold, whatever their size: a message of one byte takes a file and a block of the
+          disk. From three quarters on the oldest are removed until 70 % are left; those of the last day stay.
+        '';
+      };
+      maxFolders = mkOption {
+        type = types.ints.between 10 10000;
+        default = 100;
+        description = ''
+          Folders that one mailbox may have. Delta Chat uses three at most; each takes about ten files and folders of the
+          disk even while it is empty.
+        '';
+      };
       deleteMessagesAfter = mkOption {
         type = days;
         default = 20;
@@ -243,6 +259,16 @@ in
         type = types.ints.positive;
         default = 10000;
         description = "IMAP sessions at once. One client address gets a fifth of the sessions through port 443.";
+      };
+      imapPerAccount = mkOption {
+        type = types.ints.positive;
+        default = 100;
+        description = ''
+          IMAP sessions that one account may have from one client address at once. A device has one for each folder that
+          it watches, so a person with ten devices behind one address, whose sessions the relay has not yet found to be
+          dead after a change of networks, stays well below the default, which is a hundredth of
+          {option}`connections.imap`.
+        '';
       };
       smtp = mkOption {
         type = types.ints.positive;
@@ -526,6 +552,21 @@ in
         example = "https://iroh.example.org";
         description = "The iroh relay that clients are told of; none: their own choice.";
       };
+    };
+
+    metadata.maxEntries = mkOption {
+      type = types.ints.between 1 1000;
+      default = 100;
+      description = ''
+        Entries of METADATA (RFC 5464) that the clients of one account may keep on the relay. A further one pushes out
+        the one that was set longest ago. Device tokens do not count.
+      '';
+    };
+
+    metadata.maxEntryBytes = mkOption {
+      type = types.ints.between 1024 262144;
+      default = 32768;
+      description = "Bytes that the entries of {option}`metadata.maxEntries` may have together.";
     };
 
     metadata.appVersions = mkOption {

@@ -174,7 +174,10 @@ in
             min_memory_available = cfg.accounts.minMemoryAvailable;
             min_disk_free = cfg.accounts.minDiskFree;
           };
-          doveauth.listen = "127.0.0.1:10084";
+          doveauth = {
+            socket = "/run/doveauth/doveauth.socket";
+            max_hashing = 12;
+          };
           lastlogin.socket = "/run/chatmail-lastlogin/lastlogin.socket";
           metadata = {
             socket = "/run/chatmail-metadata/metadata.socket";
@@ -188,6 +191,8 @@ in
                 null
               else
                 (pkgs.formats.json { }).generate "appversions.json" cfg.metadata.appVersions;
+            max_entries = cfg.metadata.maxEntries;
+            max_entry_bytes = cfg.metadata.maxEntryBytes;
           };
           filtermail = {
             max_message_size = cfg.messages.maxSize;
@@ -207,6 +212,7 @@ in
             large_message_size = cfg.mailboxes.largeMessageSize;
             delete_inactive_users_after = cfg.mailboxes.deleteInactiveAccountsAfter;
             mailbox_quota = cfg.mailboxes.quota;
+            max_messages = cfg.mailboxes.maxMessages;
           };
           tls.mode = cfg.tls.mode;
           dns = {
@@ -252,17 +258,21 @@ in
       (daemon {
         name = "doveauth";
         description = "Logins and account creation of the relay";
-        socket = tcpSocket settings.doveauth.listen;
+        # The owner of the mailboxes is not enough: other services run as that user, too, and none of them logs in.
+        socket = unixSocket settings.doveauth.socket {
+          user = "root";
+          group = "doveauth";
+        };
         metrics = settings.metrics.doveauth;
-        service =
-          mailboxOwner
-          // loopback
-          // {
-            BindPaths = [ cfg.mailboxes.directory ];
-            # Load and available memory decide whether accounts are created.
-            ProcSubset = "all";
-            MemoryMax = "1G";
-          };
+        service = mailboxOwner // {
+          BindPaths = [ cfg.mailboxes.directory ];
+          PrivateNetwork = true;
+          # Load and available memory decide whether accounts are created.
+          ProcSubset = "all";
+          # Memory of hashes goes back to the system at once, whatever the allocator has learnt about their size.
+          Environment = [ "MALLOC_MMAP_THRESHOLD_=1048576" ];
+          MemoryMax = "512M";
+        };
       })
 
       (daemon {

@@ -17,6 +17,8 @@ in
       home = "/home/vmail";
     };
     users.groups.vmail = { };
+    # Owns the socket of doveauth. Without members: Dovecot gives it to the processes that ask doveauth.
+    users.groups.doveauth = { };
 
     # Folders above the mailboxes may belong to the host already: only those that carry our name get an owner.
     systemd.tmpfiles.settings."10-chatmail" = {

@@ -72,6 +72,7 @@ let
 
   accounts = [
     "acme"
+    "doveauth"
     "dovecot2"
     "dovenull"
     "nginx"

@@ -20,6 +20,9 @@ pub const PASSWORD_FILE: &str = "password";
 /// File whose existence refuses cleartext mail to the account.
 pub const ENFORCE_E2EE_FILE: &str = "enforceE2EEincoming";
 
+/// Begins the name of a password file that is not written to its end.
+const UNFINISHED_PREFIX: &str = ".password-";
+
 /// What stands before the hash of a banned account. No scheme begins like this, so that every reader of the file refuses.
 const BAN: char = '!';
 
@@ -46,10 +49,34 @@ pub struct Account {
     dir: PathBuf,
 }
 
-/// The right to create an account or to change its password. Ends when dropped, and with the process.
+/// The right to create an account or to change its password. Ends when dropped, and with the process; a folder in
+/// which nothing was created is then removed.
 #[derive(Debug)]
 pub struct AccountLock {
-    _folder: Flock<File>,
+    folder: Flock<File>,
+    dir: PathBuf,
+}
+
+impl AccountLock {
+    /// Whether the locked folder is still the one at its path: whoever removed it has made the lock worthless.
+    fn holds(&self) -> io::Result<bool> {
+        let locked = self.folder.metadata()?;
+        match fs::metadata(&self.dir) {
+            Ok(there) => Ok((there.dev(), there.ino()) == (locked.dev(), locked.ino())),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+impl Drop for AccountLock {
+    fn drop(&mut self) {
+        // Never a folder that somebody else has made and locked meanwhile.
+        if self.holds().unwrap_or(false) {
+            // Fails for every account that exists, because its folder is not empty.
+            let _ = fs::remove_dir(&self.dir);
+        }
+    }
 }
 
 impl MailStore {
@@ -132,21 +159,29 @@ impl Account {
                 Err((_, nix::Error::EWOULDBLOCK)) => return Ok(None),
                 Err((_, error)) => return Err(error.into()),
             };
-            // Whoever removed the folder meanwhile has made the lock worthless.
-            let locked = folder.metadata()?;
-            match fs::metadata(&self.dir) {
-                Ok(there) if (there.dev(), there.ino()) == (locked.dev(), locked.ino()) => {
-                    return Ok(Some(AccountLock { _folder: folder }));
-                }
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                _ => {}
+            let lock = AccountLock {
+                folder,
+                dir: self.dir.clone(),
+            };
+            if lock.holds()? {
+                return Ok(Some(lock));
             }
         }
     }
 
     /// Creates the account. The marker against cleartext is on disk before the password is, and the password appears
-    /// whole or not at all: after a crash at any point there is a complete account or none.
+    /// whole or not at all: after a crash at any point there is a complete account or none. Needs the lock. When it
+    /// fails, as on a full disk, nothing stays; what a crash leaves is for [`Self::remove_remains`].
     pub fn create(&self, password_hash: &str) -> io::Result<()> {
+        let created = self.create_files(password_hash);
+        if created.is_err() {
+            // The first error is the one to report.
+            let _ = self.remove_remains();
+        }
+        created
+    }
+
+    fn create_files(&self, password_hash: &str) -> io::Result<()> {
         self.create_dir()?;
         File::create(self.dir.join(ENFORCE_E2EE_FILE))?.sync_all()?;
         // The marker's entry, before the password's.
@@ -159,19 +194,54 @@ impl Account {
         Ok(())
     }
 
+    /// Whether the folder holds nothing but what a creation leaves that broke off before there was a password.
+    pub fn is_remains(&self) -> io::Result<bool> {
+        Ok(self.remains()?.is_some())
+    }
+
+    /// Removes what [`Self::is_remains`] finds; false when there is an account, or anything else in the folder. Needs
+    /// the lock, without which it could take the folder from under a creation.
+    pub fn remove_remains(&self) -> io::Result<bool> {
+        let Some(remains) = self.remains()? else {
+            return Ok(false);
+        };
+        for file in remains {
+            fs::remove_file(file)?;
+        }
+        fs::remove_dir(&self.dir)?;
+        Ok(true)
+    }
+
+    fn remains(&self) -> io::Result<Option<Vec<PathBuf>>> {
+        let mut files = Vec::new();
+        for entry in fs::read_dir(&self.dir)? {
+            let entry = entry?;
+            let unfinished = entry
+                .file_name()
+                .to_str()
+                .is_some_and(|name| name == ENFORCE_E2EE_FILE || name.starts_with(UNFINISHED_PREFIX));
+            if !unfinished || !entry.file_type()?.is_file() {
+                return Ok(None);
+            }
+            files.push(entry.path());
+        }
+        Ok(Some(files))
+    }
+
     /// Replaces the password hash atomically and keeps the day of the last login.
     pub fn set_password_hash(&self, password_hash: &str) -> io::Result<()> {
         let path = self.dir.join(PASSWORD_FILE);
         let mut file = tempfile::Builder::new()
-            .prefix(".password-")
+            .prefix(UNFINISHED_PREFIX)
             .permissions(fs::Permissions::from_mode(0o600))
-            .tempfile_in(&self.dir)?;
-        file.write_all(password_hash.as_bytes())?;
+            .tempfile_in(&self.dir)
+            .map_err(without_path)?;
+        file.write_all(password_hash.as_bytes()).map_err(without_path)?;
         if let Ok(old) = fs::metadata(&path) {
             file.as_file().set_modified(old.modified()?)?;
         }
         file.as_file().sync_all()?;
-        file.persist(&path)?;
+        file.persist(&path).map_err(|error| without_path(error.error))?;
         File::open(&self.dir)?.sync_all()
     }
 
@@ -242,6 +312,14 @@ impl Account {
     }
 }
 
+/// Errors of temporary files carry the path, which names the account, and end up in logs.
+fn without_path(error: io::Error) -> io::Error {
+    match error.raw_os_error() {
+        Some(_) => error,
+        None => error.kind().into(),
+    }
+}
+
 /// The start of the UTC day.
 pub fn day_of(time: SystemTime) -> SystemTime {
     let seconds = time
@@ -287,6 +365,66 @@ mod tests {
         assert!(account.try_lock().unwrap().is_none());
         drop(lock);
         assert!(account.try_lock().unwrap().is_some());
+    }
+
+    #[test]
+    fn a_lock_under_which_nothing_was_created_leaves_nothing() {
+        let (dir, account) = store();
+        let entries = || fs::read_dir(dir.path()).unwrap().count();
+        drop(account.try_lock().unwrap().unwrap());
+        assert_eq!(entries(), 0);
+        let lock = account.try_lock().unwrap().unwrap();
+        account.create("x").unwrap();
+        drop(lock);
+        assert_eq!(account.password_hash().unwrap().as_deref(), Some("x"));
+
+        // Somebody removes the folder, and somebody else makes and locks it anew: it is theirs.
+        let (_dir, account) = store();
+        let old = account.try_lock().unwrap().unwrap();
+        fs::remove_dir(account.dir()).unwrap();
+        let new = account.try_lock().unwrap().unwrap();
+        drop(old);
+        assert!(new.holds().unwrap());
+    }
+
+    #[test]
+    fn what_a_crash_leaves_of_a_creation_is_known_and_removed() {
+        let (_dir, account) = store();
+        for remains in [
+            &[][..],
+            &[ENFORCE_E2EE_FILE],
+            &[ENFORCE_E2EE_FILE, ".password-x1y2z3"],
+        ] {
+            account.create_dir().unwrap();
+            for file in remains {
+                fs::write(account.dir().join(file), "").unwrap();
+            }
+            assert!(account.is_remains().unwrap());
+            assert!(account.remove_remains().unwrap());
+            assert!(!account.dir().exists());
+        }
+        account.create("x").unwrap();
+        assert!(!account.remove_remains().unwrap());
+        assert!(account.enforces_e2ee(), "an account stays whole");
+        fs::remove_file(account.dir().join(PASSWORD_FILE)).unwrap();
+        fs::create_dir(account.dir().join("cur")).unwrap();
+        assert!(!account.remove_remains().unwrap(), "there may be mail");
+        assert!(account.dir().join(ENFORCE_E2EE_FILE).exists());
+    }
+
+    #[test]
+    fn a_creation_that_fails_leaves_nothing() {
+        let (dir, account) = store();
+        let lock = account.try_lock().unwrap();
+        // Stands in the way of the password file, so that the last step fails, as it does on a full disk.
+        fs::create_dir(account.dir().join(PASSWORD_FILE)).unwrap();
+        let error = account.create("x").unwrap_err();
+        assert!(!error.to_string().contains("abcdefghi"), "{error}");
+        fs::remove_dir(account.dir().join(PASSWORD_FILE)).unwrap();
+        assert!(account.is_remains().unwrap());
+        account.remove_remains().unwrap();
+        drop(lock);
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
     }
 
     #[test]

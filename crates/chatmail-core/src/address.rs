@@ -34,9 +34,152 @@ pub enum AddressError {
     /// The localpart has other characters than `a-z0-9._-`.
     #[error("localpart '{0}' contains invalid characters")]
     LocalpartCharacters(String),
+    /// The localpart is no dot-atom (RFC 5322 section 3.2.3), so Postfix and most mail servers refuse its mail.
+    // Without the localpart: unlike the texts above, nothing matches this line, and logs name nobody.
+    #[error("localpart begins or ends with a dot, or has two in a row")]
+    LocalpartDots,
+    /// The localpart is that of a role, which only the operator can create.
+    #[error("localpart '{0}' is reserved for the operator")]
+    LocalpartReserved(String),
     /// The password of a new account is too short.
     #[error("Password needs to be at least {0} characters long")]
     PasswordLength(usize),
+}
+
+/// Localparts that speak for the relay or its host, without separators: `web-master` is `webmaster`.
+///
+/// RFC 2142, the names that certificate authorities send proofs of control to (CA/Browser Forum Baseline Requirements
+/// 3.2.2.4.4), names that mail software sends from or to, Unix users, and names that readers take for the operator.
+const ROLES: &[&str] = &[
+    "abuse",
+    "account",
+    "accounts",
+    "admin",
+    "administration",
+    "administrator",
+    "all",
+    "anonymous",
+    "autoconfig",
+    "autodiscover",
+    "backup",
+    "billing",
+    "bin",
+    "bounce",
+    "bounces",
+    "ca",
+    "caa",
+    "cert",
+    "certificate",
+    "certificates",
+    "certmaster",
+    "chatmail",
+    "contact",
+    "cron",
+    "daemon",
+    "deltachat",
+    "devnull",
+    "dkim",
+    "dmarc",
+    "dnsadmin",
+    "domain",
+    "domainadmin",
+    "domains",
+    "donotreply",
+    "doublebounce",
+    "dovecot",
+    "everybody",
+    "everyone",
+    "feedback",
+    "ftp",
+    "help",
+    "helpdesk",
+    "hostmaster",
+    "imap",
+    "info",
+    "information",
+    "is",
+    "it",
+    "legal",
+    "list",
+    "listmaster",
+    "listserv",
+    "localhost",
+    "mail",
+    "mailadmin",
+    "mailer",
+    "mailerdaemon",
+    "mailman",
+    "mailmaster",
+    "majordomo",
+    "marketing",
+    "mis",
+    "moderator",
+    "mta",
+    "mtasts",
+    "netadmin",
+    "network",
+    "news",
+    "newsletter",
+    "nobody",
+    "noc",
+    "noreply",
+    "notification",
+    "notifications",
+    "office",
+    "opendkim",
+    "operator",
+    "owner",
+    "phishing",
+    "pki",
+    "pop",
+    "postfix",
+    "postmaster",
+    "press",
+    "privacy",
+    "register",
+    "registrar",
+    "registration",
+    "reply",
+    "root",
+    "sales",
+    "security",
+    "server",
+    "service",
+    "smtp",
+    "soc",
+    "spam",
+    "ssladmin",
+    "ssladministrator",
+    "sslwebmaster",
+    "staff",
+    "superuser",
+    "support",
+    "sysadmin",
+    "sysadministrator",
+    "sysmaster",
+    "system",
+    "technical",
+    "tlsrpt",
+    "trouble",
+    "undisclosedrecipients",
+    "unsubscribe",
+    "usenet",
+    "uucp",
+    "vmail",
+    "webadmin",
+    "webmail",
+    "webmaster",
+    "www",
+    "wwwdata",
+];
+
+/// Who asks for a new account.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Asker {
+    /// Somebody who logs in for the first time.
+    Anybody,
+    /// The operator of the relay, who alone may have the address of a role, however long its name is.
+    Operator,
 }
 
 impl Address {
@@ -59,8 +202,14 @@ impl Address {
         })
     }
 
-    /// Checks that a new account of this address and password may exist here.
-    pub fn check_new(&self, domain: &str, password: &str, rules: &Accounts) -> Result<(), AddressError> {
+    /// Checks that `asker` may have a new account of this address and password here.
+    pub fn check_new(
+        &self,
+        domain: &str,
+        password: &str,
+        rules: &Accounts,
+        asker: Asker,
+    ) -> Result<(), AddressError> {
         if self.domain() != domain {
             return Err(AddressError::ForeignDomain);
         }
@@ -69,7 +218,9 @@ impl Address {
         }
         let localpart = self.localpart();
         let (min, max) = (rules.username_min_length, rules.username_max_length);
-        if !(min..=max).contains(&localpart.len()) {
+        let role = is_role(localpart);
+        let any_length = role && asker == Asker::Operator;
+        if !any_length && !(min..=max).contains(&localpart.len()) {
             return Err(AddressError::LocalpartLength {
                 localpart: localpart.to_owned(),
                 min,
@@ -79,6 +230,12 @@ impl Address {
         let allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '.' | '_' | '-');
         if !localpart.chars().all(allowed) {
             return Err(AddressError::LocalpartCharacters(localpart.to_owned()));
+        }
+        if localpart.split('.').any(str::is_empty) {
+            return Err(AddressError::LocalpartDots);
+        }
+        if role && asker == Asker::Anybody {
+            return Err(AddressError::LocalpartReserved(localpart.to_owned()));
         }
         Ok(())
     }
@@ -105,6 +262,16 @@ impl fmt::Display for Address {
     }
 }
 
+/// Whether a localpart speaks for the relay rather than for a person. Case and separators make no other name of it.
+pub fn is_role(localpart: &str) -> bool {
+    let bare: String = localpart
+        .chars()
+        .filter(|c| !matches!(c, '.' | '_' | '-'))
+        .map(|c| c.to_ascii_lowercase())
+        .collect();
+    ROLES.binary_search(&bare.as_str()).is_ok()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -118,7 +285,7 @@ mod tests {
     }
 
     fn check(address: &str, password: &str) -> Result<(), AddressError> {
-        Address::parse(address)?.check_new("chat.example.org", password, &rules())
+        Address::parse(address)?.check_new("chat.example.org", password, &rules(), Asker::Anybody)
     }
 
     #[test]
@@ -146,6 +313,73 @@ mod tests {
         assert_eq!(
             check("abcdefghi@example.org", "123456789"),
             Err(AddressError::ForeignDomain)
+        );
+    }
+
+    #[test]
+    fn new_addresses_are_dot_atoms() {
+        for localpart in ["abcdefgh.", "a.......i", "abc..efgh", "a.b.c.d.."] {
+            assert_eq!(
+                check(&format!("{localpart}@chat.example.org"), "123456789"),
+                Err(AddressError::LocalpartDots),
+                "{localpart}"
+            );
+        }
+        assert_eq!(
+            check(".abcdefgh@chat.example.org", "123456789"),
+            Err(AddressError::Malformed)
+        );
+    }
+
+    #[test]
+    fn roles_are_for_the_operator() {
+        assert!(ROLES.is_sorted(), "searched by halves");
+        let mut rules = rules();
+        rules.username_min_length = 1;
+        rules.username_max_length = 64;
+        let check = |localpart: &str, asker| {
+            Address::parse(&format!("{localpart}@chat.example.org"))
+                .unwrap()
+                .check_new("chat.example.org", "123456789", &rules, asker)
+        };
+        for localpart in [
+            "postmaster",
+            "abuse",
+            "webmaster",
+            "web-master",
+            "host.master",
+            "mailer-daemon",
+            "mailer_daemon",
+            "no-reply",
+            "root",
+            "www-data",
+            "double-bounce",
+        ] {
+            assert_eq!(
+                check(localpart, Asker::Anybody),
+                Err(AddressError::LocalpartReserved(localpart.to_owned()))
+            );
+            assert_eq!(check(localpart, Asker::Operator), Ok(()), "{localpart}");
+        }
+        for localpart in ["webmaster1", "rooty", "a.dmin.b", "xabuse"] {
+            assert_eq!(check(localpart, Asker::Anybody), Ok(()), "{localpart}");
+        }
+        // Nine characters are asked of people, not of roles.
+        rules.username_min_length = 9;
+        rules.username_max_length = 9;
+        let check = |localpart: &str, asker| {
+            Address::parse(&format!("{localpart}@chat.example.org"))
+                .unwrap()
+                .check_new("chat.example.org", "123456789", &rules, asker)
+        };
+        assert_eq!(check("postmaster", Asker::Operator), Ok(()));
+        assert!(matches!(
+            check("abcdefgh", Asker::Operator),
+            Err(AddressError::LocalpartLength { .. })
+        ));
+        assert_eq!(
+            check("webmaster", Asker::Anybody),
+            Err(AddressError::LocalpartReserved("webmaster".to_owned()))
         );
     }
 

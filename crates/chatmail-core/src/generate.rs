@@ -2,6 +2,7 @@
 
 use rand::{CryptoRng, Rng as _, seq::IndexedRandom as _};
 
+use crate::address::is_role;
 use crate::settings::Accounts;
 
 /// Characters of a generated localpart: the part of the grammar that is easy to read aloud.
@@ -13,12 +14,17 @@ const PASSWORD_EXTRA: usize = 3;
 /// Printable ASCII without the space: letters, digits and punctuation.
 const PASSWORD: std::ops::RangeInclusive<char> = '!'..='~';
 
-/// A random localpart of the greatest allowed length.
+/// A random localpart of the greatest allowed length, and not that of a role.
 pub fn localpart(rules: &Accounts, random: &mut impl CryptoRng) -> String {
-    (0..rules.username_max_length)
-        .filter_map(|_| LOCALPART.choose(random))
-        .map(|&byte| char::from(byte))
-        .collect()
+    loop {
+        let drawn: String = (0..rules.username_max_length)
+            .filter_map(|_| LOCALPART.choose(random))
+            .map(|&byte| char::from(byte))
+            .collect();
+        if !is_role(&drawn) {
+            return drawn;
+        }
+    }
 }
 
 /// A random password that is allowed for new accounts.

@@ -80,8 +80,11 @@ impl Accounts {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Doveauth {
-    /// Loopback address that Dovecot's Lua script asks.
-    pub listen: SocketAddr,
+    /// Unix socket that Dovecot's Lua script asks.
+    pub socket: PathBuf,
+    /// Logins to accounts that may wait for their password to be hashed at once, and first logins that may. Together
+    /// fewer than Dovecot has auth workers, so that logins which need no hash find one that is free.
+    pub max_hashing: usize,
 }
 
 /// The service that stores the day of the last login.
@@ -110,6 +113,10 @@ pub struct Metadata {
     pub max_smtp_recipients: u32,
     /// JSON file announced as `appversions`; none: not announced.
     pub appversions_file: Option<PathBuf>,
+    /// Entries that clients may keep in one account.
+    pub max_entries: usize,
+    /// Bytes of keys and values that these may have together.
+    pub max_entry_bytes: usize,
 }
 
 /// How chatmail-metadata makes credentials for coturn.
@@ -174,6 +181,8 @@ pub struct Expire {
     pub delete_inactive_users_after: u32,
     /// Bytes that one mailbox may hold.
     pub mailbox_quota: u64,
+    /// Messages that one mailbox may hold.
+    pub max_messages: u64,
 }
 
 /// How the relay proves its name.
@@ -337,6 +346,9 @@ impl Settings {
                 accounts.username_max_length.to_string(),
                 "at most 64 (RFC 5321 section 4.5.3.1.1)",
             );
+        }
+        if self.doveauth.max_hashing == 0 {
+            return refuse("doveauth.max_hashing", "0".to_owned(), "1 or more");
         }
         let filter = &self.filtermail;
         if filter.max_user_send_per_minute == 0 {

@@ -17,6 +17,12 @@ const ROUND: usize = 16_384;
 /// Dovecot writes it anew when it is missed. The `count` quota of Dovecot 2.4 never looks at it.
 const MAILDIRSIZE: &CStr = c"maildirsize";
 
+/// Dovecot's list of subscribed folders. Names of folders that are gone stay in it, so it may grow without end.
+const SUBSCRIPTIONS: &CStr = c"subscriptions";
+
+/// Largest such file in bytes: far above what a mailbox with as many folders as it may have needs.
+const MAX_SUBSCRIPTIONS: u64 = 256 * 1024;
+
 /// Whether anything is removed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
@@ -100,8 +106,8 @@ fn expire_mailbox(
         }
         AccountVerdict::NoAccount => {
             let removed = match mode {
-                Mode::DryRun => mailbox.is_empty()?,
-                Mode::Remove => store.remove_empty(name)?,
+                Mode::DryRun => store.is_remains(name)?,
+                Mode::Remove => store.remove_remains(name)?,
             };
             if removed {
                 log.detail(|| format!("{} {}", removing(mode), mailbox.path().display()));
@@ -126,7 +132,7 @@ fn expire_messages(
     log: &Log,
     tally: &mut Tally,
 ) -> Result<(), Problem> {
-    let mut held = 0_u64;
+    let (mut held, mut count) = (0_u64, 0_u64);
     let mut removed = 0;
     mailbox.messages(&mut |found| {
         let message = match found {
@@ -142,6 +148,7 @@ fn expire_messages(
         };
         if rules.message(message.dir.part(), metadata) == MessageVerdict::Keep {
             held = held.saturating_add(quota_bytes(&message, metadata));
+            count += u64::from(message.dir.part() != Part::Tmp);
             return;
         }
         match remove(&message, mode) {
@@ -166,15 +173,18 @@ fn expire_messages(
             .filter(|&metadata| rules.message(message.dir.part(), metadata) == MessageVerdict::Keep)
             .map(|metadata| quota_key(message, metadata)))
     };
-    let trimmed = trim(
-        mailbox,
-        rules.trim_to,
-        rules.trim_until,
-        Some(held),
-        &kept,
-        mode,
-        log,
-    );
+    let until = rules.trim_until;
+    let for_bytes = trim(mailbox, rules.trim_to, until, Some(held), &kept, mode, log);
+    let one_each = |message: &Message<'_>| Ok(kept(message)?.map(|(delivered, _)| (delivered, 1)));
+    let target = rules.trim_messages_to;
+    let trimmed = match mode {
+        // Both would begin with the oldest messages, which a dry run leaves.
+        Mode::DryRun => for_bytes.max(trim(mailbox, target, until, Some(count), &one_each, mode, log)),
+        Mode::Remove => {
+            let left = count.saturating_sub(for_bytes);
+            for_bytes + trim(mailbox, target, until, Some(left), &one_each, mode, log)
+        }
+    };
     if trimmed > 0 {
         log.detail(|| match mode {
             Mode::DryRun => format!(
@@ -186,16 +196,27 @@ fn expire_messages(
     }
     removed += trimmed;
     tally.files_removed += removed;
+    if mode == Mode::Remove && mailbox.size_of(SUBSCRIPTIONS)? > MAX_SUBSCRIPTIONS {
+        mailbox.unlink(SUBSCRIPTIONS)?;
+    }
     if removed > 0 && mode == Mode::Remove {
         mailbox.unlink(MAILDIRSIZE)?;
     }
     Ok(())
 }
 
-/// Brings one mailbox down to `target` bytes, oldest messages first, and keeps those delivered after `until`.
+/// Brings one mailbox down to `bytes` and `messages`, oldest messages first, and keeps those delivered after `until`.
 /// Returns how many messages were removed.
-pub fn expire_to_target(mailbox: &Mailbox, target: u64, until: i64, log: &Log) -> Result<u64, Problem> {
-    let removed = trim(mailbox, target, until, None, &known_quota_key, Mode::Remove, log);
+pub fn expire_to_target(
+    mailbox: &Mailbox,
+    bytes: u64,
+    messages: u64,
+    until: i64,
+    log: &Log,
+) -> Result<u64, Problem> {
+    let one_each = |message: &Message<'_>| Ok(known_quota_key(message)?.map(|(delivered, _)| (delivered, 1)));
+    let removed = trim(mailbox, bytes, until, None, &known_quota_key, Mode::Remove, log)
+        + trim(mailbox, messages, until, None, &one_each, Mode::Remove, log);
     if removed > 0 {
         mailbox.unlink(MAILDIRSIZE)?;
     }
@@ -211,7 +232,7 @@ pub fn quota_line(mailbox: &Mailbox, removed: u64) -> String {
     )
 }
 
-/// Second of delivery and quota bytes of a message; none if it is to be ignored.
+/// Second of delivery and quota bytes, or count, of a message; none if it is to be ignored.
 type Key<'a> = &'a dyn Fn(&Message<'_>) -> Result<Option<(i64, u64)>, Problem>;
 
 /// `held` is how much the mailbox holds, if the caller knows.

@@ -20,6 +20,8 @@ pub struct Rules {
     pub trim_until: i64,
     /// Bytes that a mailbox is brought down to when it holds more.
     pub trim_to: u64,
+    /// Messages that a mailbox is brought down to when it holds more.
+    pub trim_messages_to: u64,
 }
 
 /// What happens to a message because of its age.
@@ -56,6 +58,7 @@ impl Rules {
             trim_until: now.saturating_sub(DAY),
             // Well below the 75 % at which Dovecot warns, so that the next message does not warn again.
             trim_to: settings.mailbox_quota / 10 * 7,
+            trim_messages_to: settings.max_messages / 10 * 7,
         }
     }
 
@@ -169,6 +172,7 @@ mod tests {
                 large_message_size: 200_000,
                 delete_inactive_users_after: 90,
                 mailbox_quota: 1000,
+                max_messages: 100,
             },
             NOW,
         )
@@ -209,6 +213,7 @@ mod tests {
     #[test]
     fn trimming_aims_at_seventy_percent() {
         assert_eq!(rules().trim_to, 700);
+        assert_eq!(rules().trim_messages_to, 70);
         assert_eq!(rules().trim_until, NOW - DAY);
     }
 
@@ -272,6 +277,7 @@ mod tests {
                 large_message_size: 200_000,
                 delete_inactive_users_after: 90,
                 mailbox_quota: 1000,
+                max_messages: 100,
             };
             let tomorrow = Rules::new(&settings, NOW + DAY);
             if rules().message(part, metadata) != MessageVerdict::Keep {

@@ -8,12 +8,13 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
+use chatmail_core::Address;
+use chatmail_core::account::{Account, MailStore};
 use chatmail_core::maildir::{Mailbox, Problem};
 use nix::dir::{Dir, Type};
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open, renameat};
 use nix::sys::stat::Mode;
-use nix::unistd::{UnlinkatFlags, unlinkat};
 
 use crate::output::Log;
 use crate::plan::{AccountVerdict, Rules};
@@ -104,13 +105,31 @@ impl Store {
         })
     }
 
-    /// Removes a folder if it is empty; false when it is not, or not there.
-    pub fn remove_empty(&self, name: &CStr) -> Result<bool, Problem> {
-        match unlinkat(&self.fd, name, UnlinkatFlags::RemoveDir) {
-            Ok(()) => Ok(true),
-            Err(Errno::ENOTEMPTY | Errno::EEXIST | Errno::ENOENT | Errno::ENOTDIR) => Ok(false),
-            Err(source) => Err(Problem::new(self.path(name), source)),
+    /// Whether a folder without a password file is empty, or what a creation left that broke off.
+    pub fn is_remains(&self, name: &CStr) -> Result<bool, Problem> {
+        match self.account(name).map(|account| account.is_remains()) {
+            Some(Err(source)) if source.kind() == io::ErrorKind::NotFound => Ok(false),
+            Some(found) => found.map_err(|source| Problem::new(self.path(name), source)),
+            None => Ok(false),
         }
+    }
+
+    /// Removes such a folder; false when it is something else, or an account is being created in it right now.
+    pub fn remove_remains(&self, name: &CStr) -> Result<bool, Problem> {
+        let Some(account) = self.account(name) else {
+            return Ok(false);
+        };
+        let removed = account.try_lock().and_then(|lock| match lock {
+            Some(_lock) => account.remove_remains(),
+            None => Ok(false),
+        });
+        removed.map_err(|source| Problem::new(self.path(name), source))
+    }
+
+    /// The account of a folder; none when no address is named like it.
+    fn account(&self, name: &CStr) -> Option<Account> {
+        let address = Address::parse(name.to_str().ok()?).ok()?;
+        Some(MailStore::new(&self.path).account(&address))
     }
 
     /// Removes an account that was found inactive. A login at the same moment wins: the last login is read again
@@ -231,6 +250,7 @@ mod tests {
             large_message_size: 200_000,
             delete_inactive_users_after: 90,
             mailbox_quota: 1000,
+            max_messages: 100,
         };
         let now = crate::output::unix_seconds(SystemTime::now());
         (dir, store, Rules::new(&settings, now))

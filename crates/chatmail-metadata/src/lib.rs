@@ -2,6 +2,7 @@
 //! them.
 
 pub mod announce;
+pub mod entries;
 pub mod lookup;
 pub mod metrics;
 pub mod push;

@@ -8,6 +8,17 @@
 /// Entries of the server, after its prefix.
 const SERVER: &str = "vendor/vendor.dovecot/pvt/server/";
 
+/// What the key of a dict request stands for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// What this service gives a meaning.
+    Known(Key),
+    /// An entry that a client keeps for itself.
+    Entry,
+    /// Neither: an entry of the server that nobody announces, or no key at all. It has no value and keeps none.
+    Nothing,
+}
+
 /// A key that this service knows. `/shared/admin` and `/shared/comment` are not among them: Dovecot answers both itself
 /// from `mail_server_admin` and `mail_server_comment`, and never asks for them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,9 +40,27 @@ pub enum Key {
     Turn,
 }
 
+impl Kind {
+    /// Reads the key of a dict request.
+    pub fn parse(key: &str) -> Self {
+        if let Some(key) = Key::parse(key) {
+            return Self::Known(key);
+        }
+        let mut parts = key.splitn(3, '/');
+        match (parts.next(), parts.next(), parts.next()) {
+            // What is the relay's to say is not a client's.
+            (Some("shared"), Some(_), Some(entry)) if entry.starts_with(SERVER) => Self::Nothing,
+            (Some("priv" | "shared"), Some(guid), Some(entry)) if !guid.is_empty() && !entry.is_empty() => {
+                Self::Entry
+            }
+            _ => Self::Nothing,
+        }
+    }
+}
+
 impl Key {
     /// Reads the key of a dict request; none for the keys of anything else that clients may ask for.
-    pub fn parse(key: &str) -> Option<Self> {
+    fn parse(key: &str) -> Option<Self> {
         let mut parts = key.splitn(3, '/');
         let (namespace, _guid, entry) = (parts.next()?, parts.next()?, parts.next()?);
         match (namespace, entry) {
@@ -81,8 +110,28 @@ mod tests {
                 "{entry}"
             );
         }
-        for key in ["", "/", "priv", "priv/", "priv//", "shared/x"] {
-            assert_eq!(Key::parse(key), None, "{key}");
+        for key in [
+            "",
+            "/",
+            "priv",
+            "priv/",
+            "priv//",
+            "priv//x",
+            "priv/x/",
+            "shared/x",
+            "other/x/y",
+        ] {
+            assert_eq!(Kind::parse(key), Kind::Nothing, "{key}");
+        }
+        for (key, kind) in [
+            (format!("priv/{guid}/comment"), Kind::Entry),
+            (format!("shared/{guid}/comment"), Kind::Entry),
+            (format!("shared/{guid}/devicetoken"), Kind::Entry),
+            (format!("priv/{guid}/{SERVER}comment"), Kind::Entry),
+            (format!("shared/{guid}/{SERVER}vendor/other"), Kind::Nothing),
+            (format!("priv/{guid}/devicetoken"), Kind::Known(Key::DeviceTokens)),
+        ] {
+            assert_eq!(Kind::parse(&key), kind, "{key}");
         }
     }
 }

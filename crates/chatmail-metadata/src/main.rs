@@ -7,13 +7,13 @@ use anyhow::Context as _;
 use chatmail_core::MailStore;
 use chatmail_metadata::Clock;
 use chatmail_metadata::announce::Announcements;
+use chatmail_metadata::entries::Limits;
 use chatmail_metadata::push::http::{NotificationServer, REQUEST_TIMEOUT};
 use chatmail_metadata::push::{LIMITS, Notifier};
 use chatmail_metadata::service::MetadataDict;
-use chatmail_metadata::tokens::TokenStore;
+use chatmail_metadata::tokens::MetadataStore;
 use clap::Parser;
 use daemon::Service;
-use dovecot_dict::Limits;
 
 /// Dovecot opens a connection per request of a client or delivery, and closes it when it has its answer.
 const MAX_CONNECTIONS: usize = 1024;
@@ -44,20 +44,26 @@ async fn run(mut service: Service) -> anyhow::Result<()> {
         .context("metadata.notification_url")?;
     let server = NotificationServer::new(url, REQUEST_TIMEOUT)
         .context("cannot set up the client of the notification server")?;
-    let tokens = Arc::new(TokenStore::new(MailStore::new(&settings.mailboxes_dir)));
+    let tokens = Arc::new(MetadataStore::new(MailStore::new(&settings.mailboxes_dir)));
     let queue_dir = &settings.metadata.queue_dir;
     let notifier = Notifier::open(queue_dir, Arc::clone(&tokens), server, LIMITS, Clock::system())
         .with_context(|| format!("cannot open the push queue {}", queue_dir.display()))?;
     let inlet = notifier.inlet();
     let announcements = Announcements::new(Arc::clone(&settings));
-    let dict = MetadataDict::new(announcements, tokens, inlet.clone(), Clock::system());
+    let limits = Limits {
+        entries: settings.metadata.max_entries,
+        bytes: settings.metadata.max_entry_bytes,
+    };
+    let dict = MetadataDict::new(announcements, tokens, limits, inlet.clone(), Clock::system());
     service.ready("serving METADATA and push notifications");
 
     let shutdown = service.shutdown.clone();
     let serving = daemon::serve(&service, listener, MAX_CONNECTIONS, |stream| {
         let (dict, shutdown) = (dict.clone(), shutdown.clone());
         async move {
-            if let Err(error) = dovecot_dict::serve(stream, &dict, &Limits::default(), &shutdown).await {
+            if let Err(error) =
+                dovecot_dict::serve(stream, &dict, &dovecot_dict::Limits::default(), &shutdown).await
+            {
                 tracing::warn!("{error}");
             }
         }

@@ -3,15 +3,16 @@
 use std::sync::Arc;
 
 use chatmail_core::Address;
-use dovecot_dict::{Commit, Dict, Failure, Operation, Transaction};
+use dovecot_dict::{Commit, Dict, Failure, IterateQuery, Operation, Row, Transaction};
 use tokio::task::spawn_blocking;
 
 use crate::Clock;
 use crate::announce::Announcements;
-use crate::lookup::Key;
+use crate::entries::Limits;
+use crate::lookup::{Key, Kind};
 use crate::metrics;
 use crate::push::{Inlet, Post};
-use crate::tokens::TokenStore;
+use crate::tokens::{MetadataStore, StoreError};
 
 /// Answers for all accounts. Cheap to clone.
 #[derive(Debug)]
@@ -22,7 +23,8 @@ pub struct MetadataDict<P> {
 #[derive(Debug)]
 struct Inner<P> {
     announcements: Announcements,
-    tokens: Arc<TokenStore>,
+    store: Arc<MetadataStore>,
+    limits: Limits,
     push: Inlet<P>,
     clock: Clock,
 }
@@ -36,17 +38,28 @@ impl<P> Clone for MetadataDict<P> {
 
 /// A change that was understood.
 enum Change {
-    AddToken(String),
+    AddToken(Vec<u8>),
     ClearTokens,
     Message,
+    SetEntry(String, Vec<u8>),
+    UnsetEntry(String),
+    /// Of what has no value and keeps none.
+    Nothing,
 }
 
 impl<P: Post> MetadataDict<P> {
     /// Puts the parts together.
-    pub fn new(announcements: Announcements, tokens: Arc<TokenStore>, push: Inlet<P>, clock: Clock) -> Self {
+    pub fn new(
+        announcements: Announcements,
+        store: Arc<MetadataStore>,
+        limits: Limits,
+        push: Inlet<P>,
+        clock: Clock,
+    ) -> Self {
         let inner = Arc::new(Inner {
             announcements,
-            tokens,
+            store,
+            limits,
             push,
             clock,
         });
@@ -56,11 +69,12 @@ impl<P: Post> MetadataDict<P> {
 
 impl<P: Post> Dict for MetadataDict<P> {
     async fn lookup(&self, user: &str, key: &str) -> Result<Option<Vec<u8>>, Failure> {
-        let Some(key) = Key::parse(key) else {
-            return Ok(None);
-        };
-        let user = user.to_owned();
-        self.blocking(move |inner| inner.lookup(&user, key)).await
+        let (user, key) = (user.to_owned(), key.to_owned());
+        self.blocking(move |inner| inner.lookup(&user, &key)).await
+    }
+
+    async fn iterate(&self, query: IterateQuery) -> Result<Vec<Row>, Failure> {
+        self.blocking(move |inner| inner.iterate(&query)).await
     }
 
     async fn commit(&self, transaction: Transaction) -> Result<Commit, Failure> {
@@ -82,53 +96,98 @@ impl<P: Post> MetadataDict<P> {
 }
 
 impl<P: Post> Inner<P> {
-    fn lookup(&self, user: &str, key: Key) -> Result<Option<Vec<u8>>, Failure> {
-        if key != Key::DeviceTokens {
-            let value = self.announcements.value(key, user, self.clock.unix());
-            return Ok(value.map(String::into_bytes));
+    fn lookup(&self, user: &str, key: &str) -> Result<Option<Vec<u8>>, Failure> {
+        match Kind::parse(key) {
+            Kind::Nothing => Ok(None),
+            Kind::Known(Key::DeviceTokens) => {
+                let Ok(address) = Address::parse(user) else {
+                    return Ok(None);
+                };
+                let tokens = self.store.tokens(&address, self.clock.unix()).map_err(failure)?;
+                Ok((!tokens.is_empty()).then(|| tokens.join(" ").into_bytes()))
+            }
+            Kind::Known(known) => {
+                let value = self.announcements.value(known, user, self.clock.unix());
+                Ok(value.map(String::into_bytes))
+            }
+            Kind::Entry => match Address::parse(user) {
+                Ok(address) => self.store.entry(&address, key).map_err(failure),
+                Err(_) => Ok(None),
+            },
         }
-        let Ok(address) = Address::parse(user) else {
-            return Ok(None);
-        };
-        let tokens = self.tokens.tokens(&address, self.clock.unix()).map_err(failure)?;
-        Ok((!tokens.is_empty()).then(|| tokens.join(" ").into_bytes()))
     }
 
-    /// Does nothing unless everything in the transaction is understood.
+    /// Only what clients keep: Dovecot unsets all of these when it deletes a mailbox, and device tokens, which it knows
+    /// below every mailbox, have to outlive that.
+    fn iterate(&self, query: &IterateQuery) -> Result<Vec<Row>, Failure> {
+        let Ok(address) = Address::parse(&query.user) else {
+            return Ok(Vec::new());
+        };
+        let keys = self.store.entries(&address, &query.path).map_err(failure)?;
+        let mut rows = Vec::new();
+        for key in keys {
+            let value = match query.without_values() {
+                true => Some(Vec::new()),
+                false => self.store.entry(&address, &key).map_err(failure)?,
+            };
+            rows.extend(value.map(|value| Row { key, value }));
+        }
+        Ok(rows)
+    }
+
+    /// An entry that cannot be kept is passed over, and answered with [`Commit::NotFound`]: Dovecot would report a
+    /// failure to the client as an error of the server, and write a line to the log. Only a token that is none fails:
+    /// a client that cannot be woken has to know.
     fn commit(&self, transaction: Transaction) -> Result<Commit, Failure> {
         let address = Address::parse(&transaction.user).map_err(failure)?;
-        let changes = transaction
-            .operations
-            .into_iter()
-            .map(change)
-            .collect::<Result<Vec<_>, _>>()?;
+        let changes: Vec<Change> = transaction.operations.into_iter().map(change).collect();
         let now = self.clock.unix();
+        let mut done = Commit::Done;
         for change in changes {
-            match change {
+            let kept = match change {
                 Change::AddToken(token) => {
-                    self.tokens.add(&address, &token, now).map_err(failure)?;
+                    let token = std::str::from_utf8(&token)
+                        .map_err(|_| StoreError::Malformed)
+                        .map_err(failure)?;
+                    self.store.add(&address, token, now).map_err(failure)?;
                     metrics::token("set");
+                    true
                 }
                 Change::ClearTokens => {
-                    self.tokens.clear(&address, now).map_err(failure)?;
+                    self.store.clear(&address, now).map_err(failure)?;
                     metrics::token("cleared");
+                    true
                 }
-                Change::Message => self.push.message(&address).map_err(failure)?,
+                Change::Message => {
+                    self.push.message(&address).map_err(failure)?;
+                    true
+                }
+                Change::SetEntry(key, value) => self
+                    .store
+                    .set_entry(&address, &key, &value, self.limits, now)
+                    .map_err(failure)?,
+                Change::UnsetEntry(key) => {
+                    self.store.unset_entry(&address, &key, now).map_err(failure)?;
+                    true
+                }
+                Change::Nothing => false,
+            };
+            if !kept {
+                done = Commit::NotFound;
             }
         }
-        Ok(Commit::Done)
+        Ok(done)
     }
 }
 
-fn change(operation: Operation) -> Result<Change, Failure> {
-    match (Key::parse(operation.key()), operation) {
-        (Some(Key::DeviceTokens), Operation::Set { value, .. }) => String::from_utf8(value)
-            .map(Change::AddToken)
-            .map_err(|_| Failure::new("not a device token")),
-        (Some(Key::DeviceTokens), Operation::Unset { .. }) => Ok(Change::ClearTokens),
-        (Some(Key::MessageNew), Operation::Set { .. }) => Ok(Change::Message),
-        // Clients may keep nothing else here.
-        _ => Err(Failure::new("no such key, or it cannot be changed")),
+fn change(operation: Operation) -> Change {
+    match (Kind::parse(operation.key()), operation) {
+        (Kind::Known(Key::DeviceTokens), Operation::Set { value, .. }) => Change::AddToken(value),
+        (Kind::Known(Key::DeviceTokens), Operation::Unset { .. }) => Change::ClearTokens,
+        (Kind::Known(Key::MessageNew), Operation::Set { .. }) => Change::Message,
+        (Kind::Entry, Operation::Set { key, value }) => Change::SetEntry(key, value),
+        (Kind::Entry, Operation::Unset { key }) => Change::UnsetEntry(key),
+        _ => Change::Nothing,
     }
 }
 

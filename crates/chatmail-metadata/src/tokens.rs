@@ -1,5 +1,7 @@
 //! Device tokens of an account, in the file `metadata.json` of its folder.
 //!
+//! Entries that clients set for themselves are in the same file, see [`crate::entries`].
+//!
 //! The file is the reference relay's: an object whose key `devicetoken` holds an object of tokens and the Unix time
 //! each was last set at. Other keys are kept. Older relays wrote a list of tokens, which becomes an object whose times
 //! are those of the migration.
@@ -42,9 +44,9 @@ const LOCKS: usize = 64;
 
 const KEY: &str = "devicetoken";
 
-/// Why a token was not stored.
+/// Why a token or an entry was not stored.
 #[derive(Debug, thiserror::Error)]
-pub enum TokenError {
+pub enum StoreError {
     /// Empty, too long, or with white space or control characters, which would break up lists of tokens.
     #[error("not a device token")]
     Malformed,
@@ -52,20 +54,20 @@ pub enum TokenError {
     #[error("no such account")]
     NoAccount,
     /// Reading or writing failed; the old file is unchanged.
-    #[error("device tokens: {0}")]
+    #[error("metadata of an account: {0}")]
     Io(#[from] io::Error),
 }
 
-/// The device tokens of all accounts. This process is the only one that changes them.
+/// Device tokens and entries of all accounts. This process is the only one that changes them.
 #[derive(Debug)]
-pub struct TokenStore {
+pub struct MetadataStore {
     store: MailStore,
     locks: [Mutex<()>; LOCKS],
     hasher: RandomState,
 }
 
-impl TokenStore {
-    /// The tokens of the accounts in `store`.
+impl MetadataStore {
+    /// Those of the accounts in `store`.
     pub fn new(store: MailStore) -> Self {
         Self {
             store,
@@ -75,10 +77,8 @@ impl TokenStore {
     }
 
     /// Valid tokens, those that were set last at the end. What has expired leaves the file.
-    pub fn tokens(&self, address: &Address, now: u64) -> Result<Vec<String>, TokenError> {
-        let account = self.store.account(address);
-        // Most lookups change nothing and need no lock: the file is only ever replaced whole.
-        let mut content = Content::read(account.dir())?;
+    pub fn tokens(&self, address: &Address, now: u64) -> Result<Vec<String>, StoreError> {
+        let mut content = self.read(address)?;
         if content.migrate(now) {
             content = self.change(address, now, |_| true)?;
         }
@@ -86,36 +86,45 @@ impl TokenStore {
     }
 
     /// Remembers a token, or that it was set again. Nothing is written for one that was set within the last day.
-    pub fn add(&self, address: &Address, token: &str, now: u64) -> Result<(), TokenError> {
+    pub fn add(&self, address: &Address, token: &str, now: u64) -> Result<(), StoreError> {
         if !is_token(token) {
-            return Err(TokenError::Malformed);
+            return Err(StoreError::Malformed);
         }
-        if !self.store.account(address).dir().is_dir() {
-            return Err(TokenError::NoAccount);
+        if !self.has_account(address) {
+            return Err(StoreError::NoAccount);
         }
         self.change(address, now, |content| content.add(token, now))?;
         Ok(())
     }
 
     /// Forgets a token, because the notification server says that its device is gone.
-    pub fn remove(&self, address: &Address, token: &str, now: u64) -> Result<(), TokenError> {
+    pub fn remove(&self, address: &Address, token: &str, now: u64) -> Result<(), StoreError> {
         self.change(address, now, |content| content.remove(token))?;
         Ok(())
     }
 
     /// Forgets all tokens.
-    pub fn clear(&self, address: &Address, now: u64) -> Result<(), TokenError> {
+    pub fn clear(&self, address: &Address, now: u64) -> Result<(), StoreError> {
         self.change(address, now, Content::clear)?;
         Ok(())
     }
 
+    /// Most lookups change nothing and need no lock: the file is only ever replaced whole.
+    pub(crate) fn read(&self, address: &Address) -> io::Result<Content> {
+        Content::read(self.store.account(address).dir())
+    }
+
+    pub(crate) fn has_account(&self, address: &Address) -> bool {
+        self.store.account(address).dir().is_dir()
+    }
+
     /// Reads, changes and, if something changed, replaces the file under the account's lock.
-    fn change(
+    pub(crate) fn change(
         &self,
         address: &Address,
         now: u64,
         change: impl FnOnce(&mut Content) -> bool,
-    ) -> Result<Content, TokenError> {
+    ) -> Result<Content, StoreError> {
         let lock = usize::try_from(self.hasher.hash_one(address.as_str()) % 64).unwrap_or(0);
         let _guard = self
             .locks
@@ -140,7 +149,7 @@ pub(crate) fn is_token(text: &str) -> bool {
 
 /// The file's object.
 #[derive(Debug, Default)]
-struct Content(Map<String, Value>);
+pub(crate) struct Content(pub(crate) Map<String, Value>);
 
 impl Content {
     /// A file that is missing is empty. So is one that is no object: the reference starts anew then, and the client

@@ -8,6 +8,7 @@ use std::fmt::Write as _;
 use std::io::{BufRead as _, Write as _};
 
 use anyhow::{Context as _, bail, ensure};
+use chatmail_core::address::Asker;
 use chatmail_core::{Address, Settings, generate, password};
 
 pub(crate) use self::list::size;
@@ -123,9 +124,9 @@ fn create(settings: &Settings, address: Option<&str>, from_stdin: bool) -> anyho
         None => parse(&generate::localpart(rules, &mut random), settings)?,
     };
     address
-        .check_new(&settings.domain, &secret, rules)
+        .check_new(&settings.domain, &secret, rules, Asker::Operator)
         .with_context(|| format!("{address} cannot be created"))?;
-    let hash = password::hash(&secret, &mut password::Scratch::default())?;
+    let hash = password::hash(secret.as_bytes(), &mut password::Scratch::default())?;
     change::create(settings, &address, &hash)?;
     let mut text = format!("Created address: {address}\n");
     if !from_stdin {

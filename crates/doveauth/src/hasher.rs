@@ -1,22 +1,39 @@
-//! How many passwords are hashed at once.
+//! How many passwords are hashed at once, and how many wait for it.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use chatmail_core::password::Scratch;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::metrics;
 
-/// Runs hashing on threads that may block, a few at a time: each takes its 19 MiB and a processor.
+/// Why a password is hashed. Neither kind can take the places of the other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lane {
+    /// Somebody logs in to an account.
+    Known,
+    /// Somebody wants a new account.
+    New,
+}
+
+/// Runs hashing on threads that may block, a few at a time: each takes memory and a processor.
 #[derive(Debug)]
 pub struct Hasher {
-    /// All that run or wait.
-    admitted: Arc<Semaphore>,
-    /// Those that run.
+    /// Places of all that run or wait, by lane.
+    known: Arc<Semaphore>,
+    new: Arc<Semaphore>,
+    places: usize,
+    /// Those that run. Waiting is in order of arrival over both lanes.
     running: Arc<Semaphore>,
-    /// Memory of those that do not run at the moment.
+    /// Memory of those that do not run at the moment, until nobody waits any more.
     scratches: Arc<Mutex<Vec<Scratch>>>,
+}
+
+/// The right to have one password hashed.
+#[derive(Debug)]
+pub struct Place {
+    _permit: OwnedSemaphorePermit,
 }
 
 /// Too many passwords wait to be hashed, or the process ends.
@@ -25,36 +42,53 @@ pub struct Hasher {
 pub struct Busy;
 
 impl Hasher {
-    /// Hashes at most `parallel` passwords at once while at most `waiting` more wait.
-    pub fn new(parallel: usize, waiting: usize) -> Self {
+    /// Hashes at most `parallel` passwords at once; of each lane at most `places` run or wait.
+    pub fn new(parallel: usize, places: usize) -> Self {
         Self {
-            admitted: Arc::new(Semaphore::new(parallel + waiting)),
+            known: Arc::new(Semaphore::new(places)),
+            new: Arc::new(Semaphore::new(places)),
+            places,
             running: Arc::new(Semaphore::new(parallel)),
             scratches: Arc::default(),
         }
     }
 
-    /// Runs `work` when its turn comes; [`Busy`] at once when the queue is full.
+    /// A place in this lane; [`Busy`] at once when all are taken.
+    pub fn admit(&self, lane: Lane) -> Result<Place, Busy> {
+        let lane = match lane {
+            Lane::Known => &self.known,
+            Lane::New => &self.new,
+        };
+        let permit = Arc::clone(lane).try_acquire_owned().map_err(|_| Busy)?;
+        Ok(Place { _permit: permit })
+    }
+
+    /// Runs `work` when its turn comes.
     ///
     /// Work that has begun keeps its place even when nobody waits for it any more.
     pub async fn run<T: Send + 'static>(
         &self,
+        place: Place,
         work: impl FnOnce(&mut Scratch) -> T + Send + 'static,
     ) -> Result<T, Busy> {
         let begin = Instant::now();
-        let admitted = Arc::clone(&self.admitted).try_acquire_owned().map_err(|_| Busy)?;
         let running = Arc::clone(&self.running)
             .acquire_owned()
             .await
             .map_err(|_| Busy)?;
         let scratches = Arc::clone(&self.scratches);
+        let (known, new, places) = (Arc::clone(&self.known), Arc::clone(&self.new), self.places);
         tokio::task::spawn_blocking(move || {
             let lock = || scratches.lock().unwrap_or_else(PoisonError::into_inner);
             let free = lock().pop();
             let mut scratch = free.unwrap_or_default();
             let result = work(&mut scratch);
             lock().push(scratch);
-            drop((running, admitted));
+            drop((running, place));
+            if known.available_permits() == places && new.available_permits() == places {
+                // Given back: a relay is idle most of the time, and small.
+                lock().clear();
+            }
             metrics::hashed(begin.elapsed());
             result
         })
@@ -71,7 +105,7 @@ mod tests {
 
     #[tokio::test]
     async fn as_many_run_and_wait_as_allowed() {
-        let hasher = Arc::new(Hasher::new(2, 3));
+        let hasher = Arc::new(Hasher::new(2, 5));
         let (release, gate) = mpsc::channel::<()>();
         let gate = Arc::new(std::sync::Mutex::new(gate));
         let (now, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
@@ -80,8 +114,9 @@ mod tests {
                 let (hasher, gate) = (Arc::clone(&hasher), Arc::clone(&gate));
                 let (now, most) = (Arc::clone(&now), Arc::clone(&most));
                 tokio::spawn(async move {
+                    let place = hasher.admit(Lane::New)?;
                     hasher
-                        .run(move |_| {
+                        .run(place, move |_| {
                             most.fetch_max(now.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
                             gate.lock().unwrap().recv().unwrap();
                             now.fetch_sub(1, Ordering::SeqCst);
@@ -90,10 +125,15 @@ mod tests {
                 })
             })
             .collect();
-        while hasher.admitted.available_permits() > 0 || now.load(Ordering::SeqCst) < 2 {
+        while hasher.new.available_permits() > 0 || now.load(Ordering::SeqCst) < 2 {
             tokio::task::yield_now().await;
         }
-        assert_eq!(hasher.run(|_| ()).await, Err(Busy));
+        assert_eq!(hasher.admit(Lane::New).unwrap_err(), Busy);
+        // The other lane has its places still, and is served in its turn.
+        let known = tokio::spawn({
+            let hasher = Arc::clone(&hasher);
+            async move { hasher.run(hasher.admit(Lane::Known)?, |_| 3).await }
+        });
         for _ in 0..5 {
             release.send(()).unwrap();
         }
@@ -101,6 +141,12 @@ mod tests {
             assert_eq!(task.await.unwrap(), Ok(()));
         }
         assert_eq!(most.load(Ordering::SeqCst), 2);
-        assert_eq!(hasher.run(|_| 7).await, Ok(7));
+        assert_eq!(known.await.unwrap(), Ok(3));
+        let place = hasher.admit(Lane::New).unwrap();
+        assert_eq!(hasher.run(place, |_| 7).await, Ok(7));
+        assert!(
+            hasher.scratches.lock().unwrap().is_empty(),
+            "memory is given back"
+        );
     }
 }

@@ -1,29 +1,22 @@
-//! The requests of Dovecot's Lua script, over HTTP on loopback.
+//! The requests of Dovecot's Lua script, over HTTP on a Unix socket that only Dovecot's auth workers may open.
 //!
-//! - `POST /auth` with `{"user": "…", "password": "…"}`: `{"status":"ok"}`, `"mismatch"` or `"tempfail"`, see
-//!   [`Outcome`];
+//! - `POST /auth` with the user on the first line and the password, which may be any bytes, behind it:
+//!   `{"status":"ok"}`, `"mismatch"` or `"tempfail"`, see [`Outcome`];
 //! - `GET /users`: the addresses of all accounts, one a line.
 
 use std::sync::Arc;
 
+use axum::body::Bytes;
 use axum::extract::{DefaultBodyLimit, Json, State};
 use axum::http::StatusCode;
 use axum::routing::{get, post};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use zeroize::Zeroizing;
 
 use crate::login::{Logins, Outcome};
 
 /// Octets of the largest request. Dovecot's own limit for user name and password together is half of this.
 const MAX_REQUEST: usize = 16 * 1024;
-
-/// A login.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Auth {
-    user: String,
-    password: Zeroizing<String>,
-}
 
 /// The outcome of a login.
 #[derive(Serialize)]
@@ -40,9 +33,15 @@ pub fn router(logins: Arc<Logins>) -> axum::Router {
         .with_state(logins)
 }
 
-async fn auth(State(logins): State<Arc<Logins>>, Json(request): Json<Auth>) -> Json<Status> {
-    let status = logins.login(&request.user, Arc::new(request.password)).await;
-    Json(Status { status })
+async fn auth(State(logins): State<Arc<Logins>>, request: Bytes) -> Result<Json<Status>, StatusCode> {
+    let mut parts = request.splitn(2, |&byte| byte == b'\n');
+    let (Some(user), Some(password)) = (parts.next(), parts.next()) else {
+        return Err(StatusCode::BAD_REQUEST);
+    };
+    let password = Arc::new(Zeroizing::new(password.to_vec()));
+    // A name that is not UTF-8 is no address, like all others that are none.
+    let status = logins.login(&String::from_utf8_lossy(user), password).await;
+    Ok(Json(Status { status }))
 }
 
 async fn users(State(logins): State<Arc<Logins>>) -> Result<String, StatusCode> {

@@ -1,18 +1,19 @@
 //! What a login means, and the rules for new accounts.
 
 use std::io;
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use chatmail_core::Address;
 use chatmail_core::account::{Account, AccountLock, MailStore};
-use chatmail_core::address::AddressError;
+use chatmail_core::address::{AddressError, Asker};
 use chatmail_core::limits::Resources;
 use chatmail_core::password::{self, HashError, Verdict};
 use chatmail_core::settings::Settings;
+use tokio::sync::OnceCell;
 use zeroize::Zeroizing;
 
-use crate::hasher::{Busy, Hasher};
+use crate::hasher::{Busy, Hasher, Lane, Place};
 use crate::locks::{self, Locks};
 use crate::memory::Memory;
 use crate::metrics;
@@ -21,11 +22,17 @@ use crate::metrics;
 /// a little longer, and the client behind it much longer.
 pub const DEADLINE: Duration = Duration::from_secs(5);
 
-/// Most passwords that are hashed at once, however many processors there are: each keeps 19 MiB.
+/// Most passwords that are hashed at once, however many processors there are: each takes 7 MiB.
 const MAX_PARALLEL: usize = 8;
 
-/// Logins that may wait to be hashed, for each that is being hashed: what a processor does within [`DEADLINE`], nearly.
-const WAITING_PER_PROCESSOR: usize = 128;
+/// Longest password in bytes. Some schemes of relays that move here take time that grows with its square.
+const MAX_PASSWORD: usize = 1024;
+
+/// Wrong logins to remember, so that a client that repeats one costs one hash.
+const REMEMBERED_WRONG: usize = 10_000;
+
+/// How often the log says that logins were sent away because too many waited.
+const BUSY_LINE: Duration = Duration::from_secs(60);
 
 /// Verified logins to remember: some 20 MB when full.
 const REMEMBERED: usize = 250_000;
@@ -33,8 +40,8 @@ const REMEMBERED: usize = 250_000;
 /// How often the lock of an account is tried that another process holds.
 const LOCK_RETRY: Duration = Duration::from_millis(20);
 
-/// A password that came over the wire.
-pub type Password = Arc<Zeroizing<String>>;
+/// A password that came over the wire: any bytes.
+pub type Password = Arc<Zeroizing<Vec<u8>>>;
 
 /// What Dovecot is told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
@@ -66,6 +73,8 @@ enum Refusal {
     NoCreate(String),
     #[error(transparent)]
     Address(#[from] AddressError),
+    #[error("Password is not UTF-8")]
+    PasswordText,
     #[error("{0}")]
     Exhausted(String),
 }
@@ -87,8 +96,12 @@ pub struct Logins {
     settings: Arc<Settings>,
     store: MailStore,
     memory: Memory,
+    wrong: Memory,
     hasher: Hasher,
     locks: Locks,
+    busy_since: Mutex<Option<Instant>>,
+    /// Of no password: costs what verifying one does.
+    dummy: OnceCell<Arc<str>>,
 }
 
 /// One account, and the right to create it or to replace its hash.
@@ -103,7 +116,7 @@ impl Refusal {
     fn reason(&self) -> &'static str {
         match self {
             Self::NoCreate(_) => "closed",
-            Self::Address(_) => "address",
+            Self::Address(_) | Self::PasswordText => "address",
             Self::Exhausted(_) => "resources",
         }
     }
@@ -115,10 +128,13 @@ impl Logins {
         let processors = std::thread::available_parallelism().map_or(1, |all| all.get().min(MAX_PARALLEL));
         Self {
             store: MailStore::new(&settings.mailboxes_dir),
-            settings,
             memory: Memory::new(REMEMBERED),
-            hasher: Hasher::new(processors, processors * WAITING_PER_PROCESSOR),
+            wrong: Memory::new(REMEMBERED_WRONG),
+            hasher: Hasher::new(processors, settings.doveauth.max_hashing),
+            settings,
             locks: Locks::default(),
+            busy_since: Mutex::default(),
+            dummy: OnceCell::new(),
         }
     }
 
@@ -137,9 +153,17 @@ impl Logins {
                 return Outcome::Mismatch;
             }
         };
+        if password.len() > MAX_PASSWORD {
+            tracing::warn!("a password is longer than {MAX_PASSWORD} bytes");
+            return Outcome::Mismatch;
+        }
         let result = tokio::time::timeout(DEADLINE, self.login_address(&address, &password)).await;
         match result {
             Ok(Ok(outcome)) => outcome,
+            Ok(Err(LoginError::Busy(busy))) => {
+                self.warn_busy(busy);
+                Outcome::Tempfail
+            }
             Ok(Err(error)) => {
                 tracing::error!("{error}");
                 tracing::debug!("the login was to {address}");
@@ -149,6 +173,18 @@ impl Logins {
                 tracing::warn!("a login took longer than {} s", DEADLINE.as_secs());
                 Outcome::Tempfail
             }
+        }
+    }
+
+    /// A flood that is sent away does not become a flood of lines.
+    fn warn_busy(&self, busy: Busy) {
+        let mut since = self.busy_since.lock().unwrap_or_else(PoisonError::into_inner);
+        if since.is_none_or(|since| since.elapsed() >= BUSY_LINE) {
+            *since = Some(Instant::now());
+            tracing::warn!(
+                "{busy}; further ones of the next {} s are not logged",
+                BUSY_LINE.as_secs()
+            );
         }
     }
 
@@ -173,7 +209,10 @@ impl Logins {
         if let Some(stored) = read_hash(&account).await? {
             return self.verify(address, &account, password, stored).await;
         }
+        // Before anything is made for it.
+        let place = self.hasher.admit(Lane::New)?;
         if let Err(refusal) = self.check_new(address, password).await {
+            self.pretend(address, password, place).await?;
             tracing::warn!("{refusal}");
             metrics::refused(refusal.reason());
             return Ok(Outcome::Mismatch);
@@ -182,10 +221,10 @@ impl Logins {
         if let Some(stored) = read_hash(&locked.account).await? {
             // Another login was first.
             let account = locked.account.clone();
-            drop(locked);
+            drop((locked, place));
             return self.verify(address, &account, password, stored).await;
         }
-        let stored = self.hash(password).await?;
+        let stored = self.hash(password, place).await?;
         let proof = self.memory.proof(address, password, &stored);
         let created = address.clone();
         blocking(move || {
@@ -200,6 +239,39 @@ impl Logins {
         Ok(Outcome::Ok)
     }
 
+    /// Takes the time of a wrong password, so that nobody learns by the clock whether an address has an account.
+    async fn pretend(&self, address: &Address, password: &Password, place: Place) -> Result<(), LoginError> {
+        let dummy = self
+            .dummy
+            .get_or_try_init(|| async {
+                let place = self.hasher.admit(Lane::New)?;
+                let hash = self.hash(&Arc::default(), place).await?;
+                Ok::<_, LoginError>(Arc::from(hash))
+            })
+            .await?;
+        let proof = self.wrong.proof(address, password, dummy);
+        if !self.wrong.knows(proof) {
+            self.compare(password, dummy, place).await?;
+            self.wrong.remember(proof);
+        }
+        Ok(())
+    }
+
+    async fn compare(
+        &self,
+        password: &Password,
+        stored: &Arc<str>,
+        place: Place,
+    ) -> Result<Verdict, LoginError> {
+        let (password, stored) = (Arc::clone(password), Arc::clone(stored));
+        Ok(self
+            .hasher
+            .run(place, move |scratch| {
+                password::verify(&password, &stored, scratch)
+            })
+            .await??)
+    }
+
     async fn verify(
         &self,
         address: &Address,
@@ -212,16 +284,20 @@ impl Logins {
             metrics::remembered();
             return Ok(Outcome::Ok);
         }
+        let wrong = self.wrong.proof(address, password, &stored);
+        if self.wrong.knows(wrong) {
+            return Ok(Outcome::Mismatch);
+        }
         let stored: Arc<str> = stored.into();
-        let verdict = {
-            let (password, stored) = (Arc::clone(password), Arc::clone(&stored));
-            self.hasher
-                .run(move |scratch| password::verify(&password, &stored, scratch))
-                .await??
-        };
-        match verdict {
+        match self
+            .compare(password, &stored, self.hasher.admit(Lane::Known)?)
+            .await?
+        {
             Verdict::Match => self.memory.remember(proof),
-            Verdict::Mismatch => return Ok(Outcome::Mismatch),
+            Verdict::Mismatch => {
+                self.wrong.remember(wrong);
+                return Ok(Outcome::Mismatch);
+            }
             // The password is right whether or not the hash can be replaced now.
             Verdict::MatchOutdated => match self.replace(address, account, password, stored).await {
                 Ok(()) => tracing::debug!("replaced the password hash of {address}"),
@@ -240,7 +316,7 @@ impl Logins {
         outdated: Arc<str>,
     ) -> Result<(), LoginError> {
         let locked = self.lock(address, account.clone()).await?;
-        let stored = self.hash(password).await?;
+        let stored = self.hash(password, self.hasher.admit(Lane::Known)?).await?;
         let proof = self.memory.proof(address, password, &stored);
         blocking(move || {
             if locked.account.password_hash()?.as_deref() == Some(&*outdated) {
@@ -254,11 +330,11 @@ impl Logins {
         Ok(())
     }
 
-    async fn hash(&self, password: &Password) -> Result<String, LoginError> {
+    async fn hash(&self, password: &Password, place: Place) -> Result<String, LoginError> {
         let password = Arc::clone(password);
         Ok(self
             .hasher
-            .run(move |scratch| password::hash(&password, scratch))
+            .run(place, move |scratch| password::hash(&password, scratch))
             .await??)
     }
 
@@ -277,7 +353,7 @@ impl Logins {
         }
     }
 
-    async fn check_new(&self, address: &Address, password: &str) -> Result<(), Refusal> {
+    async fn check_new(&self, address: &Address, password: &[u8]) -> Result<(), Refusal> {
         let settings = Arc::clone(&self.settings);
         let rules = &self.settings.accounts;
         let (closed, resources) = blocking(move || {
@@ -292,7 +368,8 @@ impl Logins {
         if let Some(file) = closed {
             return Err(Refusal::NoCreate(file));
         }
-        address.check_new(&self.settings.domain, password, rules)?;
+        let password = std::str::from_utf8(password).map_err(|_| Refusal::PasswordText)?;
+        address.check_new(&self.settings.domain, password, rules, Asker::Anybody)?;
         match resources.exhausted(rules) {
             Some(exhausted) => Err(Refusal::Exhausted(exhausted.to_string())),
             None => Ok(()),

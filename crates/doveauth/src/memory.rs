@@ -44,11 +44,11 @@ impl Memory {
 
     /// The proof for a password, which is worth something once [`Memory::remember`] has it. `stored` is what the
     /// password file holds now.
-    pub fn proof(&self, address: &Address, password: &str, stored: &str) -> Proof {
+    pub fn proof(&self, address: &Address, password: &[u8], stored: &str) -> Proof {
         let mut mac = self.keyed.clone();
-        for part in [address.as_str(), password, stored] {
+        for part in [address.as_str().as_bytes(), password, stored.as_bytes()] {
             mac.update(&(part.len() as u64).to_le_bytes());
-            mac.update(part.as_bytes());
+            mac.update(part);
         }
         Proof(mac.finalize().into_bytes().into())
     }
@@ -96,16 +96,16 @@ mod tests {
     #[test]
     fn only_the_same_password_and_hash_are_known() {
         let memory = Memory::new(10);
-        let proof = memory.proof(&address(), "correcthorse", "{ARGON2ID}x");
+        let proof = memory.proof(&address(), b"correcthorse", "{ARGON2ID}x");
         assert!(!memory.knows(proof));
         memory.remember(proof);
         assert!(memory.knows(proof));
-        assert!(!memory.knows(memory.proof(&address(), "correcthorse", "{ARGON2ID}y")));
-        assert!(!memory.knows(memory.proof(&address(), "correcthorsf", "{ARGON2ID}x")));
-        assert!(!memory.knows(memory.proof(&address(), "correcthorse{", "ARGON2ID}x")));
+        assert!(!memory.knows(memory.proof(&address(), b"correcthorse", "{ARGON2ID}y")));
+        assert!(!memory.knows(memory.proof(&address(), b"correcthorsf", "{ARGON2ID}x")));
+        assert!(!memory.knows(memory.proof(&address(), b"correcthorse{", "ARGON2ID}x")));
         assert_ne!(
             proof,
-            Memory::new(10).proof(&address(), "correcthorse", "{ARGON2ID}x"),
+            Memory::new(10).proof(&address(), b"correcthorse", "{ARGON2ID}x"),
             "every process has another key"
         );
     }
@@ -115,7 +115,7 @@ mod tests {
         fn the_last_used_are_kept_and_the_number_is_bounded(uses in prop::collection::vec(0_u8..60, 0..400)) {
             let memory = Memory::new(20);
             for name in &uses {
-                let proof = memory.proof(&address(), &name.to_string(), "");
+                let proof = memory.proof(&address(), name.to_string().as_bytes(), "");
                 if !memory.knows(proof) {
                     memory.remember(proof);
                 }
@@ -127,7 +127,7 @@ mod tests {
                 }
             }
             for name in last.iter().take(10) {
-                prop_assert!(memory.knows(memory.proof(&address(), &name.to_string(), "")));
+                prop_assert!(memory.knows(memory.proof(&address(), name.to_string().as_bytes(), "")));
             }
             let halves = memory.halves.lock().unwrap();
             prop_assert!(halves.young.len() + halves.old.len() <= 20);

@@ -1,6 +1,6 @@
 //! One connection.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
@@ -8,7 +8,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::codec::{self, Command, ParseError, Reply};
-use crate::{Dict, Transaction};
+use crate::{Commit, Dict, Transaction};
 
 /// Replies are written when so many bytes have gathered, or when no complete command is left to answer.
 const WRITE_AT: usize = 32 * 1024;
@@ -57,7 +57,7 @@ pub enum ConnectionError {
     /// A line cannot be understood.
     #[error("dict connection: {0}")]
     Parse(#[from] ParseError),
-    /// A line is longer than [`Limits::line`].
+    /// A line other than that of a value is longer than [`Limits::line`].
     #[error("dict connection: line longer than {0} bytes")]
     LineTooLong(usize),
     /// The first line is not a hello of a version in [`codec::VERSIONS`].
@@ -100,6 +100,8 @@ where
     let mut output = Vec::new();
     // Where the search for a line feed goes on: what is before was searched when it arrived.
     let mut searched = 0;
+    // Within a value that is too long to be held.
+    let mut discarding = false;
     loop {
         let mut consumed = 0;
         while let Some(length) = input
@@ -109,8 +111,12 @@ where
             let line = input.get(consumed..searched + length).unwrap_or_default();
             searched += length + 1;
             consumed = searched;
+            if std::mem::take(&mut discarding) {
+                continue;
+            }
             if line.len() > limits.line {
-                return Err(ConnectionError::LineTooLong(limits.line));
+                session.overlong(line)?;
+                continue;
             }
             session.line(line, &mut output).await?;
             if output.len() >= WRITE_AT {
@@ -118,13 +124,16 @@ where
             }
         }
         input.drain(..consumed);
-        searched = input.len();
         if input.len() > limits.line {
-            return Err(ConnectionError::LineTooLong(limits.line));
+            if !std::mem::replace(&mut discarding, true) {
+                session.overlong(&input)?;
+            }
+            input.clear();
         }
+        searched = input.len();
         write(&mut writer, &mut output, limits.idle).await?;
 
-        let unfinished = !input.is_empty() || !session.open.is_empty();
+        let unfinished = discarding || !input.is_empty() || !session.open.is_empty();
         let read = timeout(limits.idle, reader.read_buf(&mut input));
         let read = tokio::select! {
             biased;
@@ -174,6 +183,8 @@ struct Session<'a, D> {
     limits: &'a Limits,
     greeted: bool,
     open: HashMap<u32, Transaction>,
+    /// Those among them with a value that was too long to be held.
+    overlong: HashSet<u32>,
     operations: usize,
     bytes: usize,
 }
@@ -185,6 +196,7 @@ impl<'a, D: Dict> Session<'a, D> {
             limits,
             greeted: false,
             open: HashMap::new(),
+            overlong: HashSet::new(),
             operations: 0,
             bytes: 0,
         }
@@ -266,8 +278,13 @@ impl<'a, D: Dict> Session<'a, D> {
                 }
             }
             Command::Commit { id, detached } => {
+                let overlong = self.overlong.contains(&id);
                 let transaction = self.close(id)?;
-                let result = self.dict.commit(transaction).await;
+                let result = if overlong {
+                    Ok(Commit::NotFound)
+                } else {
+                    self.dict.commit(transaction).await
+                };
                 Reply::Committed { id, detached, result }.encode(output);
             }
             Command::Rollback { id } => {
@@ -277,7 +294,21 @@ impl<'a, D: Dict> Session<'a, D> {
         Ok(())
     }
 
+    /// A line that is longer than [`Limits::line`]. Clients of Dovecot choose how long values are: one that is too long
+    /// is not stored, and nothing else of its transaction is. All other lines are Dovecot's own, and never that long.
+    fn overlong(&mut self, line: &[u8]) -> Result<(), ConnectionError> {
+        let id = line
+            .strip_prefix(b"S")
+            .and_then(|rest| rest.split(|&byte| byte == b'\t').next())
+            .and_then(|id| std::str::from_utf8(id).ok()?.parse().ok())
+            .filter(|id| self.open.contains_key(id))
+            .ok_or(ConnectionError::LineTooLong(self.limits.line))?;
+        self.overlong.insert(id);
+        Ok(())
+    }
+
     fn close(&mut self, id: u32) -> Result<Transaction, ConnectionError> {
+        self.overlong.remove(&id);
         let transaction = self.open.remove(&id).ok_or(ConnectionError::NoTransaction(id))?;
         self.operations -= transaction.operations.len();
         self.bytes -= transaction.operations.iter().map(size).sum::<usize>();

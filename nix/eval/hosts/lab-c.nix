@@ -13,6 +13,12 @@
     };
     # One address gets a fifth of it.
     connections.smtp = 60;
+    # Bounds that a scenario reaches within seconds.
+    mailboxes = {
+      maxFolders = 20;
+      maxMessages = 200;
+    };
+    metadata.maxEntries = 10;
     imap = {
       compress = true;
       rawlog = true;

@@ -115,17 +115,11 @@ impl Mailbox {
         unlink(&self.fd, name).map_err(|source| Problem::new(self.path.join(os_str(name)), source))
     }
 
-    /// Whether the mailbox holds nothing at all.
-    pub fn is_empty(&self) -> Result<bool, Problem> {
-        let mut empty = true;
-        let mut failed = None;
-        let mut visit = |found: Found<'_>| {
-            if let Found::Problem(problem) = found {
-                failed = Some(problem);
-            }
-        };
-        each_entry(&self.fd, &self.path, &mut visit, &mut |_, _, _| empty = false);
-        failed.map_or(Ok(empty), Err)
+    /// Bytes of a file of the mailbox itself; 0 when there is none.
+    pub fn size_of(&self, name: &CStr) -> Result<u64, Problem> {
+        stat_file(&self.fd, name)
+            .map(|file| file.map_or(0, |metadata| metadata.bytes))
+            .map_err(|source| Problem::new(self.path.join(os_str(name)), source))
     }
 
     /// Opens a message folder; `folder` is empty for INBOX, else the hidden folder's name. None when it does not exist.

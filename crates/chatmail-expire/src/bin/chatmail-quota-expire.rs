@@ -1,4 +1,4 @@
-//! Makes room in one mailbox; Dovecot runs it when a mailbox reaches 75 % of its quota.
+//! Makes room in one mailbox; Dovecot runs it when a mailbox reaches 75 % of its quota, in bytes or in messages.
 
 use std::ffi::CString;
 use std::os::unix::ffi::OsStrExt;
@@ -14,7 +14,7 @@ use chatmail_expire::plan::Rules;
 use chatmail_expire::store::Store;
 use clap::Parser;
 
-/// Remove mailbox messages to stay within a megabyte target.
+/// Remove mailbox messages to stay within a megabyte target, and well below the most messages of the settings.
 ///
 /// The oldest go first; those of the last 24 hours stay.
 #[derive(Parser)]
@@ -47,7 +47,8 @@ fn run(args: &Args) -> anyhow::Result<ExitCode> {
         bail!("{} is not a mailbox", args.mailbox_path.display());
     };
     let target = args.target_mb.saturating_mul(1024 * 1024);
-    let removed = apply::expire_to_target(&mailbox, target, rules.trim_until, &log)?;
+    let (messages, until) = (rules.trim_messages_to, rules.trim_until);
+    let removed = apply::expire_to_target(&mailbox, target, messages, until, &log)?;
     if removed > 0 {
         log.line(format_args!("{}", apply::quota_line(&mailbox, removed)));
     }

@@ -2,6 +2,9 @@
 
 use std::fs;
 
+use chatmail_core::Address;
+use chatmail_core::account::MailStore;
+
 use crate::tree::{DAY, Tree, file, fingerprint, message};
 
 /// One case of every rule.
@@ -20,6 +23,10 @@ fn every_rule() -> Tree {
     tree.account("gone12345@chat.example.org", 91);
     tree.account("almost123@chat.example.org", 89);
     fs::create_dir(tree.store().join("empty1234@chat.example.org")).unwrap();
+    // What a crash, or a disk that was full, has left of a first login.
+    for left in ["enforceE2EEincoming", ".password-Ab3dEf"] {
+        file(&tree.store().join("half12345@chat.example.org").join(left), 0, 0);
+    }
     file(
         &tree.store().join("nobody123@chat.example.org/cur/message"),
         100,
@@ -41,7 +48,7 @@ fn every_rule_is_applied() {
     let ran = tree.run("chatmail-expire", &["--remove"]);
     assert!(ran.success);
     assert_eq!(ran.stderr, "", "no account is named unless asked for");
-    insta::assert_snapshot!(ran.stdout, @"Removed 2 out of 6 mailboxes and 10 out of 30 files in existing mailboxes in N.NN seconds");
+    insta::assert_snapshot!(ran.stdout, @"Removed 3 out of 7 mailboxes and 10 out of 30 files in existing mailboxes in N.NN seconds");
     let left: Vec<_> = tree
         .names()
         .into_iter()
@@ -138,7 +145,63 @@ fn a_full_mailbox_keeps_its_last_day() {
 fn an_earlier_date_removes_less() {
     let tree = every_rule();
     let ran = tree.run("chatmail-expire", &["--days", "30", "--remove"]);
-    insta::assert_snapshot!(ran.stdout, @"Removed 1 out of 6 mailboxes and 0 out of 30 files in existing mailboxes in N.NN seconds");
+    insta::assert_snapshot!(ran.stdout, @"Removed 2 out of 7 mailboxes and 0 out of 30 files in existing mailboxes in N.NN seconds");
+}
+
+/// A creation holds the lock of its folder, in which there is no password yet.
+#[test]
+fn a_creation_that_is_under_way_is_left_alone() {
+    let tree = Tree::new();
+    let address = Address::parse("abcdefghi@chat.example.org").unwrap();
+    let account = MailStore::new(tree.store()).account(&address);
+    let lock = account.try_lock().unwrap().unwrap();
+    file(&account.dir().join("enforceE2EEincoming"), 0, 0);
+    assert!(tree.run("chatmail-expire", &["--remove"]).success);
+    assert!(account.enforces_e2ee());
+    drop(lock);
+    assert!(tree.run("chatmail-expire", &["--remove"]).success);
+    assert!(!account.dir().exists());
+}
+
+#[test]
+fn too_many_messages_go_like_too_many_bytes() {
+    let tree = Tree::with_limits(524_288_000, 100);
+    let account = tree.account("active123@chat.example.org", 1);
+    for number in 0..90_u32 {
+        let folder = ["cur", "new", ".Sent/cur"][number as usize % 3];
+        message(
+            &account.join(folder),
+            number.into(),
+            1,
+            DAY + u64::from(number) * 60 + 60,
+        );
+    }
+    let dry = tree.run("chatmail-expire", &[""; 0]);
+    insta::assert_snapshot!(dry.stdout, @"Removed 0 out of 1 mailboxes and 20 out of 90 files in existing mailboxes in N.NN seconds");
+    let ran = tree.run("chatmail-expire", &["--remove"]);
+    assert_eq!(ran.stdout, dry.stdout);
+    let left: Vec<_> = tree
+        .names()
+        .into_iter()
+        .filter(|name| name.contains(",S="))
+        .collect();
+    assert_eq!(left.len(), 70);
+    assert!(!left.iter().any(|name| name.contains("P89.")), "the oldest go");
+}
+
+#[test]
+fn an_endless_list_of_subscriptions_starts_anew() {
+    let tree = Tree::new();
+    let account = tree.account("active123@chat.example.org", 1);
+    let list = account.join("subscriptions");
+    file(&list, 256 * 1024, 0);
+    tree.run("chatmail-expire", &["--remove"]);
+    assert!(list.exists());
+    file(&list, 256 * 1024 + 1, 0);
+    tree.run("chatmail-expire", &[""; 0]);
+    assert!(list.exists(), "a dry run");
+    tree.run("chatmail-expire", &["--remove"]);
+    assert!(!list.exists());
 }
 
 #[test]

@@ -27,6 +27,10 @@ impl Tree {
     }
 
     pub(crate) fn with_quota(bytes: u64) -> Self {
+        Self::with_limits(bytes, 50_000)
+    }
+
+    pub(crate) fn with_limits(bytes: u64, messages: u64) -> Self {
         let tree = Self {
             root: tempfile::tempdir().unwrap(),
         };
@@ -34,6 +38,7 @@ impl Tree {
         let mut settings: serde_json::Value = serde_json::from_str(sample).unwrap();
         settings["mailboxes_dir"] = tree.store().to_str().unwrap().into();
         settings["expire"]["mailbox_quota"] = bytes.into();
+        settings["expire"]["max_messages"] = messages.into();
         fs::write(tree.root().join("settings.json"), settings.to_string()).unwrap();
         fs::create_dir(tree.store()).unwrap();
         tree

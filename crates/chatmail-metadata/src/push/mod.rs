@@ -26,7 +26,7 @@ use self::queue::{Id, Item, Queue};
 pub use self::schedule::Limits;
 use self::state::Shared;
 use crate::Clock;
-use crate::tokens::{TokenError, TokenStore};
+use crate::tokens::{MetadataStore, StoreError};
 
 /// Bounds of the real service. An entry takes about 200 bytes of memory.
 pub const LIMITS: Limits = Limits {
@@ -77,7 +77,7 @@ impl Reply {
 pub enum PushError {
     /// The account's tokens cannot be read.
     #[error(transparent)]
-    Tokens(#[from] TokenError),
+    Tokens(#[from] StoreError),
     /// The disk takes nothing and memory is used up.
     #[error("the disk is full and so is the push queue in memory")]
     Full,
@@ -136,7 +136,7 @@ impl<P: Post> Notifier<P> {
     /// Opens the queue in `dir`.
     pub fn open(
         dir: &Path,
-        tokens: Arc<TokenStore>,
+        tokens: Arc<MetadataStore>,
         post: P,
         limits: Limits,
         clock: Clock,

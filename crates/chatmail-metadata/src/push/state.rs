@@ -18,7 +18,7 @@ use super::turns::Key;
 use super::{Post, PushError, Reply};
 use crate::Clock;
 use crate::metrics;
-use crate::tokens::TokenStore;
+use crate::tokens::MetadataStore;
 
 /// Most notifications that are kept in memory alone because the disk takes none.
 const MAX_UNSTORED: usize = 10_000;
@@ -29,7 +29,7 @@ const LOAD_AT_ONCE: usize = 256;
 /// The schedule, and what its entries stand for.
 #[derive(Debug)]
 pub(super) struct Shared<P> {
-    pub(super) tokens: Arc<TokenStore>,
+    pub(super) tokens: Arc<MetadataStore>,
     pub(super) queue: Queue,
     post: P,
     pub(super) clock: Clock,
@@ -55,7 +55,13 @@ pub(super) enum Stored {
 }
 
 impl<P: Post> Shared<P> {
-    pub(super) fn new(queue: Queue, tokens: Arc<TokenStore>, post: P, limits: Limits, clock: Clock) -> Self {
+    pub(super) fn new(
+        queue: Queue,
+        tokens: Arc<MetadataStore>,
+        post: P,
+        limits: Limits,
+        clock: Clock,
+    ) -> Self {
         Self {
             tokens,
             queue,

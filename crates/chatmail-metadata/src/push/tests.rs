@@ -49,7 +49,7 @@ fn failed(after: Option<u64>) -> Reply {
 
 struct Fixture {
     dir: tempfile::TempDir,
-    tokens: Arc<TokenStore>,
+    tokens: Arc<MetadataStore>,
     server: Server,
     clock: Clock,
     started: Instant,
@@ -59,7 +59,7 @@ struct Fixture {
 impl Fixture {
     fn new(answers: &[Reply]) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let tokens = Arc::new(TokenStore::new(MailStore::new(dir.path())));
+        let tokens = Arc::new(MetadataStore::new(MailStore::new(dir.path())));
         let server = Server::default();
         server.0.lock().unwrap().answers = answers.iter().cloned().collect();
         let started = Instant::now();

@@ -6,7 +6,7 @@ const NOW: u64 = 1_800_000_000;
 
 struct Fixture {
     dir: tempfile::TempDir,
-    store: TokenStore,
+    store: MetadataStore,
     address: Address,
 }
 
@@ -15,7 +15,7 @@ impl Fixture {
         let dir = tempfile::tempdir().unwrap();
         let address = Address::parse("abcdefghi@chat.example.org").unwrap();
         fs::create_dir(dir.path().join(address.as_str())).unwrap();
-        let store = TokenStore::new(MailStore::new(dir.path()));
+        let store = MetadataStore::new(MailStore::new(dir.path()));
         Self { dir, store, address }
     }
 
@@ -111,12 +111,12 @@ fn only_tokens_of_existing_accounts_are_stored() {
     let long = "x".repeat(MAX_TOKEN + 1);
     for bad in ["", "a b", "a\nb", "a\tb", "a\u{0}b", "a\u{a0}b", &long] {
         let error = f.store.add(&f.address, bad, NOW).unwrap_err();
-        assert!(matches!(error, TokenError::Malformed), "{bad:?}");
+        assert!(matches!(error, StoreError::Malformed), "{bad:?}");
     }
     f.add(&"x".repeat(MAX_TOKEN), NOW);
     let stranger = Address::parse("stranger1@chat.example.org").unwrap();
     let error = f.store.add(&stranger, "token", NOW).unwrap_err();
-    assert!(matches!(error, TokenError::NoAccount));
+    assert!(matches!(error, StoreError::NoAccount));
     assert_eq!(f.store.tokens(&stranger, NOW).unwrap().len(), 0);
     f.store.remove(&stranger, "token", NOW).unwrap();
     assert!(!f.dir.path().join(stranger.as_str()).exists());
@@ -157,7 +157,7 @@ fn a_write_that_fails_changes_nothing() {
     // Stands for a disk without space: the unfinished file cannot be created.
     fs::create_dir(f.path().with_file_name(UNFINISHED)).unwrap();
     let error = f.store.add(&f.address, "two", NOW).unwrap_err();
-    assert!(matches!(error, TokenError::Io(_)), "{error}");
+    assert!(matches!(error, StoreError::Io(_)), "{error}");
     assert_eq!(f.file(), before);
 }
 

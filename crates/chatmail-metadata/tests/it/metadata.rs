@@ -65,8 +65,6 @@ async fn device_tokens_are_kept_in_the_account() {
         let reply = dovecot.set("devicetoken", refused).await;
         assert_eq!(reply, "F1\tnot a device token");
     }
-    let reply = dovecot.set("comment", "mine").await;
-    assert_eq!(reply, "F1\tno such key, or it cannot be changed");
 
     // They survive the process.
     service.kill().await;
@@ -83,6 +81,42 @@ async fn device_tokens_are_kept_in_the_account() {
     // SETMETADATA with NIL.
     assert_eq!(dovecot.change(Operation::Unset { key: key.clone() }).await, "O1");
     assert_eq!(dovecot.lookup(&key).await, "N");
+}
+
+/// What Dovecot 2.4.1 does when it deletes a mailbox: it asks for the entries, and unsets them and those that it knows.
+#[tokio::test]
+async fn entries_of_clients_are_kept_and_go_with_their_mailbox() {
+    let relay = Relay::new("https://localhost:1/notify");
+    let service = relay.start(Path::new("/dev/null")).await;
+    let mut dovecot = service.connect().await;
+    dovecot.add_token("openpgp:AAAA").await;
+    let comment = format!("priv/{INBOX}/comment");
+    let unset = |key: String| Operation::Unset { key };
+    for absent in [
+        comment.clone(),
+        format!("shared/{INBOX}/comment"),
+        format!("shared/{INBOX}/{SERVER}/nothing"),
+    ] {
+        let reply = dovecot.change(unset(absent)).await;
+        assert!(!reply.starts_with('F'), "{reply}");
+    }
+    assert_eq!(dovecot.set("comment", "mine").await, "O1");
+    assert_eq!(dovecot.lookup(&comment).await, "Omine");
+    // What the relay announces is not a client's.
+    let announced = format!("shared/{INBOX}/{SERVER}/irohrelay");
+    let reply = dovecot
+        .change(Operation::Set {
+            key: announced.clone(),
+            value: b"https://attacker.example".to_vec(),
+        })
+        .await;
+    assert_eq!(reply, "N1");
+    assert_eq!(dovecot.lookup(&announced).await, "Ohttps://chat.example.org");
+
+    assert_eq!(dovecot.change(unset(comment.clone())).await, "O1");
+    assert_eq!(dovecot.lookup(&comment).await, "N");
+    let tokens = format!("priv/{INBOX}/devicetoken");
+    assert_eq!(dovecot.lookup(&tokens).await, "Oopenpgp:AAAA");
 }
 
 #[tokio::test]

@@ -16,7 +16,7 @@ use tokio::process::Child;
 use tokio::time::{sleep, timeout};
 
 /// No test waits for longer.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 
 pub(crate) const USER: &str = "abcdefghi@chat.example.org";
 

@@ -24,7 +24,8 @@ fn main() -> ExitCode {
 }
 
 async fn run(mut service: Service) -> anyhow::Result<()> {
-    let listener = service.tcp_listener(service.settings.doveauth.listen)?;
+    let socket = service.settings.doveauth.socket.clone();
+    let listener = service.unix_listener(&socket)?;
     service.serve_metrics(|addresses| addresses.doveauth, doveauth::metrics::describe_logins)?;
     let router = http::router(Arc::new(Logins::new(Arc::clone(&service.settings))));
     service.ready("answering logins");

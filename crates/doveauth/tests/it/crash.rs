@@ -3,11 +3,11 @@
 use std::collections::HashMap;
 use std::fs;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::Duration;
+use std::sync::mpsc;
 
 use chatmail_core::account::PASSWORD_FILE;
 
-use crate::relay::{DOMAIN, Relay};
+use crate::relay::{DOMAIN, PATIENCE, Relay};
 
 const ROUNDS: usize = 25;
 const CLIENTS: usize = 4;
@@ -24,15 +24,17 @@ fn a_killed_process_leaves_no_half_account() {
             .create(include_str!("../../../chatmail-core/testdata/sha512-crypt").trim_end())
             .unwrap();
     }
-    let mut doveauth = relay.doveauth();
+    let doveauth = relay.doveauth();
     let next = AtomicUsize::new(0);
     let mut accepted = HashMap::new();
     for round in 0..ROUNDS {
         let stop = AtomicBool::new(false);
+        let (answered, answers) = mpsc::channel();
         let news: Vec<Vec<_>> = std::thread::scope(|scope| {
             let clients: Vec<_> = (0..CLIENTS)
                 .map(|_| {
                     let (doveauth, next, stop, moving) = (&doveauth, &next, &stop, &moving);
+                    let answered = answered.clone();
                     scope.spawn(move || {
                         let mut accepted = Vec::new();
                         while !stop.load(Ordering::SeqCst) {
@@ -46,24 +48,26 @@ fn a_killed_process_leaves_no_half_account() {
                                 (format!("new{number:06}@{DOMAIN}"), format!("password{number}"))
                             };
                             if doveauth
-                                .try_login(&user, &password)
+                                .try_login(&user, password.as_str())
                                 .is_ok_and(|outcome| outcome == "ok")
                             {
                                 accepted.push((user, password));
+                                answered.send(()).unwrap();
                             }
                         }
                         accepted
                     })
                 })
                 .collect();
-            // Another moment of the work every time.
-            std::thread::sleep(Duration::from_millis(60) + Duration::from_micros(1_700 * round as u64));
+            // In the middle of other logins, and in every round after another number of them.
+            for _ in 0..CLIENTS + round {
+                answers.recv_timeout(PATIENCE).unwrap();
+            }
             stop.store(true, Ordering::SeqCst);
-            doveauth.kill();
+            doveauth.kill_and_restart(&relay);
             clients.into_iter().map(|client| client.join().unwrap()).collect()
         });
         accepted.extend(news.into_iter().flatten());
-        doveauth.restart(&relay);
         check(&relay);
     }
     assert!(
@@ -72,7 +76,7 @@ fn a_killed_process_leaves_no_half_account() {
         "the test did not reach both kinds of work"
     );
     for (user, password) in &accepted {
-        assert_eq!(doveauth.login(user, password), "ok", "{user}");
+        assert_eq!(doveauth.login(user, password.as_str()), "ok", "{user}");
     }
 }
 

@@ -36,7 +36,7 @@ fn the_first_login_creates_the_account_and_its_password_stays() {
         assert_eq!(doveauth.login(&user, "correct-$horse"), "mismatch");
         assert_eq!(doveauth.login(&user, ""), "mismatch");
     }
-    let (code, users) = doveauth.try_request("GET /users", "").unwrap();
+    let (code, users) = doveauth.try_request("GET /users", b"").unwrap();
     assert_eq!((code, users), (200, format!("{user}\n")));
     assert_eq!(doveauth.lines(), Vec::<String>::new());
 }
@@ -87,6 +87,16 @@ fn refused_accounts_leave_the_log_line_and_nothing_else() {
             user("../abcdef"),
             PASSWORD,
             "not an address of the form localpart@domain",
+        ),
+        (
+            user("abcdefgh."),
+            PASSWORD,
+            "localpart begins or ends with a dot, or has two in a row",
+        ),
+        (
+            user("webmaster"),
+            PASSWORD,
+            "localpart 'webmaster' is reserved for the operator",
         ),
         (
             user(&long),
@@ -254,21 +264,118 @@ fn a_lock_that_somebody_keeps_is_a_temporary_failure() {
 fn anything_but_a_login_is_refused() {
     let relay = Relay::new();
     let doveauth = relay.doveauth();
-    let long = format!(r#"{{"user":"a@b","password":"{}"}}"#, "x".repeat(20_000));
+    let long = format!("a@b\n{}", "x".repeat(20_000));
     for (head, body, code) in [
-        ("POST /auth", "", 400),
-        ("POST /auth", "{}", 422),
-        ("POST /auth", r#"{"user":"a@b"}"#, 422),
-        ("POST /auth", r#"{"user":"a@b","password":1}"#, 422),
-        ("POST /auth", r#"{"user":"a@b","password":"x","more":1}"#, 422),
-        ("POST /auth", &long, 413),
-        ("GET /auth", "", 405),
-        ("GET /", "", 404),
+        ("POST /auth", &b""[..], 400),
+        ("POST /auth", b"a@b", 400),
+        ("POST /auth", long.as_bytes(), 413),
+        ("GET /auth", b"", 405),
+        ("GET /", b"", 404),
     ] {
-        assert_eq!(
-            doveauth.try_request(head, body).unwrap().0,
-            code,
-            "{head} {body:.60}"
-        );
+        assert_eq!(doveauth.try_request(head, body).unwrap().0, code, "{head}");
     }
+}
+
+/// Passwords are bytes; names are addresses. Nothing of either is a failure of the service, which Dovecot's script would
+/// take for a service that is down.
+#[test]
+fn odd_passwords_and_names_are_answered_like_others() {
+    let relay = Relay::new();
+    let doveauth = relay.doveauth();
+    let user = user("abcdefghi");
+    let odd: [&[u8]; 5] = [
+        b"\xff\xfe not UTF-8 \x80",
+        b"with\nline feed",
+        b"tab\t\x01\x7f\x1b[0m",
+        "\u{202e}\u{feff}".as_bytes(),
+        &[b'\x01'; 1024],
+    ];
+    for password in odd {
+        let expected = if std::str::from_utf8(password).is_ok_and(|text| text.chars().count() >= 9) {
+            "ok"
+        } else {
+            "mismatch"
+        };
+        assert_eq!(doveauth.login(&user, password), expected);
+        if expected == "ok" {
+            assert_eq!(doveauth.login(&user, password), "ok");
+            assert_eq!(doveauth.login(&user, [password, b"x"].concat()), "mismatch");
+            fs::remove_dir_all(relay.account(&user).dir()).unwrap();
+        }
+    }
+    assert_eq!(doveauth.login(&user, PASSWORD), "ok");
+    for known in [&user, &self::user("nobody123")] {
+        for password in odd
+            .into_iter()
+            .take(1)
+            .chain([&[b'\xff'; 9000][..], &[b'x'; 1025]])
+        {
+            assert_eq!(doveauth.login(known, password), "mismatch", "{known}");
+        }
+    }
+    for name in [
+        "",
+        "abcdefghi",
+        "abc\0efghi@chat.example.org",
+        "a%u@chat.example.org",
+        "abcdefghi*root@chat.example.org",
+        "../../etc@chat.example.org",
+        &format!("{}@chat.example.org", "a".repeat(9000)),
+    ] {
+        assert_eq!(doveauth.login(name, PASSWORD), "mismatch", "{name:?}");
+    }
+    assert_eq!(fs::read_dir(&relay.settings.mailboxes_dir).unwrap().count(), 1);
+}
+
+/// A hash of a relay that was set up before, and one of other parameters that withstand guessing as well, stay.
+#[test]
+fn an_equally_strong_hash_is_not_rewritten() {
+    let relay = Relay::new();
+    let doveauth = relay.doveauth();
+    let user = user("abcdefghi");
+    let account = relay.account(&user);
+    let stored = include_str!("../../../chatmail-core/testdata/argon2id").trim_end();
+    account.create(stored).unwrap();
+    assert_eq!(doveauth.login(&user, "correcthorse"), "ok");
+    assert_eq!(account.password_hash().unwrap().as_deref(), Some(stored));
+}
+
+/// More first logins at once than may wait are told to come back, and not that their password is wrong; who is known
+/// already gets in meanwhile.
+#[test]
+fn a_flood_of_first_logins_is_sent_away_and_known_ones_are_not() {
+    let mut relay = Relay::new();
+    relay.settings.doveauth.max_hashing = 2;
+    let doveauth = relay.doveauth();
+    let known = user("abcdefghi");
+    assert_eq!(doveauth.login(&known, PASSWORD), "ok");
+    let outcomes: Vec<Vec<String>> = std::thread::scope(|scope| {
+        let flood: Vec<_> = (0..12)
+            .map(|thread| {
+                let doveauth = &doveauth;
+                scope.spawn(move || {
+                    (0..20)
+                        .map(|number| doveauth.login(&user(&format!("n{thread:03}{number:05}")), PASSWORD))
+                        .collect()
+                })
+            })
+            .collect();
+        for _ in 0..50 {
+            assert_eq!(doveauth.login(&known, PASSWORD), "ok");
+        }
+        flood.into_iter().map(|thread| thread.join().unwrap()).collect()
+    });
+    let outcomes: Vec<_> = outcomes.into_iter().flatten().collect();
+    let count = |wanted: &str| outcomes.iter().filter(|outcome| *outcome == wanted).count();
+    assert!(count("tempfail") > 0 && count("ok") > 0, "{outcomes:?}");
+    assert_eq!(count("mismatch"), 0);
+    // Nothing stays of those that were sent away.
+    let folders = fs::read_dir(&relay.settings.mailboxes_dir).unwrap().count();
+    assert_eq!(folders, 1 + count("ok"));
+    let lines = doveauth.lines();
+    let said = lines
+        .iter()
+        .filter(|line| line.contains("too many logins wait"))
+        .count();
+    assert_eq!(said, 1, "one line for the flood");
 }

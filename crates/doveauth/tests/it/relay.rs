@@ -2,8 +2,8 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, mpsc};
@@ -17,7 +17,7 @@ use nix::unistd::Pid;
 pub(crate) const DOMAIN: &str = "chat.example.org";
 
 /// No test waits for longer.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 
 pub(crate) struct Relay {
     dir: tempfile::TempDir,
@@ -34,6 +34,7 @@ impl Relay {
             .map(|name| dir.path().join(name))
             .into();
         settings.lastlogin.socket = dir.path().join("lastlogin.socket");
+        settings.doveauth.socket = dir.path().join("doveauth.socket");
         // The machine that runs the tests may be busy.
         settings.accounts.max_load_1m = 1e6;
         settings.accounts.min_memory_available = 0;
@@ -54,8 +55,18 @@ impl Relay {
 
     /// Starts doveauth on a socket that stays open, as systemd does.
     pub(crate) fn doveauth(&self) -> Doveauth {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        Doveauth::start(self, listener)
+        // Another one of the same relay may run, as during a restart.
+        let socket = tempfile::Builder::new()
+            .make_in(self.dir.path(), |path| UnixListener::bind(path))
+            .unwrap();
+        let (listener, path) = socket.into_parts();
+        let (process, lines) = spawn(self, &listener);
+        Doveauth {
+            path,
+            listener,
+            process: Mutex::new(process),
+            lines: Mutex::new(lines),
+        }
     }
 }
 
@@ -70,43 +81,35 @@ impl Drop for Process {
 }
 
 pub(crate) struct Doveauth {
-    pub(crate) address: SocketAddr,
-    listener: TcpListener,
-    process: Process,
+    path: tempfile::TempPath,
+    listener: UnixListener,
+    process: Mutex<Process>,
     lines: Mutex<mpsc::Receiver<String>>,
 }
 
 impl Doveauth {
-    fn start(relay: &Relay, listener: TcpListener) -> Self {
-        let (process, lines) = spawn(relay, &listener);
-        Self {
-            address: listener.local_addr().unwrap(),
-            listener,
-            process,
-            lines,
-        }
+    /// Sends SIGKILL and starts it again. The socket stays open meanwhile: who connects is served by the new process.
+    pub(crate) fn kill_and_restart(&self, relay: &Relay) {
+        let mut process = self.process.lock().unwrap();
+        let id = Pid::from_raw(process.0.id().try_into().unwrap());
+        nix::sys::signal::kill(id, Signal::SIGKILL).unwrap();
+        process.0.wait().unwrap();
+        let (restarted, lines) = spawn(relay, &self.listener);
+        *process = restarted;
+        *self.lines.lock().unwrap() = lines;
     }
 
-    /// Sends SIGKILL; the socket stays open.
-    pub(crate) fn kill(&self) {
-        let process = Pid::from_raw(self.process.0.id().try_into().unwrap());
-        nix::sys::signal::kill(process, Signal::SIGKILL).unwrap();
-    }
-
-    /// Starts it again.
-    pub(crate) fn restart(&mut self, relay: &Relay) {
-        self.process.0.wait().unwrap();
-        (self.process, self.lines) = spawn(relay, &self.listener);
-    }
-
-    pub(crate) fn try_request(&self, head: &str, body: &str) -> std::io::Result<(u16, String)> {
-        let mut stream = TcpStream::connect(self.address)?;
+    pub(crate) fn try_request(&self, head: &str, body: &[u8]) -> std::io::Result<(u16, String)> {
+        let mut stream = UnixStream::connect(&self.path)?;
         stream.set_read_timeout(Some(PATIENCE))?;
+        // The target is absolute, as Dovecot writes it for a "proxy" on a Unix socket.
+        let (method, path) = head.split_once(' ').unwrap();
         write!(
             stream,
-            "{head} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+            "{method} http://doveauth{path} HTTP/1.1\r\nHost: doveauth\r\nConnection: close\r\nContent-Length: {}\r\n\r\n",
             body.len()
         )?;
+        stream.write_all(body)?;
         let mut text = String::new();
         stream.read_to_string(&mut text)?;
         let (head, body) = text
@@ -115,8 +118,8 @@ impl Doveauth {
         Ok((head[9..12].parse().unwrap(), body.to_owned()))
     }
 
-    pub(crate) fn try_login(&self, user: &str, password: &str) -> std::io::Result<String> {
-        let body = serde_json::json!({ "user": user, "password": password }).to_string();
+    pub(crate) fn try_login(&self, user: &str, password: impl AsRef<[u8]>) -> std::io::Result<String> {
+        let body = [user.as_bytes(), b"\n", password.as_ref()].concat();
         let (code, body) = self.try_request("POST /auth", &body)?;
         assert_eq!(code, 200, "{body}");
         let answer: serde_json::Value = serde_json::from_str(&body).unwrap();
@@ -126,7 +129,7 @@ impl Doveauth {
         Ok(status)
     }
 
-    pub(crate) fn login(&self, user: &str, password: &str) -> String {
+    pub(crate) fn login(&self, user: &str, password: impl AsRef<[u8]>) -> String {
         self.try_login(user, password).unwrap()
     }
 
@@ -149,7 +152,7 @@ impl Doveauth {
     }
 }
 
-fn spawn(relay: &Relay, listener: &TcpListener) -> (Process, Mutex<mpsc::Receiver<String>>) {
+fn spawn(relay: &Relay, listener: &UnixListener) -> (Process, mpsc::Receiver<String>) {
     // Dup loses close-on-exec only in the child's own descriptor 3, where systemd puts the first socket.
     let socket = OwnedFd::from(listener.try_clone().unwrap());
     let mut child = Command::new("/bin/sh")
@@ -175,5 +178,5 @@ fn spawn(relay: &Relay, listener: &TcpListener) -> (Process, Mutex<mpsc::Receive
             }
         }
     });
-    (Process(child), Mutex::new(lines))
+    (Process(child), lines)
 }

@@ -94,6 +94,33 @@ fn small() -> Limits {
 
 const HELLO: &str = "H4\t0\t0\t\ttest\n";
 
+/// Clients choose how long their values are.
+#[tokio::test]
+async fn a_value_that_is_too_long_is_not_stored_and_ends_nothing() {
+    for length in [500, 70_000] {
+        for piece in [1, 7, 4096] {
+            let dict = Memory::default();
+            let value = "x".repeat(length);
+            let lines = format!(
+                "{HELLO}B1\tu@x\t0\nS1\tpriv/a\t{value}\nS1\tpriv/b\t2\nC1\nLpriv/a\tu@x\nLpriv/b\tu@x\n"
+            );
+            let (output, end) = talk(&dict, &small(), lines.as_bytes(), piece).await;
+            assert_eq!(
+                String::from_utf8(output).unwrap(),
+                "N1\nN\nN\n",
+                "{length} {piece}"
+            );
+            assert_eq!(end, "closed");
+        }
+    }
+    let key = format!("{HELLO}Lpriv/{}\tu@x\n", "x".repeat(500));
+    let (_, end) = talk(&Memory::default(), &small(), key.as_bytes(), 4096).await;
+    assert_eq!(end, "dict connection: line longer than 200 bytes");
+    let no_transaction = format!("{HELLO}S1\tpriv/a\t{}\n", "x".repeat(500));
+    let (_, end) = talk(&Memory::default(), &small(), no_transaction.as_bytes(), 4096).await;
+    assert_eq!(end, "dict connection: line longer than 200 bytes");
+}
+
 #[tokio::test]
 async fn transcript() {
     let dict = Memory::default();

@@ -5,6 +5,7 @@ mod delivery;
 mod document;
 mod expire;
 mod hops;
+mod logins;
 mod metadata;
 mod stats;
 mod target;
@@ -21,6 +22,8 @@ pub(crate) enum Bench {
     Delivery(delivery::Delivery),
     /// Expiry and report on stores of 100,000 and 1,000,000 messages; needs no relay
     Expire(expire::Expire),
+    /// Logins over IMAP: how many in a second, what they cost, and how long one takes during a flood
+    Logins(logins::Logins),
     /// Requests to chatmail-metadata, and queues of 100,000 and 1,000,000 notifications; needs no relay
     Metadata(metadata::Metadata),
     /// Messages per second within one relay, what each costs, and that none is deferred or lost
@@ -32,6 +35,7 @@ pub(crate) async fn bench(which: &Bench) -> anyhow::Result<ExitCode> {
     match which {
         Bench::Delivery(arguments) => delivery::run(arguments).await,
         Bench::Expire(arguments) => expire::run(arguments).await,
+        Bench::Logins(arguments) => logins::run(arguments).await,
         Bench::Metadata(arguments) => metadata::run(arguments).await,
         Bench::Throughput(arguments) => throughput::run(arguments).await,
     }

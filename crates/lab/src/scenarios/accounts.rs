@@ -3,9 +3,11 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
 
 use super::Context;
-use crate::client::imap::Status;
+use crate::client::imap::{Completed, Status};
 use crate::client::message::random_name;
 use crate::client::{Account, Peer};
 
@@ -157,6 +159,185 @@ pub(super) async fn bad_localpart(context: &Context) -> anyhow::Result<()> {
         let log = format!("localpart {bad} has to be between 9 and 9 chars long");
         not_created(context, &format!("{bad}@{domain}"), &password, &log).await?;
     }
+    Ok(())
+}
+
+/// Names that Postfix and other servers take no mail from, and names that speak for the relay.
+pub(super) async fn reserved_names(context: &Context) -> anyhow::Result<()> {
+    let domain = context.peer(RELAY)?.domain;
+    let password = random_name(12);
+    let (start, middle) = (random_name(8), random_name(4));
+    for dotted in [format!("{start}."), format!("{middle}..{}", &start[..3])] {
+        let log = "localpart begins or ends with a dot, or has two in a row";
+        not_created(context, &format!("{dotted}@{domain}"), &password, log).await?;
+    }
+    for role in ["webmaster", "ssl-admin", "sys.admin", "www--data"] {
+        let log = format!("localpart '{role}' is reserved for the operator");
+        not_created(context, &format!("{role}@{domain}"), &password, &log).await?;
+    }
+    // The operator may have them.
+    let created = context
+        .run(RELAY, &["chatmail", "account", "create", "postmaster"])
+        .await?;
+    let password = created
+        .lines()
+        .find_map(|line| line.strip_prefix("Password: "))
+        .context("no password")?;
+    let postmaster = Account {
+        peer: context.peer(RELAY)?,
+        address: format!("postmaster@{domain}"),
+        password: password.to_owned(),
+    };
+    let logged_in = postmaster.imap().await.context("logging in as postmaster");
+    context
+        .run(RELAY, &["chatmail", "account", "delete", "--yes", "postmaster"])
+        .await?;
+    logged_in?;
+    Ok(())
+}
+
+/// A login with these bytes as the password.
+async fn login_with(account: &Account, password: &[u8]) -> anyhow::Result<Completed> {
+    let plain = [b"\0", account.address.as_bytes(), b"\0", password].concat();
+    let command = format!("AUTHENTICATE PLAIN {}", BASE64.encode(plain));
+    account.peer.imap().await?.command(&command).await
+}
+
+/// Passwords that no account has, of forms that doveauth could refuse as a request, tell nothing and disturb nobody.
+pub(super) async fn odd_passwords(context: &Context) -> anyhow::Result<()> {
+    let lab = context.machines()?;
+    let known = context.account(RELAY).await?;
+    let unknown = Account::random(&known.peer);
+    let start = lab.cursor(RELAY).await?;
+    let odd: [&[u8]; 4] = [
+        b"\xff\xfe\x80 is not UTF-8",
+        &[b'\x01'; 3000],
+        &[b'\xff'; 3000],
+        &[b'x'; 3000],
+    ];
+    for password in odd {
+        for account in [&known, &unknown] {
+            let refused = login_with(account, password).await?;
+            ensure!(
+                refused.status == Status::No && refused.text == REFUSED,
+                "an odd password was answered with: {}",
+                refused.text
+            );
+        }
+        known.imap().await.context("a known user in between")?;
+    }
+    let lines = lab.journal(RELAY, Some("dovecot"), &start).await?;
+    for bad in ["does not answer", "Error:", "Warning:"] {
+        let found = lines.iter().find(|line| line.contains(bad));
+        ensure!(found.is_none(), "the log says: {found:?}");
+    }
+    let home = format!("/home/vmail/mail/{}/{}", known.peer.domain, unknown.address);
+    let made = lab.exec(RELAY, &["test", "-e", &home]).await?;
+    ensure!(!made.status.success(), "{home} exists");
+    unknown.imap().await.context("a new user afterwards")?;
+    Ok(())
+}
+
+/// Neither an unprivileged process nor one of another service that owns the mailboxes can ask doveauth anything.
+pub(super) async fn doveauth_socket(context: &Context) -> anyhow::Result<()> {
+    const SOCKET: &str = "/run/doveauth/doveauth.socket";
+    let lab = context.machines()?;
+    context.account(RELAY).await?;
+    let ask = [
+        "curl",
+        "-sS",
+        "--max-time",
+        "5",
+        "--unix-socket",
+        SOCKET,
+        "http://doveauth/users",
+    ];
+    let root = context.run(RELAY, &ask).await?;
+    ensure!(root.contains('@'), "root is answered: {root}");
+    for user in ["nobody", "vmail", "postfix"] {
+        let setpriv = ["setpriv", "--reuid", user, "--regid", user, "--clear-groups"];
+        let argv = [&setpriv[..], &ask[..]].concat();
+        let output = lab.exec(RELAY, &argv).await?;
+        let error = String::from_utf8_lossy(&output.stderr).into_owned();
+        ensure!(
+            !output.status.success() && output.stdout.is_empty(),
+            "{user} could connect: {error}"
+        );
+    }
+    // Dovecot's auth workers can.
+    let users = context.run(RELAY, &["doveadm", "user", "*"]).await?;
+    ensure!(users.contains('@'), "doveadm lists: {users}");
+    Ok(())
+}
+
+/// A disk without room, at each of the moments of a creation: nothing stays, and nobody is told that a password is
+/// wrong. Files run out before bytes do here, because the relay looks for bytes before it creates an account.
+pub(super) async fn full_disk(context: &Context) -> anyhow::Result<()> {
+    let lab = context.machines()?;
+    let peer = context.peer(RELAY)?;
+    let store = format!("/home/vmail/mail/{}", peer.domain);
+    let start = lab.cursor(RELAY).await?;
+    let script = format!(
+        "mount -t tmpfs -o size=3g,nr_inodes=2,mode=0700,uid=vmail,gid=vmail tmpfs {store}; systemctl restart doveauth"
+    );
+    context.run(RELAY, &["sh", "-ec", &script]).await?;
+    let played = async {
+        let mut failed = 0;
+        for files in 1..=12 {
+            let option = format!("remount,nr_inodes={}", files + 1);
+            context.run(RELAY, &["mount", "-o", &option, &store]).await?;
+            let account = Account::random(&peer);
+            let login = peer
+                .imap()
+                .await?
+                .login(&account.address, &account.password)
+                .await?;
+            if login.status == Status::Ok {
+                break;
+            }
+            ensure!(
+                login.text != REFUSED,
+                "with room for {files} files a new user is told that the password is wrong"
+            );
+            failed += 1;
+            let left = context.run(RELAY, &["find", &store, "-mindepth", "1"]).await?;
+            if left.lines().any(|line| line.ends_with("/password")) {
+                // The account came into being, and Dovecot finds no room for its own files.
+                break;
+            }
+            ensure!(left.is_empty(), "room for {files} files leaves:\n{left}");
+        }
+        ensure!(failed >= 2, "only {failed} creations failed");
+        context
+            .run(RELAY, &["mount", "-o", "remount,nr_inodes=1000", &store])
+            .await?;
+        context
+            .account(RELAY)
+            .await
+            .context("a new user once there is room")?;
+        anyhow::Ok(())
+    };
+    let played = played.await;
+    let lines = lab.journal(RELAY, None, &start).await?;
+    let script = format!("umount -l {store}; systemctl restart doveauth dovecot");
+    context.run(RELAY, &["sh", "-ec", &script]).await?;
+    played?;
+    // Who could not sign up is nobody's business.
+    let domain = format!("@{}", peer.domain);
+    let named = lines
+        .iter()
+        .find(|line| line.contains(&domain) && !line.contains("Created address: "));
+    ensure!(named.is_none(), "the log says: {named:?}");
+    // What a crash leaves at the same moments is removed by the next expiry.
+    let left = Account::random(&peer);
+    let home = format!("{store}/{}", left.address);
+    let script = "install -d -o vmail -g vmail -m 0700 \"$0\"; \
+        install -o vmail -g vmail /dev/null \"$0/enforceE2EEincoming\"; \
+        install -o vmail -g vmail /dev/null \"$0/.password-Ab12Cd\"; systemctl start chatmail-expire.service";
+    context.run(RELAY, &["bash", "-ec", script, &home]).await?;
+    let there = lab.exec(RELAY, &["test", "-e", &home]).await?.status.success();
+    ensure!(!there, "{home} is still there");
+    left.imap().await.context("the same name afterwards")?;
     Ok(())
 }
 

@@ -11,6 +11,7 @@ mod burst;
 mod certificate;
 mod chat;
 pub(crate) mod cli;
+mod commands;
 mod context;
 mod counters;
 mod delivery;
@@ -98,6 +99,10 @@ pub(crate) const SCENARIOS: &[Scenario] = table! {
     "short-password-refused", Machines, 60, accounts::short_password;
     "foreign-domain-refused", Machines, 60, accounts::foreign_domain;
     "nocreate-file", Machines, 60, accounts::nocreate_file;
+    "reserved-names-refused", Machines, 90, accounts::reserved_names;
+    "odd-passwords-tell-nothing", Machines, 120, accounts::odd_passwords;
+    "doveauth-answers-only-dovecot", Machines, 60, accounts::doveauth_socket;
+    "sign-up-on-a-full-disk", Machines, 120, accounts::full_disk;
 
     "securejoin-across-relays", Addresses, 300, chat::securejoin_across;
     "messages-across-relays", Addresses, 300, chat::messages_across;
@@ -145,6 +150,10 @@ pub(crate) const SCENARIOS: &[Scenario] = table! {
     "message-wakes-devices", Machines, 120, push::message_wakes_devices;
     "notification-server-in-trouble", Machines, 180, push::server_in_trouble;
 
+    "every-imap-command", Machines, 120, commands::every_command;
+    "metadata-of-clients", Addresses, 60, commands::own_metadata;
+    "one-account-is-bounded", Machines, 120, commands::bounded_account;
+    "many-sessions-of-one-account", Addresses, 120, commands::many_sessions;
     "compress-where-wanted", Machines, 60, store::compress_where_wanted;
     "special-use-folders", Addresses, 60, store::special_use_folders;
     "messages-are-stored-compressed", Machines, 60, store::stored_compressed;

@@ -18,14 +18,7 @@ const CALLS: RangeInclusive<u16> = 50000..=52999;
 /// Metrics. Relay a has `metrics.listenAddress`, for a Prometheus server on another machine.
 const METRICS: RangeInclusive<u16> = 3903..=3910;
 /// What the relay's parts reach each other at.
-const INTERNAL: [&str; 6] = [
-    "tcp 53",
-    "udp 53",
-    "tcp 10084",
-    "tcp 10465",
-    "tcp 10904",
-    "tcp 10993",
-];
+const INTERNAL: [&str; 5] = ["tcp 53", "udp 53", "tcp 10465", "tcp 10904", "tcp 10993"];
 /// Ports of the filters, where `filter.transport` is `tcp`: on relay b.
 const FILTERS: [&str; 4] = ["tcp 10025", "tcp 10026", "tcp 10080", "tcp 10081"];
 

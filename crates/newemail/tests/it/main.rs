@@ -10,6 +10,7 @@ mod service;
 use std::collections::HashSet;
 
 use chatmail_core::Address;
+use chatmail_core::address::Asker;
 use chatmail_core::settings::TlsMode;
 use service::Service;
 
@@ -28,7 +29,7 @@ fn post_gives_an_address_that_may_be_created() {
         let password = body["password"].as_str().unwrap();
         let settings = &service.settings;
         assert_eq!(
-            address.check_new(&settings.domain, password, &settings.accounts),
+            address.check_new(&settings.domain, password, &settings.accounts, Asker::Anybody),
             Ok(())
         );
         assert_eq!(password.len(), settings.accounts.password_min_length + 3);

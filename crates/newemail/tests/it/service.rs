@@ -10,7 +10,7 @@ use chatmail_core::Settings;
 use tempfile::TempDir;
 
 /// Longer than anything here takes on a busy machine.
-const DEADLINE: Duration = Duration::from_secs(20);
+const DEADLINE: Duration = Duration::from_secs(120);
 
 pub(crate) struct Service {
     pub(crate) settings: Settings,

@@ -1,0 +1,268 @@
+//! Logins over IMAP with TLS: how many in a second, what they cost, and how long one of a known account takes while others
+//! sign up or guess passwords as fast as they can.
+
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, ensure};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use super::stats::Summary;
+use crate::client::imap::Status;
+use crate::client::message::random_password;
+use crate::client::{Account, Peer};
+use crate::machine::{Lab, Progress, interrupted};
+
+const RELAY: &str = "a";
+/// Clients that sign up or log in at once, where nothing else is said.
+const CLIENTS: usize = 16;
+/// Clients that guess passwords.
+const GUESSING: usize = 200;
+/// How long a known login may take while others flood the relay.
+const BOUND: Duration = Duration::from_millis(250);
+/// Part of the CPU time of a hash that a remembered login may cost doveauth, in percent.
+const REMEMBERED: f64 = 5.0;
+/// Kibibytes that doveauth may hold when nobody logs in.
+const IDLE_KIB: u64 = 6 * 1024;
+
+/// How much to measure.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Logins {
+    /// Accounts
+    #[arg(long, default_value_t = 300)]
+    accounts: usize,
+    /// Seconds of each flood
+    #[arg(long, default_value_t = 15)]
+    seconds: u64,
+    /// Leaves the relays running
+    #[arg(long)]
+    keep: bool,
+}
+
+/// Measures relay a.
+pub(super) async fn run(arguments: &Logins) -> anyhow::Result<ExitCode> {
+    ensure!(arguments.accounts > 0, "--accounts must be 1 or more");
+    let progress = Progress::new();
+    let lab = Lab::up(&progress).await?;
+    let measured = tokio::select! {
+        measured = measure(&lab, &progress, arguments) => measured,
+        signal = interrupted() => Err(signal),
+    };
+    if !arguments.keep {
+        lab.release().await?;
+    }
+    measured?;
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn capture(lab: &Lab, argv: &[&str]) -> anyhow::Result<String> {
+    let output = lab.exec(RELAY, argv).await?;
+    ensure!(output.status.success(), "`{}` failed", argv.join(" "));
+    Ok(String::from_utf8(output.stdout)?)
+}
+
+/// CPU time of doveauth and of Dovecot so far.
+async fn cpu(lab: &Lab) -> anyhow::Result<[Duration; 2]> {
+    let mut all = [Duration::ZERO; 2];
+    for (unit, used) in ["doveauth", "dovecot"].into_iter().zip(&mut all) {
+        let text = capture(lab, &["systemctl", "show", "--value", "-p", "CPUUsageNSec", unit]).await?;
+        *used = Duration::from_nanos(text.trim().parse().context("systemd tells no CPU time")?);
+    }
+    Ok(all)
+}
+
+/// Proportional memory of doveauth in kibibytes.
+async fn memory(lab: &Lab) -> anyhow::Result<u64> {
+    let script =
+        "awk '/^Pss:/ { print $2 }' /proc/$(systemctl show --value -p MainPID doveauth)/smaps_rollup";
+    Ok(capture(lab, &["sh", "-c", script]).await?.trim().parse()?)
+}
+
+/// What happened to a number of logins.
+struct Round {
+    took: Duration,
+    each: Vec<Duration>,
+    refused: usize,
+    /// Milliseconds of CPU for each login: doveauth and Dovecot.
+    cost: [f64; 2],
+}
+
+/// Logs in to all accounts, [`CLIENTS`] at once.
+async fn round(lab: &Lab, accounts: &Arc<Vec<Account>>) -> anyhow::Result<Round> {
+    let (before, begin) = (cpu(lab).await?, Instant::now());
+    let next = Arc::new(AtomicUsize::new(0));
+    let mut clients = JoinSet::new();
+    for _ in 0..CLIENTS {
+        let (accounts, next) = (Arc::clone(accounts), Arc::clone(&next));
+        clients.spawn(async move {
+            let (mut each, mut refused) = (Vec::new(), 0);
+            while let Some(account) = accounts.get(next.fetch_add(1, Ordering::Relaxed)) {
+                match login(account, &account.password).await? {
+                    (Status::Ok, took) => each.push(took),
+                    _ => refused += 1,
+                }
+            }
+            anyhow::Ok((each, refused))
+        });
+    }
+    let (mut each, mut refused) = (Vec::new(), 0);
+    while let Some(client) = clients.join_next().await {
+        let (more, failed) = client??;
+        each.extend(more);
+        refused += failed;
+    }
+    let (took, after) = (begin.elapsed(), cpu(lab).await?);
+    let count = u32::try_from(accounts.len().max(1))?;
+    let mut cost = [0.0; 2];
+    for ((cost, before), after) in cost.iter_mut().zip(before).zip(after) {
+        *cost = (after.saturating_sub(before) / count).as_secs_f64() * 1000.0;
+    }
+    Ok(Round {
+        took,
+        each,
+        refused,
+        cost,
+    })
+}
+
+/// One login on a new connection, which ends with it; how it ended, and how long it took without the connection.
+async fn login(account: &Account, password: &str) -> anyhow::Result<(Status, Duration)> {
+    let mut imap = account.peer.imap().await?;
+    let begin = Instant::now();
+    let status = imap.login(&account.address, password).await?.status;
+    Ok((status, begin.elapsed()))
+}
+
+/// What a client of a flood does, again and again.
+#[derive(Clone, Copy)]
+enum Flood {
+    /// Signs up with a new address.
+    SignUps,
+    /// Logs in to an account of others with a wrong password.
+    Guesses,
+}
+
+/// Known logins, one after the other, while others flood the relay. Also how many of the flood were let in.
+async fn under(
+    flood: Flood,
+    clients: usize,
+    seconds: u64,
+    peer: &Peer,
+    accounts: &Arc<Vec<Account>>,
+) -> anyhow::Result<(Vec<Duration>, usize, usize)> {
+    let stop = CancellationToken::new();
+    let (let_in, sent_away) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let mut flooding = JoinSet::new();
+    for number in 0..clients {
+        let (stop, peer, accounts) = (stop.clone(), peer.clone(), Arc::clone(accounts));
+        let (let_in, sent_away) = (Arc::clone(&let_in), Arc::clone(&sent_away));
+        flooding.spawn(async move {
+            let mut turn = number;
+            while !stop.is_cancelled() {
+                let ended = match flood {
+                    Flood::SignUps => {
+                        let new = Account::random(&peer);
+                        login(&new, &new.password).await
+                    }
+                    Flood::Guesses => match accounts.get(turn % accounts.len().max(1)) {
+                        Some(account) => login(account, &random_password()).await,
+                        None => return,
+                    },
+                };
+                turn += clients;
+                // Connections that are cut off belong to a flood.
+                let counter = if ended.is_ok_and(|(status, _)| status == Status::Ok) {
+                    &let_in
+                } else {
+                    &sent_away
+                };
+                counter.fetch_add(1, Ordering::Relaxed);
+            }
+        });
+    }
+    let end = Instant::now() + Duration::from_secs(seconds);
+    let mut each = Vec::new();
+    for account in accounts.iter().cycle() {
+        if Instant::now() >= end {
+            break;
+        }
+        let (status, took) = login(account, &account.password).await?;
+        ensure!(status == Status::Ok, "a known login is refused under the flood");
+        each.push(took);
+    }
+    stop.cancel();
+    while let Some(client) = flooding.join_next().await {
+        client?;
+    }
+    Ok((
+        each,
+        let_in.load(Ordering::Relaxed),
+        sent_away.load(Ordering::Relaxed),
+    ))
+}
+
+async fn measure(lab: &Lab, progress: &Progress, arguments: &Logins) -> anyhow::Result<()> {
+    let peer = Peer::of(lab.topology(), RELAY)?;
+    let accounts: Arc<Vec<Account>> =
+        Arc::new((0..arguments.accounts).map(|_| Account::random(&peer)).collect());
+    progress.step("measuring logins");
+    let created = round(lab, &accounts).await?;
+    ensure!(created.refused == 0, "{} sign-ups were refused", created.refused);
+    let remembered = round(lab, &accounts).await?;
+    // The baseline: every password is hashed.
+    capture(lab, &["systemctl", "restart", "doveauth"]).await?;
+    let hashed = round(lab, &accounts).await?;
+    let sign_ups = under(Flood::SignUps, CLIENTS, arguments.seconds, &peer, &accounts).await?;
+    let guesses = under(Flood::Guesses, GUESSING, arguments.seconds, &peer, &accounts).await?;
+    let idle = memory(lab).await?;
+
+    println!(
+        "{:<22}{:>10}{:>10}{:>10}{:>22}{:>22}",
+        "", "each s", "p50 ms", "p99 ms", "doveauth CPU ms each", "Dovecot CPU ms each"
+    );
+    for (name, round) in [
+        ("sign-ups", &created),
+        ("logins, remembered", &remembered),
+        ("logins, hashed", &hashed),
+    ] {
+        let summary = Summary::of(round.each.iter().copied()).context("no login")?;
+        println!(
+            "{name:<22}{:>10.0}{:>10.1}{:>10.1}{:>22.2}{:>22.2}",
+            round.each.len() as f64 / round.took.as_secs_f64(),
+            summary.p50.as_secs_f64() * 1000.0,
+            summary.p99.as_secs_f64() * 1000.0,
+            round.cost[0],
+            round.cost[1],
+        );
+    }
+    let ratio = 100.0 * remembered.cost[0] / hashed.cost[0];
+    println!(
+        "a remembered login costs doveauth {ratio:.1} % of a hashed one (at most {REMEMBERED} %: {})",
+        verdict(ratio <= REMEMBERED)
+    );
+    for (name, (each, let_in, sent_away)) in [
+        (format!("{CLIENTS} clients sign up"), sign_ups),
+        (format!("{GUESSING} clients guess"), guesses),
+    ] {
+        let summary = Summary::of(each).context("no known login")?;
+        println!(
+            "known login while {name}: p50 {:.0} ms, p99 {:.0} ms (below {} ms: {}); {let_in} let in, {sent_away} sent away",
+            summary.p50.as_secs_f64() * 1000.0,
+            summary.p99.as_secs_f64() * 1000.0,
+            BOUND.as_millis(),
+            verdict(summary.p99 < BOUND),
+        );
+    }
+    println!(
+        "doveauth holds {idle} KiB afterwards (at most {IDLE_KIB} KiB: {})",
+        verdict(idle <= IDLE_KIB)
+    );
+    Ok(())
+}
+
+fn verdict(holds: bool) -> &'static str {
+    if holds { "holds" } else { "missed" }
+}
