@@ -61,23 +61,36 @@ fn key(domain: &str) -> anyhow::Result<RsaKey<Sha256>> {
 
 /// The zones of both domains as BIND text: name and text. `host` is where their mail comes from.
 pub(crate) fn zones(host: IpAddr) -> anyhow::Result<Vec<(&'static str, String)>> {
-    let kind = if host.is_ipv4() { "A" } else { "AAAA" };
     KEYS.iter()
         .map(|(domain, _)| {
-            let spki = [&SPKI_RSA_2048[..], &key(domain)?.public_key()].concat();
-            let record = format!("v=DKIM1; k=rsa; p={}", STANDARD.encode(spki));
-            // A character-string of a TXT record holds at most 255 bytes (RFC 1035, 3.3).
-            let (first, second) = record
-                .split_at_checked(255)
-                .context("a key of less than 2048 bits")?;
-            let zone = format!(
-                "{domain}. 60 IN {kind} {host}\n\
-                 {domain}. 60 IN MX 10 {domain}.\n\
-                 {SELECTOR}._domainkey.{domain}. 60 IN TXT \"{first}\" \"{second}\"\n"
-            );
-            Ok((*domain, zone))
+            let record = format!("v=DKIM1; k=rsa; p={}", public_key(domain)?);
+            Ok((*domain, zone(domain, host, &[(SELECTOR, &record)])))
         })
         .collect()
+}
+
+/// The public key of one of the two domains, in base64.
+pub(crate) fn public_key(domain: &str) -> anyhow::Result<String> {
+    let spki = [&SPKI_RSA_2048[..], &key(domain)?.public_key()].concat();
+    Ok(STANDARD.encode(spki))
+}
+
+/// A zone as BIND text: where its mail comes from, and texts at selectors.
+pub(crate) fn zone(domain: &str, host: IpAddr, records: &[(&str, &str)]) -> String {
+    let kind = if host.is_ipv4() { "A" } else { "AAAA" };
+    let mut zone = format!("{domain}. 60 IN {kind} {host}\n{domain}. 60 IN MX 10 {domain}.\n");
+    for (selector, record) in records {
+        zone.push_str(&format!("{selector}._domainkey.{domain}. 60 IN TXT"));
+        // A character-string of a TXT record holds at most 255 bytes (RFC 1035, 3.3).
+        for string in record.as_bytes().chunks(255) {
+            let escaped = String::from_utf8_lossy(string)
+                .replace('\\', "\\\\")
+                .replace('"', "\\\"");
+            zone.push_str(&format!(" \"{escaped}\""));
+        }
+        zone.push('\n');
+    }
+    zone
 }
 
 /// The message as it leaves, signed as asked.
@@ -93,9 +106,30 @@ pub(crate) fn signed_bytes(mut bytes: Vec<u8>, signing: Signing) -> anyhow::Resu
         Signing::OtherDomain => (SIGNER, SIGNER),
         Signing::WrongKey => (SIGNER, DOMAIN),
     };
+    let mut signed = signature(&bytes, key_of, named, SELECTOR)?;
+    if signing == Signing::BodyAltered {
+        bytes.extend_from_slice(b"An afterthought.\r\n");
+    }
+    signed.extend(bytes);
+    Ok(signed)
+}
+
+/// A message signed with the key of [`DOMAIN`], in the name of a domain and with a selector of its own.
+pub(crate) fn signed_as(message: &Message, domain: &str, selector: &str) -> anyhow::Result<Vec<u8>> {
+    let bytes = message.bytes();
+    Ok([signature(&bytes, DOMAIN, domain, selector)?, bytes].concat())
+}
+
+/// The field that signs a message.
+pub(crate) fn signature(
+    message: &[u8],
+    key_of: &str,
+    domain: &str,
+    selector: &str,
+) -> anyhow::Result<Vec<u8>> {
     let signature = DkimSigner::from_key(key(key_of)?)
-        .domain(named)
-        .selector(SELECTOR)
+        .domain(domain)
+        .selector(selector)
         .headers([
             "From",
             "To",
@@ -105,13 +139,8 @@ pub(crate) fn signed_bytes(mut bytes: Vec<u8>, signing: Signing) -> anyhow::Resu
             "MIME-Version",
             "Content-Type",
         ])
-        .sign(&bytes)?;
-    let mut signed = signature.to_header().into_bytes();
-    if signing == Signing::BodyAltered {
-        bytes.extend_from_slice(b"An afterthought.\r\n");
-    }
-    signed.extend(bytes);
-    Ok(signed)
+        .sign(message)?;
+    Ok(signature.to_header().into_bytes())
 }
 
 /// Delivers to one recipient as another mail server does; gives the reply that decided.

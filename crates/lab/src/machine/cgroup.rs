@@ -45,12 +45,24 @@ fn group() -> anyhow::Result<PathBuf> {
         .join(GROUP))
 }
 
+/// Whether `MemoryMax=` of units acts in the machines: only where the host's cgroup2 tree has the memory controller. On
+/// hosts with the hybrid layout it is in the tree of version 1, which systemd in the machines does not use.
+pub(super) fn limits_memory() -> anyhow::Result<bool> {
+    let controllers = fs::read_to_string(group()?.join("cgroup.controllers")).unwrap_or_default();
+    Ok(controllers.split_whitespace().any(|name| name == "memory"))
+}
+
 /// Makes the group of a machine; its first process is moved in by writing to `cgroup.procs`.
 pub(super) fn create(machine: &str) -> anyhow::Result<PathBuf> {
     let group = group()?;
     let path = group.join(machine);
     fs::create_dir_all(&path).with_context(|| format!("cannot make the cgroup {}", path.display()))?;
-    // Limits in the machines' units act only where the host hands the controllers down; without them they don't.
+    // A host without systemd hands no controller down to our group; one that lacks them cannot.
+    if let Some(root) = group.parent() {
+        for controller in CONTROLLERS {
+            let _ = fs::write(root.join("cgroup.subtree_control"), format!("+{controller}"));
+        }
+    }
     let available = fs::read_to_string(group.join("cgroup.controllers")).unwrap_or_default();
     for controller in CONTROLLERS {
         if available.split_whitespace().any(|name| name == controller) {

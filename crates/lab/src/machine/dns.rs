@@ -73,6 +73,7 @@ pub(super) fn apply(root: &Path) -> anyhow::Result<()> {
 }
 
 /// Loads zones, each a name and a text in the format of RFC 1035 section 5, in place of earlier ones of these names.
+/// Questions about a zone with an empty text are never answered.
 pub(super) async fn publish(root: &Path, leader: Leader, zones: &[(&str, &str)]) -> anyhow::Result<()> {
     let folder = root.join("etc/unbound");
     for (zone, text) in zones {
@@ -92,6 +93,10 @@ pub(super) async fn publish(root: &Path, leader: Leader, zones: &[(&str, &str)])
             .into_string()
             .ok()
             .context("a zone's name is no UTF-8")?;
+        if fs::metadata(folder.join("zones").join(&zone))?.len() == 0 {
+            writeln!(list, "server:\n    local-zone: \"{zone}.\" deny")?;
+            continue;
+        }
         writeln!(
             list,
             "auth-zone:\n    name: \"{zone}.\"\n    zonefile: \"zones/{zone}\""

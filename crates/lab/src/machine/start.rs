@@ -296,6 +296,11 @@ impl Plan {
         fs::write(paths.resolv_conf(), resolv_conf(dns::ADDRESS))?;
         state.build = self.build;
         state.save(paths)?;
+        if !cgroup::limits_memory()? {
+            progress.step(
+                "MemoryMax of units is not enforced: the cgroup2 tree of this host has no memory controller",
+            );
+        }
         progress.step("The relays are up");
         Ok(state)
     }

@@ -21,6 +21,7 @@ mod expiry;
 mod front;
 mod guide;
 mod headers;
+mod hostile;
 mod inside;
 mod ip_only;
 mod iroh;
@@ -129,6 +130,9 @@ pub(crate) const SCENARIOS: &[Scenario] = table! {
     "outside-signed-with-a-wrong-key", Machines, 60, outside::wrong_key;
     "outside-body-altered", Machines, 60, outside::body_altered;
     "outside-signed-and-encrypted", Machines, 60, outside::delivered;
+    "outside-key-records", Machines, 120, outside::key_records;
+
+    "keys-never-answered-delay-nobody", Machines, 180, hostile::tarpits;
 
     "signed-mail-leaves-unchanged", Machines, 120, signed::leaves_unchanged;
     "long-lines-are-refused-or-arrive", Addresses, 90, signed::long_lines;

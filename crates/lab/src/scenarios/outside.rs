@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use anyhow::ensure;
+use anyhow::{Context as _, ensure};
 
 use super::Context;
 use crate::client::message::header;
-use crate::client::outside::{DOMAIN, Signing, deliver, signed};
+use crate::client::outside::{DOMAIN, SIGNER, Signing, deliver, public_key, signed, signed_as, zone};
 use crate::client::smtp::Reply;
 use crate::client::{arrival, pgp};
 
@@ -67,6 +67,83 @@ pub(super) async fn delivered(context: &Context) -> anyhow::Result<()> {
             header(&stored, "DKIM-Signature").is_empty(),
             "the signature was stored"
         );
+    }
+    Ok(())
+}
+
+/// Domain whose selectors have records of all kinds.
+const KEYS: &str = "keys.test";
+
+/// Key records: those that count, as administrators write them, and those that do not.
+pub(super) async fn key_records(context: &Context) -> anyhow::Result<()> {
+    context.publish_outside().await?;
+    let (key, other) = (public_key(DOMAIN)?, public_key(SIGNER)?);
+    let (first, second) = key.split_at_checked(180).unwrap_or((&key, ""));
+    // Selector, records, and why they do not count.
+    let cases: &[(&str, &[String], Option<&str>)] = &[
+        (
+            "plain",
+            &[format!("v=DKIM1; k=rsa; s=email; t=s; h=sha256; p={key}")],
+            None,
+        ),
+        ("short", &[format!("p={first} {second}")], None),
+        ("std", &[format!("v=DKIM1; k=rsa; p={first}\" \"{second}")], None),
+        (
+            "std2",
+            &[format!("\"v=DKIM1; k=rsa; p={first}\" \"{second}\"")],
+            None,
+        ),
+        (
+            "two",
+            &[
+                "v=spf1 -all".to_owned(),
+                format!("v=DKIM1; p={other}"),
+                format!("v=DKIM1; p={key}"),
+            ],
+            None,
+        ),
+        (
+            "sha1",
+            &[format!("v=DKIM1; h=sha1; p={key}")],
+            Some("Key is not for SHA-256"),
+        ),
+        (
+            "tlsrpt",
+            &[format!("v=DKIM1; s=tlsrpt; p={key}")],
+            Some("Key is not for email"),
+        ),
+        (
+            "test",
+            &[format!("v=DKIM1; t=y; p={key}")],
+            Some("Key is for testing only"),
+        ),
+        ("revoked", &["v=DKIM1; p=".to_owned()], Some("Key is revoked")),
+        (
+            "other",
+            &[format!("v=DKIM1; p={other}")],
+            Some("Signature verification failed"),
+        ),
+        // Of these no name in the DNS can be made.
+        ("a..b", &[], Some("Malformed selector or domain")),
+        (&"x".repeat(64), &[], Some("Malformed selector or domain")),
+    ];
+    let records: Vec<(&str, &str)> = cases
+        .iter()
+        .flat_map(|(selector, records, _)| records.iter().map(|record| (*selector, record.as_str())))
+        .collect();
+    let text = zone(KEYS, context.topology.host.into(), &records);
+    context.machines()?.publish(KEYS, &text).await?;
+    let receiver = context.account("a").await?;
+    let from = format!("someone@{KEYS}");
+    for (selector, _, refused) in cases {
+        let message = signed_as(&pgp::encrypted(&from, 2000), KEYS, selector)?;
+        let reply = deliver(&receiver.peer, &from, &receiver.address, &message).await?;
+        match refused {
+            None => ensure!(reply.code == 250, "{selector}: {reply}"),
+            Some(reason) => reply
+                .expect_line(&format!("554 5.7.1 No valid DKIM signature found ({reason})"))
+                .with_context(|| format!("selector {selector}"))?,
+        }
     }
     Ok(())
 }
