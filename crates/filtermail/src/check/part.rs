@@ -31,13 +31,14 @@ pub(super) fn is(part: &Entity<'_>, media_type: &str, direction: Direction) -> b
     }
 }
 
+/// Older versions of Delta Chat repeat the Message-ID in the part of an unencrypted message.
 fn tells_nothing(part: &Entity<'_>) -> bool {
     part.names().all(|name| {
         let values = || part.all(std::str::from_utf8(name).unwrap_or_default());
         match name.to_ascii_lowercase().as_slice() {
             b"content-type" | b"content-disposition" => values().all(has_short_parameters),
             b"content-description" => values().all(is_known_description),
-            b"content-transfer-encoding" | b"content-id" | b"mime-version" => {
+            b"content-transfer-encoding" | b"content-id" | b"message-id" | b"mime-version" => {
                 values().all(|value| value.len() <= 80)
             }
             _ => false,
