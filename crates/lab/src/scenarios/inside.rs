@@ -111,7 +111,10 @@ const ALLOWED: [(Who, &[&[&str]]); 18] = [
     (Who::Service("mtail"), &[]),
     (Who::Service("chatmail-turn"), &[]),
     (Who::Service("iroh-relay"), &[]),
-    (Who::Service("nginx"), &[&["unix /run/newemail/newemail.socket"]]),
+    (
+        Who::Service("nginx"),
+        &[&["unix /run/newemail/newemail.socket", "unix /run/nginx/*"]],
+    ),
     (Who::Service("unbound"), &[]),
 ];
 
