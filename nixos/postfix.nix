@@ -135,6 +135,7 @@ let
     smtpd_client_connection_count_limit = toString (lib.max 1 (cfg.connections.smtp / 5));
     smtpd_client_restrictions = "permit_sasl_authenticated,reject";
     smtpd_helo_restrictions = "";
+    smtpd_milters = "$chatmail_limit_milter";
     smtpd_proxy_filter = settings.filtermail.outgoing_listen;
     smtpd_recipient_restrictions = "";
     smtpd_relay_restrictions = "permit_sasl_authenticated,reject";
@@ -235,7 +236,11 @@ in
         # An smtpd that starts while Dovecot has no socket ends at once; nobody could write for a minute.
         service_throttle_time = lib.mkDefault "2s";
 
-        # The filter waits up to a minute for DKIM keys. It gets a message only once all of it has arrived, so that slow
+        # Says no to senders above their rate at the first recipient, before the message is sent. While it cannot be asked,
+        # the filter counts the messages themselves.
+        chatmail_limit_milter = "{ unix:${settings.filtermail.limit_socket}, default_action=accept, connect_timeout=5s, command_timeout=10s }";
+
+        # The filter waits up to 20 s for DKIM keys. It gets a message only once all of it has arrived, so that slow
         # clients occupy a file and not the filter.
         smtpd_proxy_timeout = "180s";
         smtpd_proxy_options = "speed_adjust";

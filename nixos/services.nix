@@ -148,8 +148,10 @@ let
   };
 
   # What the filters hold at most: eight messages above 1 MiB at once, each in a buffer that has grown by doubling and
-  # once more without its base64, and on every other connection a buffer for 1 MiB. The rest is the program with its keys.
-  filterMemory = 8 * 3 * cfg.messages.maxSize + cfg.connections.filter * 2 * 1048576 + 128 * 1048576;
+  # once more without its base64, and on every other connection a buffer for 1 MiB with the recipients. Sixteen checks
+  # run at once, each with a header of 256 KiB and 1000 fields, parsed and once more as it was signed: 1 MiB. That, the
+  # sessions that ask for the rate limit, the program and its keys are the rest.
+  filterMemory = 8 * 3 * cfg.messages.maxSize + cfg.connections.filter * 3 * 1048576 + 128 * 1048576;
 
   settings = cfg.settings;
 
@@ -199,6 +201,9 @@ in
             max_user_send_per_minute = cfg.messages.maxPerMinute;
             max_user_send_burst = cfg.messages.burst;
             max_connections = cfg.connections.filter;
+            limit_socket = "/run/filtermail/limit.socket";
+            # Postfix keeps a connection for each session on the ports 465 and 587.
+            max_sessions = 2 * cfg.connections.smtp;
             resolver = "127.0.0.1:53";
           }
           // filterSockets;
@@ -320,6 +325,28 @@ in
             MemoryMax = filterMemory;
           };
       })
+
+      {
+        # For Postfix, which asks before a message is sent whether its sender may send another.
+        systemd.sockets.filtermail-limit = {
+          description = "Socket of filtermail-outgoing for the rate limit";
+          wantedBy = [ "sockets.target" ];
+          socketConfig =
+            unixSocket settings.filtermail.limit_socket {
+              user = "root";
+              group = config.services.postfix.group;
+            }
+            // {
+              Service = "filtermail-outgoing.service";
+              FileDescriptorName = "limit";
+              TriggerLimitIntervalSec = 0;
+            };
+        };
+        systemd.services.filtermail-outgoing = rec {
+          requires = [ "filtermail-limit.socket" ];
+          after = requires;
+        };
+      }
 
       (daemon {
         name = "filtermail-incoming";

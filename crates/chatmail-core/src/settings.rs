@@ -145,6 +145,10 @@ pub struct Filtermail {
     pub max_user_send_burst: u32,
     /// Connections that one filter serves at once; further ones wait in the listen queue.
     pub max_connections: usize,
+    /// Where Postfix asks whether an address may send another message, before it is sent.
+    pub limit_socket: PathBuf,
+    /// Sessions of clients that may ask at once.
+    pub max_sessions: usize,
     /// Where Postfix hands over submitted mail.
     pub outgoing_listen: Endpoint,
     /// Where submitted mail goes back to Postfix.
@@ -359,6 +363,9 @@ impl Settings {
         }
         if filter.max_connections == 0 {
             return refuse("filtermail.max_connections", "0".to_owned(), "1 or more");
+        }
+        if filter.max_sessions == 0 {
+            return refuse("filtermail.max_sessions", "0".to_owned(), "1 or more");
         }
         if self.newemail.max_per_minute == 0 {
             return refuse("newemail.max_per_minute", "0".to_owned(), "1 or more");

@@ -122,7 +122,12 @@ impl Service {
 
     /// The Unix socket that systemd passed, or a new one at `path` that appears there when it already listens.
     pub fn unix_listener(&mut self, path: &Path) -> anyhow::Result<UnixListener> {
-        self.inherited.unix(path)
+        self.inherited.unix(None, path)
+    }
+
+    /// The same for a further Unix socket, with its name (`FileDescriptorName=`).
+    pub fn named_unix_listener(&mut self, name: &str, path: &Path) -> anyhow::Result<UnixListener> {
+        self.inherited.unix(Some(name), path)
     }
 
     /// Tells systemd that the sockets are open, and what the service does now.

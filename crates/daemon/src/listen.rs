@@ -66,8 +66,10 @@ pub async fn connect(endpoint: &Endpoint) -> io::Result<Stream> {
     }
 }
 
-/// Name of the socket for metrics (`FileDescriptorName=`); the other one is the service's own.
+/// Name of the socket for metrics (`FileDescriptorName=`).
 const METRICS: &str = "metrics";
+/// How the names of sockets end that have no other: those of their units. They are the service's own.
+const UNIT: &str = ".socket";
 
 /// Sockets that systemd passed and that nobody took yet.
 pub(crate) struct Inherited {
@@ -94,26 +96,31 @@ impl Inherited {
         }
     }
 
-    /// Places of the sockets for metrics, or of the others.
-    fn places(&self, metrics: bool) -> Vec<usize> {
-        let is_metrics = |place: &usize| self.names.get(*place).is_some_and(|name| name == METRICS);
-        (0..self.sockets.len())
-            .filter(|place| is_metrics(place) == metrics)
-            .collect()
+    /// Places of the sockets with this name, or of the service's own.
+    fn places(&self, name: Option<&str>) -> Vec<usize> {
+        let wanted = |place: &usize| {
+            let found = self.names.get(*place).map(String::as_str).unwrap_or_default();
+            match name {
+                Some(name) => found == name,
+                // Whoever passes sockets without systemd gives them no name.
+                None => found.ends_with(UNIT) || matches!(found, "" | "unknown"),
+            }
+        };
+        (0..self.sockets.len()).filter(wanted).collect()
     }
 
     /// The service's own socket.
     pub(crate) fn tcp(&mut self, address: SocketAddr) -> anyhow::Result<TcpListener> {
-        self.tcp_among(false, address)
+        self.tcp_named(None, address)
     }
 
     /// The socket for metrics.
     pub(crate) fn metrics(&mut self, address: SocketAddr) -> anyhow::Result<TcpListener> {
-        self.tcp_among(true, address)
+        self.tcp_named(Some(METRICS), address)
     }
 
-    fn tcp_among(&mut self, metrics: bool, address: SocketAddr) -> anyhow::Result<TcpListener> {
-        let mut places = self.places(metrics).into_iter();
+    fn tcp_named(&mut self, name: Option<&str>, address: SocketAddr) -> anyhow::Result<TcpListener> {
+        let mut places = self.places(name).into_iter();
         let inherited = places.find_map(|place| self.sockets.take_tcp_listener(place).ok().flatten());
         let listener = match inherited {
             Some(listener) => listener,
@@ -134,12 +141,12 @@ impl Inherited {
     ) -> anyhow::Result<Either<TcpListener, UnixListener>> {
         Ok(match endpoint {
             Endpoint::Tcp(address) => Either::Left(self.tcp(*address)?),
-            Endpoint::Unix(path) => Either::Right(self.unix(path)?),
+            Endpoint::Unix(path) => Either::Right(self.unix(None, path)?),
         })
     }
 
-    pub(crate) fn unix(&mut self, path: &Path) -> anyhow::Result<UnixListener> {
-        let mut places = self.places(false).into_iter();
+    pub(crate) fn unix(&mut self, name: Option<&str>, path: &Path) -> anyhow::Result<UnixListener> {
+        let mut places = self.places(name).into_iter();
         let inherited = places.find_map(|place| self.sockets.take_unix_listener(place).ok().flatten());
         let listener = match inherited {
             Some(listener) => listener,

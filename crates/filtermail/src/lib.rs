@@ -25,6 +25,9 @@ use tokio::sync::Semaphore;
 use crate::metrics::Direction;
 use crate::smtp::{LARGE_AT_ONCE, Policy, Server, serve_connection};
 
+/// Name of the socket that Postfix asks at whether somebody may send (`FileDescriptorName=`).
+const LIMIT_SOCKET: &str = "limit";
+
 /// Recipients that Postfix allows in one transaction (`smtpd_recipient_limit`).
 const MAX_RECIPIENTS: usize = 1000;
 
@@ -32,24 +35,31 @@ const MAX_RECIPIENTS: usize = 1000;
 pub async fn run_outgoing(mut service: Service) -> anyhow::Result<()> {
     let settings = Arc::clone(&service.settings);
     let filter = &settings.filtermail;
-    let limit = rate::SendLimit::new(
+    let limit = Arc::new(rate::SendLimit::new(
         NonZeroU32::new(filter.max_user_send_per_minute)
             .context("filtermail.max_user_send_per_minute is 0")?,
         NonZeroU32::new(filter.max_user_send_burst).context("filtermail.max_user_send_burst is 0")?,
-    );
+    ));
+    let asked = service.named_unix_listener(LIMIT_SOCKET, &filter.limit_socket)?;
     let listener = service.listener(&filter.outgoing_listen)?;
     let direction = Direction::Outgoing;
     service.serve_metrics(|addresses| addresses.filtermail_outgoing, || direction.describe())?;
     let server = Server {
         direction,
-        policy: policy::Outgoing::new(Arc::new(limit)),
+        policy: policy::Outgoing::new(Arc::clone(&limit)),
         reinject: filter.outgoing_reinject.clone(),
         max_message_size: filter.max_message_size,
         max_recipients: max_recipients(&settings),
         large: Arc::new(Semaphore::new(LARGE_AT_ONCE)),
         shutdown: service.shutdown.clone(),
     };
-    run(&service, listener, server).await
+    let questions = daemon::serve(&service, asked, filter.max_sessions, |stream| {
+        let limit = Arc::clone(&limit);
+        async move { milter::serve_connection(&limit, stream).await }
+    });
+    // Both end with the service.
+    let (result, ()) = tokio::join!(run(&service, listener, server), questions);
+    result
 }
 
 /// Runs the filter for arriving mail.
