@@ -1,9 +1,12 @@
-//! Messages made to cost as much as possible: mail of others arrives all the same.
+//! Messages made to cost as much as possible: mail of others arrives all the same, within the filter's memory.
 
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
 
 use super::Context;
 use crate::client::outside::{DOMAIN, Signing, deliver, signed, signed_as};
@@ -11,9 +14,17 @@ use crate::client::smtp::Reply;
 use crate::client::{Account, pgp};
 
 const RELAY: &str = "a";
+const FILTER: &str = "filtermail-incoming.service";
 /// Good messages whose time is taken, one after the other.
 const GOOD: usize = 8;
-/// How much longer good mail may take while the machine is busy with hostile mail, beside twice its time.
+/// Senders of large and of small hostile messages at once; Postfix takes 50 connections of one address.
+const LARGE_SENDERS: usize = 10;
+const SMALL_SENDERS: usize = 30;
+/// Almost the largest message that a relay takes, and almost the largest of which any number is received at once.
+const LARGE: usize = 29 << 20;
+const SMALL: usize = 1_000_000;
+/// How much longer good mail may take while the machine is busy with hostile mail.
+const SLOWER: u32 = 20;
 const ANYHOW: Duration = Duration::from_secs(3);
 /// Connections of those whose keys are never answered, and messages on each.
 const TARPIT_SENDERS: usize = 40;
@@ -45,6 +56,159 @@ async fn longest(receiver: &Account) -> anyhow::Result<Duration> {
         longest = longest.max(good(receiver).await?);
     }
     Ok(longest)
+}
+
+/// Main process, restarts and memory limit of the filter.
+async fn filter(context: &Context) -> anyhow::Result<(u32, String, u64)> {
+    let properties = "--property=MainPID,NRestarts,MemoryMax";
+    let text = context
+        .run(RELAY, &["systemctl", "show", properties, FILTER])
+        .await?;
+    let value = |key: &str| {
+        text.lines()
+            .find_map(|line| line.strip_prefix(key)?.strip_prefix('='))
+            .with_context(|| format!("no {key} of {FILTER}"))
+    };
+    Ok((
+        value("MainPID")?.parse()?,
+        value("NRestarts")?.to_owned(),
+        value("MemoryMax")?.parse()?,
+    ))
+}
+
+/// Most memory that a process had at once (proc_pid_status(5)), in bytes.
+async fn peak(context: &Context, pid: u32) -> anyhow::Result<u64> {
+    let status = context
+        .run(RELAY, &["cat", &format!("/proc/{pid}/status")])
+        .await?;
+    let kib: u64 = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB"))
+        .context("no VmHWM")?
+        .parse()?;
+    Ok(kib * 1024)
+}
+
+/// A body in which white space has to be looked at everywhere.
+fn body(size: usize) -> String {
+    let line = "a\t b ".repeat(150) + "\r\n";
+    line.repeat(size / line.len())
+}
+
+/// Within all bounds, and as expensive as that can be: many fields, and signatures of many names that are found wanting
+/// only by the last step of their verification.
+fn within_bounds(from: &str, size: usize) -> anyhow::Result<Vec<u8>> {
+    use sha2::Digest as _;
+    let body = body(size);
+    let canonical = "a b".to_owned() + &" a b".repeat(149) + "\r\n";
+    let lines = body.len() / (150 * 5 + 2);
+    let hash = STANDARD.encode(sha2::Sha256::digest(canonical.repeat(lines)));
+    let names = (0..97).map(|n| format!("X-{n}:")).collect::<String>();
+    let value = STANDARD.encode([7; 256]);
+    let mut message = String::new();
+    for _ in 0..19 {
+        message.push_str(&format!(
+            "DKIM-Signature: v=1; a=rsa-sha256; c=relaxed/relaxed; d={DOMAIN}; s=mail;\r\n \
+             h=From:{names}From;\r\n bh={hash};\r\n b={value}\r\n"
+        ));
+    }
+    for n in 0..960 {
+        message.push_str(&format!("X-{}: {}\r\n", n % 97, "y ".repeat(90)));
+    }
+    message.push_str(&format!("From: <{from}>\r\nSubject: x\r\n\r\n"));
+    Ok((message + &body).into_bytes())
+}
+
+/// A header that fills the message: names in `h=`, or fields.
+fn header_of(piece: &str, size: usize, begin: &str) -> Vec<u8> {
+    (begin.to_owned() + &piece.repeat(size / piece.len()) + "\r\n\r\nbody\r\n").into_bytes()
+}
+
+/// Hostile messages with the replies that they deserve.
+fn hostile(from: &str, size: usize) -> anyhow::Result<Vec<(Vec<u8>, &'static str)>> {
+    let names = "a:".repeat(450) + "\r\n ";
+    Ok(vec![
+        (
+            within_bounds(from, size)?,
+            "554 5.7.1 No valid DKIM signature found (Signature verification failed)",
+        ),
+        (
+            header_of(
+                &names,
+                size,
+                &format!("From: <{from}>\r\nDKIM-Signature: v=1; h="),
+            ),
+            "552 5.3.4 Message header exceeds 256 KiB",
+        ),
+        (
+            header_of("X: y\r\n", size, &format!("From: <{from}>\r\n")),
+            "552 5.3.4 Message header exceeds 256 KiB",
+        ),
+        (
+            pgp::encrypted(from, size * 3 / 4).bytes(),
+            "554 5.7.1 No valid DKIM signature found (No DKIM signature found)",
+        ),
+    ])
+}
+
+/// The worst messages at the highest concurrency.
+pub(super) async fn messages(context: &Context) -> anyhow::Result<()> {
+    context.publish_outside().await?;
+    let (receiver, open) = (context.account(RELAY).await?, context.account(RELAY).await?);
+    let marker = format!(
+        "/home/vmail/mail/{}/{}/enforceE2EEincoming",
+        open.peer.domain, open.address
+    );
+    context.run(RELAY, &["rm", &marker]).await?;
+    let (pid, restarts, limit) = filter(context).await?;
+    let calm = longest(&receiver).await?;
+
+    let from = format!("someone@{DOMAIN}");
+    let stop = CancellationToken::new();
+    let mut senders = JoinSet::new();
+    for (number, size) in [(LARGE_SENDERS, LARGE), (SMALL_SENDERS, SMALL)] {
+        let messages = std::sync::Arc::new(hostile(&from, size)?);
+        for sender in 0..number {
+            let (messages, stop) = (messages.clone(), stop.clone());
+            let (from, open) = (from.clone(), open.clone());
+            senders.spawn(async move {
+                let mut sent = 0;
+                for (message, reply) in messages.iter().cycle().skip(sender) {
+                    if stop.is_cancelled() {
+                        break;
+                    }
+                    deliver(&open.peer, &from, &open.address, message)
+                        .await?
+                        .expect_line(reply)?;
+                    sent += 1;
+                }
+                anyhow::Ok(sent)
+            });
+        }
+    }
+    let beside = longest(&receiver).await;
+    stop.cancel();
+    let mut sent = 0;
+    while let Some(done) = senders.join_next().await {
+        sent += done??;
+    }
+    let beside = beside?;
+    let peak = peak(context, pid).await?;
+    println!(
+        "    {sent} hostile messages; good mail: {calm:?} before, {beside:?} beside them; the filter held {} of {} MiB",
+        peak >> 20,
+        limit >> 20
+    );
+    ensure!(
+        filter(context).await? == (pid, restarts, limit),
+        "the filter was started again"
+    );
+    ensure!(peak < limit, "the filter held {peak} bytes of MemoryMax={limit}");
+    ensure!(
+        beside < calm * SLOWER + ANYHOW,
+        "good mail takes {beside:?} beside hostile mail, and {calm:?} without"
+    );
+    Ok(())
 }
 
 /// Sends with a key in a zone that never answers.

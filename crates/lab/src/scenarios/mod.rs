@@ -132,6 +132,7 @@ pub(crate) const SCENARIOS: &[Scenario] = table! {
     "outside-signed-and-encrypted", Machines, 60, outside::delivered;
     "outside-key-records", Machines, 120, outside::key_records;
 
+    "hostile-messages-are-bounded", Machines, 420, hostile::messages;
     "keys-never-answered-delay-nobody", Machines, 180, hostile::tarpits;
 
     "signed-mail-leaves-unchanged", Machines, 120, signed::leaves_unchanged;
