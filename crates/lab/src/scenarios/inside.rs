@@ -82,6 +82,8 @@ const ALLOWED: [(Who, &[&[&str]]); 18] = [
             &[
                 "unix /run/filtermail/*",
                 "unix /run/opendkim/opendkim.sock",
+                // It is in that group for the socket; the key is for its owner only.
+                "list /var/lib/chatmail-dkim",
                 "unix /var/lib/postfix/queue/private/*",
                 "list /var/lib/postfix/queue/*",
             ],
@@ -93,7 +95,10 @@ const ALLOWED: [(Who, &[&[&str]]); 18] = [
         &[&["unix /run/dovecot2/login/*", "unix /run/dovecot2/token-login/*"]],
     ),
     (Who::User("dovecot2"), &[&["unix /run/dovecot2/*"]]),
-    (Who::User("nginx"), &[&["unix /run/newemail/newemail.socket"]]),
+    (
+        Who::User("nginx"),
+        &[&["unix /run/newemail/newemail.socket", "unix /run/nginx/*"]],
+    ),
     (Who::Service("doveauth"), &[MAILBOXES]),
     (Who::Service("lastlogin"), &[MAILBOXES]),
     (Who::Service("chatmail-metadata"), &[MAILBOXES]),
