@@ -46,6 +46,7 @@ let
   );
 
   logFilters = import ./log-filters.nix;
+  sockets = import ./sockets.nix;
 
   reserved = import ./reserved-addresses.nix { inherit lib; };
   # Networks that are not public and that mail may go to nevertheless.
@@ -238,7 +239,7 @@ in
 
         # Says no to senders above their rate at the first recipient, before the message is sent. While it cannot be asked,
         # the filter counts the messages themselves.
-        chatmail_limit_milter = "{ unix:${settings.filtermail.limit_socket}, default_action=accept, connect_timeout=5s, command_timeout=10s }";
+        chatmail_limit_milter = "{ unix:${sockets.limit}, default_action=accept, connect_timeout=5s, command_timeout=10s }";
 
         # The filter waits up to 20 s for DKIM keys. It gets a message only once all of it has arrived, so that slow
         # clients occupy a file and not the filter.

@@ -9,6 +9,7 @@
 let
   cfg = config.services.chatmail;
   hardening = import ./hardening.nix;
+  sockets = import ./sockets.nix;
   metricsSockets = import ./metrics-socket.nix { inherit cfg lib; };
 
   # A service with its socket, and one for its metrics. systemd keeps the socket while the service restarts, so that nobody is refused.
@@ -201,7 +202,7 @@ in
             max_user_send_per_minute = cfg.messages.maxPerMinute;
             max_user_send_burst = cfg.messages.burst;
             max_connections = cfg.connections.filter;
-            limit_socket = "/run/filtermail/limit.socket";
+            limit_socket = sockets.limit;
             # Postfix keeps a connection for each session on the ports 465 and 587.
             max_sessions = 2 * cfg.connections.smtp;
             resolver = "127.0.0.1:53";

@@ -1,11 +1,11 @@
 -- Logins and account lookups of Dovecot, as `passdb lua` and `userdb lua`.
 --
 -- doveauth decides about passwords and creates accounts. While it does not answer, accounts that exist are verified
--- here against their password file, so that they log in while doveauth restarts; new ones are asked to come back.
+-- here against their password file, so that they log in while doveauth restarts; everybody else is asked to come back.
 --
 -- Settings (`lua_settings`, the same in both blocks because Dovecot loads the script once for both):
 --   mailboxes_dir  folder that holds one folder per account, named by the full address
---   url            where doveauth listens, without a path
+--   socket         Unix socket of doveauth
 --   owner          user and group that own the accounts
 --
 -- Runs in Dovecot's auth-worker processes, as the owner of the accounts. A worker serves one login at a time and waits
@@ -21,6 +21,16 @@ local CONNECT_TIMEOUT = "1s"
 -- worker one wait, not one per login.
 local PAUSE = 5
 
+-- Seconds between two passwords that one worker verifies itself. Nothing else bounds what hashing takes from the machine
+-- while doveauth is down.
+local VERIFY_EVERY = 1
+
+-- As in doveauth: a longer password is wrong, whoever it is for.
+local MAX_PASSWORD = 1024
+
+-- The host is only for show: all requests go to the socket.
+local URL = "http://doveauth"
+
 -- Only these are ever stored. Dovecot takes a hash without a scheme for a cleartext password, which must not happen.
 local SCHEMES = { ["{ARGON2ID}"] = true, ["{SHA512-CRYPT}"] = true }
 
@@ -29,15 +39,17 @@ local MAX_ADDRESS = 320
 
 local ENOENT, ENOTDIR = 2, 20
 
-local mailboxes_dir, url, owner, client
+local mailboxes_dir, owner, client
 local silent_until = 0
+local verify_again = 0
 
 function script_init(settings)
   mailboxes_dir = settings.mailboxes_dir
-  url = settings.url
   owner = settings.owner
-  assert(mailboxes_dir and url and owner, "lua_settings needs mailboxes_dir, url and owner")
+  assert(mailboxes_dir and settings.socket and owner, "lua_settings needs mailboxes_dir, socket and owner")
   client = dovecot.http.client({
+    -- A "proxy" is how Dovecot's client reaches a Unix socket.
+    proxy_socket_path = settings.socket,
     connect_timeout = CONNECT_TIMEOUT,
     request_timeout = REQUEST_TIMEOUT,
     request_absolute_timeout = REQUEST_TIMEOUT,
@@ -80,43 +92,42 @@ local function is_banned(hash)
   return hash:sub(1, 1) == "!"
 end
 
-local ESCAPES = { ['"'] = '\\"', ["\\"] = "\\\\" }
-
-local function json_string(text)
-  return '"' .. text:gsub('[%c"\\]', function(c)
-    return ESCAPES[c] or string.format("\\u%04x", c:byte())
-  end) .. '"'
-end
-
--- What doveauth says: "ok", "mismatch" or "tempfail"; none when it does not answer.
+-- What doveauth says: "ok", "mismatch" or "tempfail"; none when it is down, which a request that it refuses is no sign of.
 local function ask(user, password)
-  local request = client:request({ url = url .. "/auth", method = "POST" })
-  request:add_header("Content-Type", "application/json")
-  request:set_payload('{"user":' .. json_string(user) .. ',"password":' .. json_string(password) .. "}")
+  local request = client:request({ url = URL .. "/auth", method = "POST" })
+  request:add_header("Content-Type", "application/octet-stream")
+  -- No user has a line feed in its name.
+  request:set_payload(user .. "\n" .. password)
   local response = request:submit()
-  if response:status() ~= 200 then
-    return nil
+  local code = response:status()
+  if code == 200 then
+    return response:payload():match('^{"status":"(%l+)"}$')
+  elseif code >= 400 and code < 500 then
+    return "mismatch"
   end
-  return response:payload():match('^{"status":"(%l+)"}$')
+  return nil
 end
 
--- "ok" or "mismatch" by the password file; none when there is no account.
+-- "ok" if the password file says so, "mismatch" for a banned account; none in all other cases, so that nobody learns which
+-- accounts exist.
 local function verify_here(request, home, password)
+  local now = os.time()
   local hash = home and password_hash(home)
-  if not hash then
-    return nil
-  end
-  if is_banned(hash) then
+  if hash and is_banned(hash) then
     return "mismatch"
+  end
+  if not hash or now < verify_again then
+    return nil
   end
   if not SCHEMES[hash:match("^{[%w-]+}")] then
     error("a password file has an unknown scheme")
   end
+  verify_again = now + VERIFY_EVERY
   local result, message = request:password_verify(hash, password)
   if result < 0 then
     error(message)
   end
-  return result > 0 and "ok" or "mismatch"
+  return result > 0 and "ok" or nil
 end
 
 local function fields(home, prefix)
@@ -129,8 +140,12 @@ end
 
 function auth_password_verify(request, password)
   local home = home_of(request.user)
+  if not home or #password > MAX_PASSWORD then
+    return auth.PASSDB_RESULT_PASSWORD_MISMATCH, nil
+  end
   local status
-  if os.time() < silent_until then
+  local silent = os.time() < silent_until
+  if silent then
     status = verify_here(request, home, password)
   end
   if not status then
@@ -138,18 +153,21 @@ function auth_password_verify(request, password)
     if status then
       silent_until = 0
     else
-      -- Not through the request, whose log lines carry the client's address.
-      dovecot.i_warning("doveauth does not answer")
+      if not silent then
+        -- Not through the request, whose log lines carry the client's address.
+        dovecot.i_warning("doveauth does not answer")
+      end
       silent_until = os.time() + PAUSE
-      status = verify_here(request, home, password)
+      status = not silent and verify_here(request, home, password)
     end
   end
-  if status == "ok" and home then
+  if status == "ok" then
     -- For `userdb prefetch`, which spares the lookup that would follow.
     return auth.PASSDB_RESULT_OK, fields(home, "userdb_")
   elseif status == "mismatch" then
     return auth.PASSDB_RESULT_PASSWORD_MISMATCH, nil
   end
+  -- Dovecot writes this to the log, with the account and the client's address; its unit drops the line.
   return auth.PASSDB_RESULT_INTERNAL_FAILURE, "doveauth asks to try again later"
 end
 
@@ -165,7 +183,7 @@ end
 
 -- Lua cannot list a folder: doveauth does, one address a line.
 function auth_userdb_iterate()
-  local response = client:request({ url = url .. "/users", method = "GET" }):submit()
+  local response = client:request({ url = URL .. "/users", method = "GET" }):submit()
   if response:status() ~= 200 then
     error("doveauth does not list the accounts: " .. response:reason())
   end
