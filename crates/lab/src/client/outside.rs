@@ -108,10 +108,28 @@ pub(crate) fn signed_bytes(mut bytes: Vec<u8>, signing: Signing) -> anyhow::Resu
     };
     let mut signed = signature(&bytes, key_of, named, SELECTOR)?;
     if signing == Signing::BodyAltered {
-        bytes.extend_from_slice(b"An afterthought.\r\n");
+        alter_body(&mut bytes);
     }
     signed.extend(bytes);
     Ok(signed)
+}
+
+/// Changes the case of one letter in the middle of the body, which in armor leaves the structure as it was.
+fn alter_body(bytes: &mut [u8]) {
+    let head = bytes
+        .windows(4)
+        .position(|four| four == b"\r\n\r\n")
+        .unwrap_or_default();
+    let (_, body) = bytes.split_at_mut(head);
+    let middle = body.len() / 2;
+    let (before, after) = body.split_at_mut(middle);
+    let letter = after
+        .iter_mut()
+        .chain(before)
+        .find(|byte| byte.is_ascii_alphabetic());
+    if let Some(letter) = letter {
+        *letter ^= 0x20;
+    }
 }
 
 /// A message signed with the key of [`DOMAIN`], in the name of a domain and with a selector of its own.
@@ -182,7 +200,7 @@ mod tests {
         assert!(
             signed(&message, Signing::BodyAltered)
                 .unwrap()
-                .ends_with(b"body\r\nAn afterthought.\r\n")
+                .ends_with(b"bOdy\r\n")
         );
     }
 }

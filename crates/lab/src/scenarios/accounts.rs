@@ -166,8 +166,8 @@ pub(super) async fn bad_localpart(context: &Context) -> anyhow::Result<()> {
 pub(super) async fn reserved_names(context: &Context) -> anyhow::Result<()> {
     let domain = context.peer(RELAY)?.domain;
     let password = random_name(12);
-    let (start, middle) = (random_name(8), random_name(4));
-    for dotted in [format!("{start}."), format!("{middle}..{}", &start[..3])] {
+    let (start, middle, end) = (random_name(8), random_name(4), random_name(3));
+    for dotted in [format!("{start}."), format!("{middle}..{end}")] {
         let log = "localpart begins or ends with a dot, or has two in a row";
         not_created(context, &format!("{dotted}@{domain}"), &password, log).await?;
     }
@@ -319,7 +319,7 @@ pub(super) async fn full_disk(context: &Context) -> anyhow::Result<()> {
     };
     let played = played.await;
     let lines = lab.journal(RELAY, None, &start).await?;
-    let script = format!("umount -l {store}; systemctl restart doveauth dovecot");
+    let script = format!("umount -l {store}; systemctl restart doveauth dovecot postfix");
     context.run(RELAY, &["sh", "-ec", &script]).await?;
     played?;
     // Who could not sign up is nobody's business.

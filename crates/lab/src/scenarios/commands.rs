@@ -37,6 +37,7 @@ const AUTHENTICATED: &[(&str, Status)] = &[
     ("LSUB \"\" *", Status::Ok),
     ("CREATE Box", Status::Ok),
     ("CREATE Box", Status::No),
+    ("CREATE Box.Child", Status::Ok),
     ("CREATE Box.Child.Grandchild", Status::Ok),
     ("CREATE Parent.", Status::Ok),
     ("CREATE \"B&APw-cher\"", Status::Ok),

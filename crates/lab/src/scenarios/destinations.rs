@@ -73,7 +73,11 @@ pub(super) async fn private_addresses(context: &Context) -> anyhow::Result<()> {
     }
     let (mut imap, _) = sender.inbox().await?;
     for (domain, record) in ZONES {
-        let zone = format!("{domain}. 0 IN {record}\n");
+        // Without the SOA record, the resolver takes the lack of an MX record for a failure.
+        let zone = format!(
+            "{domain}. 60 IN SOA {domain}. x.{domain}. 1 60 60 60 0\n{domain}. 60 IN NS {domain}.\n\
+             {domain}. 0 IN {record}\n"
+        );
         context.machines()?.publish(domain, &zone).await?;
         let address = format!("somebody@{domain}");
         let message = pgp::encrypted(&sender.address, 2000);
