@@ -176,8 +176,7 @@ const SELECTED: &[(&str, Status)] = &[
     ("DELETE INBOX", Status::No),
     ("CREATE Sent", Status::Ok),
     ("DELETE Sent", Status::Ok),
-    ("RENAME INBOX Former", Status::Ok),
-    ("DELETE Former", Status::Ok),
+    ("RENAME INBOX Former", Status::No),
 ];
 
 /// One command, with messages in place of `@`.

@@ -72,11 +72,25 @@ async fn while_stopped<T>(
     result
 }
 
-/// Waits until somebody is connected to this address or socket of a relay.
-async fn connected(context: &Context, relay: &str, local: &str) -> anyhow::Result<()> {
+/// Waits until a service is connected to this address or socket, or somebody to the service at it.
+async fn connected(context: &Context, relay: &str, unit: &str, local: &str) -> anyhow::Result<()> {
+    // A connection over a Unix socket belongs to the network namespace of who has opened it.
+    let (process, _) = state(context, relay, unit).await?;
     let found = || async {
         let table = context
-            .run(relay, &["ss", "-Hntx", "state", "established"])
+            .run(
+                relay,
+                &[
+                    "nsenter",
+                    "--target",
+                    &process,
+                    "--net",
+                    "ss",
+                    "-Hntx",
+                    "state",
+                    "established",
+                ],
+            )
             .await?;
         // Postfix names its sockets as they are called in its queue directory.
         let is_local = |word: &str| word == local || word.ends_with(&format!("/{local}"));
@@ -119,7 +133,7 @@ pub(super) async fn filter_within_a_message(context: &Context) -> anyhow::Result
             let (sender, receiver, message) = (sender.clone(), receiver.clone(), message.clone());
             tokio::spawn(async move { sender.submit(&receiver.address, &message).await })
         };
-        connected(context, "a", "filtered-outgoing").await?;
+        connected(context, "a", "filtermail-outgoing.service", "filtered-outgoing").await?;
         kill(context, "a", "filtermail-outgoing.service").await?;
         anyhow::Ok(sending)
     });
@@ -149,7 +163,7 @@ pub(super) async fn incoming_filter_within_a_message(context: &Context) -> anyho
         .await?;
     while_stopped(context, "b", "unbound.service", async {
         sender.submit(&receiver.address, &message).await?.expect(250)?;
-        connected(context, "b", "127.0.0.1:10081").await?;
+        connected(context, "b", "filtermail-incoming.service", "127.0.0.1:10081").await?;
         kill(context, "b", "filtermail-incoming.service").await
     })
     .await?;
