@@ -50,6 +50,50 @@ let
 
   logFilters = import ./log-filters.nix;
 
+  # Commands that Dovecot may name in the line about the end of a session.
+  imapCommands = [
+    "APPEND"
+    "CANCELUPDATE"
+    "CAPABILITY"
+    "CHECK"
+    "CLOSE"
+    "COMPRESS"
+    "COPY"
+    "CREATE"
+    "DELETE"
+    "ENABLE"
+    "EXAMINE"
+    "EXPUNGE"
+    "FETCH"
+    "GENURLAUTH"
+    "GETMETADATA"
+    "GETQUOTA"
+    "GETQUOTAROOT"
+    "ID"
+    "IDLE"
+    "LIST"
+    "LOGOUT"
+    "LSUB"
+    "MOVE"
+    "NAMESPACE"
+    "NOOP"
+    "NOTIFY"
+    "RENAME"
+    "RESETKEY"
+    "SEARCH"
+    "SELECT"
+    "SETMETADATA"
+    "SETQUOTA"
+    "SORT"
+    "STATUS"
+    "STORE"
+    "SUBSCRIBE"
+    "THREAD"
+    "UNSELECT"
+    "UNSUBSCRIBE"
+    "URLFETCH"
+  ];
+
   # Two lanes of logins in doveauth wait for hashes; a fifth of the workers is left to those that need none.
   authWorkers = settings.doveauth.max_hashing * 5 / 2;
 
@@ -287,6 +331,9 @@ in
           "quota-expire: removed "
           "~: Mailbox [^ ]"
           "~: Aborted [A-Z]+ request for "
+          # A client may send a name as a command, or as a mechanism.
+          "~\\((?!(UID )?(${lib.concatStringsSep "|" imapCommands}) )[^()]* (finished|running) "
+          "~tried to use unsupported auth mechanism"
           "~passdb-lua: doveauth asks to try again later"
         ];
       };

@@ -40,7 +40,7 @@ const FILES: &str = "find /var /run /tmp -xdev -type f \
     -not -path '/var/lib/chatmail-metadata/pending_notifications/*' \
     -not -path '/var/lib/chatmail-rawlog/*' \
     -not -path '/var/log/journal/*' -not -path '/run/log/journal/*' \
-    -not -path /var/lib/lab-needles";
+    -not -path '/var/lib/postfix/conf/*' -not -path '/var/lib/lab-*'";
 
 /// Whom logs could name on one relay.
 struct Names {
