@@ -55,10 +55,11 @@ impl Verifier {
         })
     }
 
-    /// Looks up the keys of these names, all at once. An error is why the message has to come back.
+    /// Looks up the keys of these names, one after the other within one wait. An error is why the message has to come
+    /// back.
     pub async fn find(&self, domain: &str, names: &[String], large: bool) -> Result<FoundKeys, DkimVerdict> {
         let lookups = async {
-            // At most a handful; their answers are all needed, or the first is enough.
+            // At most a handful, and mostly one.
             let mut found = Vec::with_capacity(names.len());
             for name in names {
                 found.push(self.keys.find(name).await);
