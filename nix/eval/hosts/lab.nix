@@ -21,6 +21,12 @@
       name = ".";
       forward-addr = [ "198.18.25.2" ];
     }
+    # A zone whose name servers never answer. The resolver judges servers by zone: without its own, it would take the
+    # name server of all others for dead.
+    {
+      name = "tarpit.test.";
+      forward-addr = [ "198.18.25.2" ];
+    }
   ];
 
   networking.enableIPv6 = lib.mkDefault false;
