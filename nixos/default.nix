@@ -12,7 +12,7 @@
     (lib.modules.importApply ./options.nix { inherit packagesFor; })
     ./renamed.nix
     ./assertions.nix
-    ./neighbours.nix
+    ./conflicts.nix
 
     ./users.nix
     ./tls.nix

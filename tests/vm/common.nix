@@ -18,7 +18,7 @@ rec {
     {
       imports = [
         self.nixosModules.default
-        ../../nix/played.nix
+        ../../nix/scenario-host.nix
       ];
 
       virtualisation.memorySize = 2048;

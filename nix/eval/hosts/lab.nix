@@ -1,7 +1,7 @@
 # What the relays of the lab have in common.
 { lib, ... }:
 {
-  imports = [ ../../played.nix ];
+  imports = [ ../../scenario-host.nix ];
 
   system.stateVersion = "26.05";
 

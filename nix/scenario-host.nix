@@ -1,4 +1,4 @@
-# What scenarios expect of a relay that they are played against, in the lab and in virtual machines.
+# A scenario host: what scenarios expect of a relay, in the lab and in virtual machines.
 {
   services.chatmail = {
     enable = true;
