@@ -1,17 +1,19 @@
-# Machines and words that the tests share.
+# What every test begins with: a name server, relays, a client that runs scenarios of the lab, and a script that has
+# published the relays' zones and waited for their ports.
 {
+  config,
   lab,
   lib,
   pkgs,
   self,
+  ...
 }:
 let
-  zones = "/var/lib/zones";
-in
-rec {
-  inherit lib pkgs;
+  inherit (lib) mkOption types;
 
-  # A relay. Its resolver asks the node `dns`, which is the whole world here.
+  zones = "/var/lib/zones";
+
+  # Its resolver forwards everything to the node `dns`.
   relay =
     domain:
     { config, nodes, ... }:
@@ -37,7 +39,7 @@ rec {
       ];
     };
 
-  # Answers for the zones that `publish` brings, and with NXDOMAIN for all others.
+  # Answers for the zones that the script publishes, and with NXDOMAIN for everything else.
   dns = {
     networking.firewall.allowedTCPPorts = [ 53 ];
     networking.firewall.allowedUDPPorts = [ 53 ];
@@ -69,12 +71,8 @@ rec {
     };
   };
 
-  # Where scenarios are played, with the topology that `lab test --topology` reads. Relays by their node's name.
+  # Runs `lab test`, with the topology that it reads.
   client =
-    {
-      domains,
-      certificate ? "self-signed",
-    }:
     { config, nodes, ... }:
     {
       virtualisation.memorySize = 2048;
@@ -88,49 +86,37 @@ rec {
         relays = lib.mapAttrsToList (name: domain: {
           inherit certificate domain name;
           ipv4 = nodes.${name}.networking.primaryIPAddress;
-        }) domains;
+        }) relays;
         resolver = nodes.dns.networking.primaryIPAddress;
         host = config.networking.primaryIPAddress;
         ca_file = "/root/ca.pem";
       };
     };
 
-  # A certificate authority, and what it has signed.
-  ca = pkgs.runCommand "test-ca" { nativeBuildInputs = [ pkgs.openssl ]; } ''
-    mkdir $out
-    openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 36500 \
-      -subj "/CN=Authority of the tests" -keyout ca.key -out $out/ca.pem
-    for name in pebble www.example.net; do
-      openssl req -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -subj "/CN=$name" \
-        -keyout $out/$name.key -out $name.csr
-      openssl x509 -req -in $name.csr -CA $out/ca.pem -CAkey ca.key -CAcreateserial -days 36500 \
-        -extfile <(echo "subjectAltName=DNS:$name") -out $out/$name.pem
-    done
-  '';
+  inherit (config) certificate relays;
 
-  # Python that every script begins with.
-  prelude = ''
+  beginning = ''
     import shlex
 
-    start_all()
-    dns.wait_for_unit("unbound.service")
-
-
-    def publish(zones):
-        """Makes these zones, by name, what the world knows."""
-        for name, text in zones.items():
-            dns.succeed(f"printf %s {shlex.quote(text)} > ${zones}/{name}")
-        entries = "".join(
-            f'auth-zone:\n name: "{name}."\n zonefile: "${zones}/{name}"\n'
-            for name in zones
-        )
-        dns.succeed(f"printf %s {shlex.quote(entries)} > ${zones}/list.conf")
-        dns.succeed("systemctl restart unbound.service")
+    relays = [${lib.concatStringsSep ", " (lib.attrNames relays)}]
+    domains = ${builtins.toJSON relays}
+    scenarios = ${builtins.toJSON config.scenarios}
 
 
     def zone_of(relay):
         relay.wait_for_unit("chatmail-dkim-key.service")
         return relay.succeed("chatmail dns --zone")
+
+
+    def publish_zones():
+        """Makes the name server answer with the current zones of all relays."""
+        entries = ""
+        for relay in relays:
+            file = "${zones}/" + domains[relay.name]
+            dns.succeed(f"printf %s {shlex.quote(zone_of(relay))} > {file}")
+            entries += f'auth-zone:\n name: "{domains[relay.name]}."\n zonefile: "{file}"\n'
+        dns.succeed(f"printf %s {shlex.quote(entries)} > ${zones}/list.conf")
+        dns.succeed("systemctl restart unbound.service")
 
 
     def ready(relay):
@@ -139,11 +125,60 @@ rec {
             relay.wait_for_open_port(port)
 
 
-    def play(*scenarios):
-        """Plays scenarios of the lab; a name stands for itself and for all that it begins."""
+    def play():
+        """Runs the scenarios of this test."""
         print(client.succeed("lab test --topology /etc/topology.json " + shlex.join(scenarios)))
-  '';
 
-  # Names as arguments of `play`.
-  pythonList = names: lib.concatMapStringsSep ", " builtins.toJSON names;
+
+    start_all()
+    dns.wait_for_unit("unbound.service")
+    publish_zones()
+    for relay in relays:
+        ready(relay)
+  '';
+in
+{
+  options = {
+    relays = mkOption {
+      type = types.attrsOf types.str;
+      default = {
+        a = "_a.test";
+        b = "_b.test";
+      };
+      description = "Domain of each relay, by the name of its node.";
+    };
+    certificate = mkOption {
+      type = types.str;
+      default = "self-signed";
+      description = "Kind of certificate that the client expects of the relays.";
+    };
+    scenarios = mkOption {
+      type = types.listOf types.str;
+      description = "Names of the scenarios that `play()` runs; each also selects the names that begin with it.";
+    };
+    script = mkOption {
+      type = types.functionTo types.str;
+      description = "Python that follows the common beginning, as a function of the nodes.";
+    };
+  };
+
+  config = {
+    nodes = lib.mapAttrs (_: relay) relays // {
+      inherit client dns;
+    };
+    testScript = { nodes, ... }: beginning + "\n" + config.script nodes;
+
+    # A certificate authority, and what it has signed.
+    _module.args.ca = pkgs.runCommand "test-ca" { nativeBuildInputs = [ pkgs.openssl ]; } ''
+      mkdir $out
+      openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 36500 \
+        -subj "/CN=Authority of the tests" -keyout ca.key -out $out/ca.pem
+      for name in pebble www.example.net; do
+        openssl req -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -subj "/CN=$name" \
+          -keyout $out/$name.key -out $name.csr
+        openssl x509 -req -in $name.csr -CA $out/ca.pem -CAkey ca.key -CAcreateserial -days 36500 \
+          -extfile <(echo "subjectAltName=DNS:$name") -out $out/$name.pem
+      done
+    '';
+  };
 }

@@ -1,22 +1,24 @@
-# NixOS tests in virtual machines. What clients do there are scenarios of the lab, played by the same program as in its
-# containers; the scripts only bring machines into a state and say which scenarios hold in it. scenarios.json lists those, so
-# that a test of the lab can tell that it knows them all.
+# NixOS tests in virtual machines. The clients' side of each test is a list of lab scenarios, run by the same program as in
+# the lab's containers; the scripts only bring machines into a state. The lists are in scenarios.json, where a test of the
+# lab checks that every name exists.
 { pkgs, self }:
 let
   inherit (pkgs) lib;
   inherit (pkgs.stdenv.hostPlatform) system;
 
-  common = import ./common.nix {
-    inherit lib pkgs self;
-    inherit (self.packages.${system}) lab;
-  };
-  scenarios = lib.importJSON ./scenarios.json;
-
   test =
-    name:
+    name: scenarios:
     pkgs.testers.runNixOSTest {
-      imports = [ (import (./. + "/${name}.nix") (common // { scenarios = scenarios.${name}; })) ];
+      imports = [
+        ./common.nix
+        (./. + "/${name}.nix")
+      ];
       name = "relay-${name}";
+      inherit scenarios;
+      _module.args = {
+        inherit self;
+        inherit (self.packages.${system}) lab;
+      };
     };
 in
-lib.genAttrs (lib.attrNames scenarios) test
+lib.mapAttrs test (lib.importJSON ./scenarios.json)
