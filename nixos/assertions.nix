@@ -1,10 +1,10 @@
-# What must hold, with the way out in each message.
+# Assertions and warnings about the relay's own options and about nginx and Postfix. Each message says what to change.
 { config, lib, ... }:
 let
   cfg = config.services.chatmail;
   inherit (config.services) nginx postfix;
 
-  # Everything of the host's that would make nginx listen on port 443 beside the front, by the option that says so.
+  # The host's options that would make nginx listen on port 443 besides the front, each with what to do about it.
   lines =
     pattern: text: lib.filter (line: builtins.match pattern line != null) (lib.splitString "\n" text);
   listensOn443 = lines "([^#]*[^#a-z_])?listen[[:space:]]+([^;[:space:]]*:)?443([[:space:];].*)?";
@@ -15,15 +15,15 @@ let
     ) nginx.virtualHosts
   );
   on443 =
-    lib.optional (
-      nginx.defaultSSLListenPort == 443
-    ) "services.nginx.defaultSSLListenPort: leave it at 8443"
-    ++ lib.optional (takes443 nginx.defaultListen) "services.nginx.defaultListen: remove its entries with port 443"
-    ++ map (name: "services.nginx.virtualHosts.\"${name}\": remove its `listen` with port 443") sites
-    ++ lib.optional (
-      lib.length (listensOn443 nginx.streamConfig) > (if cfg.enableIPv6 then 2 else 1)
-    ) "services.nginx.streamConfig: remove the server that listens on port 443, or give it another port"
-    ++ map (option: "services.nginx.${option}: remove the server that listens on port 443") (
+    lib.optional (nginx.defaultSSLListenPort == 443) "set services.nginx.defaultSSLListenPort to 8443"
+    ++ lib.optional (takes443 nginx.defaultListen) "remove the entries with port 443 from services.nginx.defaultListen"
+    ++ map (
+      name: "remove the `listen` with port 443 from services.nginx.virtualHosts.\"${name}\""
+    ) sites
+    ++
+      lib.optional (lib.length (listensOn443 nginx.streamConfig) > (if cfg.enableIPv6 then 2 else 1))
+        "remove the server that listens on port 443 from services.nginx.streamConfig, or give it another port"
+    ++ map (option: "remove the server that listens on port 443 from services.nginx.${option}") (
       lib.filter (option: listensOn443 nginx.${option} != [ ]) [
         "appendConfig"
         "appendHttpConfig"
@@ -31,7 +31,7 @@ let
       ]
     );
 
-  # Their options replace or repeat parts of the configuration that the relay needs.
+  # Options that replace or repeat parts of the configuration that the relay needs.
   verbatim = lib.filter (option: nginx.${option} != "") [
     "config"
     "httpConfig"
@@ -43,7 +43,7 @@ let
       _: host: host.quic && lib.any (listen: listen.addr == cfg.front.https) host.listen
     ) nginx.virtualHosts
   );
-  # Files of daemons hold them without quotes.
+  # The daemons' configuration files contain these paths without quotes.
   unquotable = lib.filterAttrs (
     _: path: path != null && builtins.match "[A-Za-z0-9._/@+,=~-]+" path == null
   ) paths;
@@ -72,29 +72,29 @@ in
             else
               "([a-z0-9_]([a-z0-9-]*[a-z0-9])?\\.)+[a-z0-9]([a-z0-9-]*[a-z0-9])?"
           );
-        message = "services.chatmail.domain is \"${cfg.domain}\"; set it to a full domain name in lower case, such as \"chat.example.org\", or to an IPv4 address, such as \"192.0.2.1\".";
+        message = "services.chatmail.domain is \"${cfg.domain}\", which is neither a full domain name nor an IPv4 address; set it to a full domain name in lower case, such as \"chat.example.org\", or to an IPv4 address, such as \"192.0.2.1\".";
       }
       {
         assertion = !lib.hasInfix ":" cfg.domain;
-        message = "services.chatmail.domain is \"${cfg.domain}\": a relay without a name needs an IPv4 address; set it to that, without brackets and port, or to a domain name.";
+        message = "services.chatmail.domain is \"${cfg.domain}\", but IPv6 addresses are not supported: a relay without a name needs an IPv4 address; set it to that address, without brackets or port, or to a domain name.";
       }
       {
         assertion = cfg.byAddress -> cfg.tls.mode == "self-signed";
-        message = "services.chatmail.domain is an address, for which clients accept no certificate of tls.mode \"${cfg.tls.mode}\": leave services.chatmail.tls.mode at \"self-signed\" or give the relay a domain name.";
+        message = "services.chatmail.domain is an IP address and services.chatmail.tls.mode is \"${cfg.tls.mode}\", but a relay without a name supports only self-signed certificates; leave services.chatmail.tls.mode at \"self-signed\" or set services.chatmail.domain to a domain name.";
       }
       {
         assertion = cfg.accounts.usernameMinLength <= cfg.accounts.usernameMaxLength;
-        message = "services.chatmail.accounts.usernameMinLength is above usernameMaxLength; set it to ${toString cfg.accounts.usernameMaxLength} or less.";
+        message = "services.chatmail.accounts.usernameMinLength is ${toString cfg.accounts.usernameMinLength}, which is above usernameMaxLength; set it to ${toString cfg.accounts.usernameMaxLength} or less.";
       }
       {
         assertion =
           cfg.tls.mode == "external" -> cfg.tls.certificateFile != null && cfg.tls.keyFile != null;
-        message = "services.chatmail.tls.mode is \"external\": set services.chatmail.tls.certificateFile and services.chatmail.tls.keyFile.";
+        message = "services.chatmail.tls.mode is \"external\", but a file is missing; set services.chatmail.tls.certificateFile and services.chatmail.tls.keyFile.";
       }
       {
         assertion =
           cfg.tls.mode != "external" -> cfg.tls.certificateFile == null && cfg.tls.keyFile == null;
-        message = "services.chatmail.tls.certificateFile and keyFile are only used with services.chatmail.tls.mode = \"external\"; set the mode or remove the files.";
+        message = "services.chatmail.tls.certificateFile or keyFile is set, but services.chatmail.tls.mode is \"${cfg.tls.mode}\", which does not use them; set the mode to \"external\" or remove the files.";
       }
       {
         assertion =
@@ -102,41 +102,41 @@ in
           ->
             config.security.acme.defaults.email != null
             || config.security.acme.certs.${cfg.domain}.email != null;
-        message = "services.chatmail.tls.mode is \"acme\": set security.acme.defaults.email to an address that the certificate authority can reach you at.";
+        message = "services.chatmail.tls.mode is \"acme\", but the ACME account has no mail address; set security.acme.defaults.email to an address at which the certificate authority can reach you.";
       }
       {
         assertion = cfg.tls.mode == "acme" -> config.security.acme.acceptTerms;
-        message = "services.chatmail.tls.mode is \"acme\": read the terms of the certificate authority and set security.acme.acceptTerms = true.";
+        message = "services.chatmail.tls.mode is \"acme\", but the terms of the certificate authority are not accepted; read them and set security.acme.acceptTerms = true.";
       }
       {
         assertion = cfg.enableIPv6 || cfg.addresses == [ ] || lib.any isIPv4 cfg.addresses;
-        message = "services.chatmail.enableIPv6 is false but services.chatmail.addresses has IPv6 addresses only; add the IPv4 address or turn IPv6 on.";
+        message = "services.chatmail.enableIPv6 is false, but services.chatmail.addresses contains only IPv6 addresses; add the IPv4 address or set services.chatmail.enableIPv6 = true.";
       }
       {
         assertion = on443 == [ ];
-        message = "Port 443 is shared between web, IMAP and SMTP by services.chatmail, which passes other sites of the host on too. ${lib.head on443}.";
+        message = "services.nginx listens on port 443, but services.chatmail needs that port for its front, which shares it between web, IMAP and SMTP and also forwards to the host's own sites; ${lib.head on443}.";
       }
       {
         assertion = verbatim == [ ];
-        message = "services.nginx.${lib.head verbatim} replaces what the relay needs of nginx; move it to services.nginx.virtualHosts and services.nginx.appendHttpConfig.";
+        message = "services.nginx.${lib.head verbatim} replaces the nginx configuration that the relay needs; move its content to services.nginx.virtualHosts and services.nginx.appendHttpConfig.";
       }
       {
         assertion = !ownStream;
-        message = "services.nginx.appendConfig has a block `stream`, and so has the relay; move what is in it to services.nginx.streamConfig.";
+        message = "services.nginx.appendConfig contains a `stream` block, but nginx allows only one and the relay already has it; move the content of the block to services.nginx.streamConfig.";
       }
       {
         assertion = lib.length (realIp (nginx.commonHttpConfig + "\n" + nginx.appendHttpConfig)) == 2;
-        message = "services.nginx.commonHttpConfig or appendHttpConfig says for all sites where the address of a visitor stands, and so does the front of the relay; move real_ip_header and set_real_ip_from to the extraConfig of the virtual hosts that are behind another proxy.";
+        message = "services.nginx.commonHttpConfig or appendHttpConfig sets the source of client addresses for all sites, which the relay must set for its front on port 443; move real_ip_header and set_real_ip_from to the extraConfig of the virtual hosts that are behind another proxy.";
       }
       {
         assertion = quic == [ ];
-        message = "HTTP/3 does not pass the relay's front on port 443; set services.nginx.virtualHosts.\"${lib.head quic}\".quic = false.";
+        message = "services.nginx.virtualHosts.\"${lib.head quic}\" enables HTTP/3, which the relay's front on port 443 cannot forward; set services.nginx.virtualHosts.\"${lib.head quic}\".quic = false.";
       }
       {
         assertion =
           lib.toList postfix.settings.main.mydestination == [ "" ]
           || lib.toList postfix.settings.main.mydestination == [ ];
-        message = "services.postfix.settings.main.mydestination names domains whose mail would go to Unix users of the host; remove it, the relay takes mail for services.chatmail.domain only. Mail to root goes where services.postfix.rootAlias says.";
+        message = "services.postfix.settings.main.mydestination names domains whose mail would go to Unix users of the host, but the relay accepts mail only for services.chatmail.domain; remove the setting. To receive mail to root, set services.postfix.rootAlias.";
       }
       {
         assertion = lib.hasInfix ":" cfg.domain || unquotable == { };
@@ -144,24 +144,24 @@ in
           let
             name = lib.head (lib.attrNames unquotable);
           in
-          "services.chatmail.${name} is \"${unquotable.${name}}\"; choose a path of letters, digits and the characters . _ / @ + , = ~ - only, which the files of all daemons can hold.";
+          "services.chatmail.${name} is \"${unquotable.${name}}\"; choose a path of letters, digits and the characters . _ / @ + , = ~ - only, because the configuration files of some daemons cannot contain others.";
       }
       {
         assertion = cfg.turn.minPort <= cfg.turn.maxPort;
-        message = "services.chatmail.turn.minPort is above services.chatmail.turn.maxPort; set it to ${toString cfg.turn.maxPort} or less.";
+        message = "services.chatmail.turn.minPort is ${toString cfg.turn.minPort}, which is above services.chatmail.turn.maxPort; set it to ${toString cfg.turn.maxPort} or less.";
       }
       {
         assertion = lib.stringLength (builtins.toJSON cfg.metadata.appVersions) <= 16384;
-        message = "services.chatmail.metadata.appVersions is ${toString (lib.stringLength (builtins.toJSON cfg.metadata.appVersions))} bytes of JSON; clients are told at most 16384. Leave old versions out.";
+        message = "services.chatmail.metadata.appVersions is ${toString (lib.stringLength (builtins.toJSON cfg.metadata.appVersions))} bytes of JSON, but the relay announces at most 16384; remove old versions.";
       }
       {
         assertion = lib.versionAtLeast cfg.dovecot.package.version "2.4";
-        message = "services.chatmail.dovecot.package is Dovecot ${cfg.dovecot.package.version}; the relay needs 2.4 or newer, built with Lua.";
+        message = "services.chatmail.dovecot.package is Dovecot ${cfg.dovecot.package.version}; the relay needs 2.4 or newer, built with Lua. Remove the setting to use the package of the chatmail flake.";
       }
     ];
 
     warnings =
       lib.optional (cfg.tls.mode == "self-signed" && !lib.hasPrefix "_" cfg.domain && !cfg.byAddress)
-        "services.chatmail.tls.mode is \"self-signed\" but services.chatmail.domain does not begin with \"_\": other relays will not deliver to it. Use \"acme\" or \"external\", or a name that begins with \"_\".";
+        "services.chatmail.tls.mode is \"self-signed\", but services.chatmail.domain does not begin with \"_\": other relays do not deliver to this relay. Set the mode to \"acme\" or \"external\", or choose a domain that begins with \"_\".";
   };
 }

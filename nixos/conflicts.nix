@@ -1,4 +1,4 @@
-# Other services of the same host that would take a port or a unit of the relay.
+# Assertions about other services of the host that would take a port or a unit of the relay.
 { config, lib, ... }:
 let
   cfg = config.services.chatmail;
@@ -6,17 +6,17 @@ let
 
   mailServer = name: service: {
     clash = service.enable or false;
-    message = "services.${name} and the relay both take the ports of mail; a host has one mail server. Turn services.${name} off, or run the relay on a host of its own.";
+    message = "services.${name} listens on the mail ports that the relay needs; a host can have only one mail server. Set services.${name}.enable = false, or run the relay on a host of its own.";
   };
 
   webServer = name: clash: {
     inherit clash;
-    message = "services.${name} takes port 80 or 443, which nginx of the relay needs; move its sites to services.nginx.virtualHosts, or services.${name} to another port that a virtual host of nginx passes on to.";
+    message = "services.${name} listens on port 80 or 443, which the relay's nginx needs; move its sites to services.nginx.virtualHosts, or move services.${name} to another port and let a virtual host of nginx forward to it.";
   };
 
   resolver = name: clash: {
     clash = cfg.resolver.enable && clash;
-    message = "services.${name} answers on port 53 of 127.0.0.1, and so would the relay's unbound; set services.chatmail.resolver.enable = false to use the one that is there, or move services.${name} to another address.";
+    message = "services.${name} listens on port 53 of 127.0.0.1, which the relay's unbound needs; set services.chatmail.resolver.enable = false to use the existing resolver, or move services.${name} to another address.";
   };
 
   takes = ports: lib.any (port: lib.elem port ports);
@@ -31,7 +31,7 @@ let
     else
       [ 80 ] ++ lib.optional (host.onlySSL || host.addSSL || host.forceSSL) 443;
 
-  # Named otherwise by some releases; an old name that was read would warn.
+  # The name depends on the release; reading the old one causes a warning.
   stalwart = if services ? stalwart then "stalwart" else "stalwart-mail";
 
   table = [
@@ -80,12 +80,12 @@ let
 
     {
       clash = services.opendkim.enable;
-      message = "services.opendkim and the relay both have a unit opendkim.service; set services.opendkim.enable = false, the relay signs by itself.";
+      message = "services.opendkim and the relay both define the unit opendkim.service; set services.opendkim.enable = false, because the relay signs its mail itself.";
     }
     {
       clash =
         cfg.turn.enable && services.coturn.enable && services.coturn.listening-port == cfg.turn.port;
-      message = "services.coturn takes port ${toString cfg.turn.port}, and so would TURN of the relay; set services.chatmail.turn.port or services.coturn.listening-port to another one, or services.chatmail.turn.enable = false.";
+      message = "services.coturn listens on port ${toString cfg.turn.port}, which the relay's TURN server needs; set services.chatmail.turn.port or services.coturn.listening-port to another port, or set services.chatmail.turn.enable = false.";
     }
   ];
 in

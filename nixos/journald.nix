@@ -1,9 +1,9 @@
-# Logs of a relay are kept in memory and for three days.
+# The journal of a relay is kept in memory and for at most three days.
 { config, lib, ... }:
 let
   cfg = config.services.chatmail;
   inherit (config.services) journald;
-  # journald takes the last one.
+  # journald uses the last value.
   retention = lib.findFirst (lib.hasPrefix "MaxRetentionSec=") "" (
     lib.reverseList (map lib.trim (lib.splitString "\n" journald.extraConfig))
   );
@@ -20,15 +20,15 @@ in
           ]
           || retention != days
         )
-        "services.journald of this host keeps the journal for another time than three days in memory, which the privacy page of the relay promises. Say so to your users, and set services.chatmail.journal.private = false.";
+        "services.journald of this host does not keep the journal in memory for three days, as the relay's privacy page promises. Remove the setting, or tell your users and set services.chatmail.journal.private = false.";
 
-    # The kernel would log the address of everybody who tries a closed port.
+    # Otherwise the kernel logs the address of every client that tries a closed port.
     networking.firewall.logRefusedConnections = lib.mkDefault false;
     services.journald = {
       storage = lib.mkDefault "volatile";
-      # Each message is some ten lines of Postfix; a busy relay must not lose any that are counted.
+      # Postfix logs about ten lines per message, and mtail must not lose the lines that it counts.
       rateLimitBurst = lib.mkDefault 100000;
-      # First: what the host says comes after it and counts.
+      # First, so that the host's own settings follow and take precedence.
       extraConfig = lib.mkBefore days;
     };
   };

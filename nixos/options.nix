@@ -12,7 +12,7 @@ let
   cfg = config.services.chatmail;
   packages = packagesFor pkgs;
 
-  # A file that is read at run time: a string, so that Nix never copies it to the world-readable store.
+  # Path of a file that is read at run time. It stays a string: Nix would copy a path to the world-readable store.
   runtimePath = types.pathWith {
     inStore = false;
     absolute = true;
@@ -27,7 +27,7 @@ let
       inherit description;
     };
 
-  # What a derivation makes is not looked into: it would have to be built before the rest is evaluated.
+  # False if a derivation makes the folder: reading it would build the derivation during evaluation.
   readable =
     let
       context = builtins.getContext (toString cfg.web.source);
@@ -50,16 +50,15 @@ in
       type = types.str;
       example = "chat.example.org";
       description = ''
-        Mail domain of the relay and its host name: what stands behind the `@` of every address, what clients connect to
-        and what other servers find as MX.
+        Mail domain and host name of the relay: the part after the `@` of every address, the name that clients connect to, and the MX that other servers deliver to.
 
-        A name that begins with `_` is one that clients accept without a certificate chain; {option}`tls.mode` then
-        defaults to `self-signed`.
+        Clients accept a name that begins with `_` without a certificate chain; {option}`tls.mode` then defaults to `self-signed`.
 
-        For a relay without a name, its IPv4 address, such as `192.0.2.1`: accounts are then `user@[192.0.2.1]`, and
-        people sign up with the `dclogin:` link or QR code of the web site. There are no DNS records, no DKIM and no other
-        {option}`tls.mode` than `self-signed`; relays that check the sender's address instead, as this one does, take its
-        mail. IPv6 addresses are not supported.
+        A relay without a name uses its IPv4 address, such as `192.0.2.1`.
+        Its accounts are `user@[192.0.2.1]`, and users sign up with the `dclogin:` link or QR code on the web site.
+        Such a relay has no DNS records and no DKIM, and {option}`tls.mode` can only be `self-signed`.
+        Only relays that check the sender's IP address instead of a DKIM signature, as this one does, accept its mail.
+        IPv6 addresses are not supported.
       '';
     };
 
@@ -68,7 +67,7 @@ in
       internal = true;
       readOnly = true;
       default = builtins.match "[0-9.]+" cfg.domain != null;
-      description = "Whether the relay has no name but an IPv4 address.";
+      description = "Whether the relay has an IPv4 address in place of a domain name.";
     };
 
     mailDomain = mkOption {
@@ -76,7 +75,7 @@ in
       internal = true;
       readOnly = true;
       default = if cfg.byAddress then "[${cfg.domain}]" else cfg.domain;
-      description = "What stands behind the `@` of addresses (RFC 5321 section 4.1.3).";
+      description = "Part of an address after the `@` (RFC 5321 section 4.1.3).";
     };
 
     package = mkPackage "chatmail" "Package with the relay's own services and the `chatmail` command.";
@@ -89,8 +88,9 @@ in
         "2001:db8::1"
       ];
       description = ''
-        Public addresses of the relay. They are what `chatmail dns --zone` prints as A and AAAA records; nothing binds to
-        them.
+        Public IP addresses of the relay.
+        `chatmail dns --zone` prints them as A and AAAA records, and Postfix and TURN treat them as addresses of this host.
+        No service binds to them.
       '';
     };
 
@@ -99,8 +99,8 @@ in
       default = null;
       example = "privacy@example.org";
       description = ''
-        Mail address that users reach the operator at, for questions of privacy among others. Announced to clients as
-        METADATA `/shared/admin`.
+        Mail address of the operator, for questions about privacy and anything else.
+        The privacy page shows it, and clients receive it as METADATA entry `/shared/admin`.
       '';
     };
 
@@ -108,8 +108,8 @@ in
       type = types.bool;
       default = true;
       description = ''
-        Whether to open the ports of the relay in the firewall: TCP 25, 80, 143, 443, 465, 587 and 993. A relay is of no
-        use without them, so this is on by default.
+        Whether to open the ports of the relay in the firewall: TCP 25, 80, 143, 443, 465, 587 and 993, and the ports of TURN if {option}`turn.enable` is set.
+        On by default, because a relay cannot work without them.
       '';
     };
 
@@ -117,41 +117,41 @@ in
       type = types.bool;
       default = config.networking.enableIPv6;
       defaultText = lib.literalExpression "config.networking.enableIPv6";
-      description = "Whether the relay listens and delivers over IPv6 too.";
+      description = "Whether the relay also listens and delivers over IPv6.";
     };
 
     accounts = {
       usernameMinLength = mkOption {
         type = types.ints.between 1 64;
         default = 9;
-        description = "Fewest characters before the `@` of a new address.";
+        description = "Minimum length of the local part of a new address, in characters.";
       };
       usernameMaxLength = mkOption {
         type = types.ints.between 1 64;
         default = 9;
-        description = "Most characters before the `@` of a new address; what `/new` gives out is this long.";
+        description = "Maximum length of the local part of a new address, in characters; `/new` always generates this length.";
       };
       passwordMinLength = mkOption {
         type = types.ints.positive;
         default = 9;
-        description = "Fewest characters of a new account's password.";
+        description = "Minimum length of a new account's password, in characters.";
       };
       maxLoad1m = mkOption {
         type = types.numbers.positive;
         default = 5;
-        description = "No account is created while the load average of one minute is above this. Existing accounts are not affected.";
+        description = "Highest one-minute load average at which doveauth still creates accounts. Existing accounts are not affected.";
       };
       minMemoryAvailable = mkOption {
         type = types.ints.unsigned;
         default = 200 * 1024 * 1024;
         defaultText = lib.literalExpression "200 * 1024 * 1024";
-        description = "No account is created while fewer bytes of memory are available.";
+        description = "Available memory, in bytes, below which doveauth creates no accounts.";
       };
       minDiskFree = mkOption {
         type = types.ints.unsigned;
         default = 1024 * 1024 * 1024;
         defaultText = lib.literalExpression "1024 * 1024 * 1024";
-        description = "No account is created while fewer bytes are free where the mailboxes are.";
+        description = "Free space on the file system of the mailboxes, in bytes, below which doveauth creates no accounts.";
       };
     };
 
@@ -160,49 +160,49 @@ in
         type = runtimePath;
         default = "/home/vmail/mail/${cfg.domain}";
         defaultText = lib.literalExpression ''"/home/vmail/mail/''${config.services.chatmail.domain}"'';
-        description = "Folder that holds one folder per account, named by the full address. Same layout as the reference relay's.";
+        description = "Folder with one folder per account, named after the full address. The layout is that of the reference relay.";
       };
       quota = mkOption {
         type = bytes;
         default = 500 * 1024 * 1024;
         defaultText = lib.literalExpression "500 * 1024 * 1024";
-        description = "Bytes that one mailbox may hold.";
+        description = "Maximum size of one mailbox, in bytes. Above three quarters of it, the oldest messages are removed until 70 % are left; those of the last day stay.";
       };
       maxMessages = mkOption {
         type = types.ints.between 10 1000000;
         default = 50000;
         description = ''
-          Messages that one mailbox may hold, whatever their size: a message of one byte takes a file and a block of the
-          disk. From three quarters on the oldest are removed until 70 % are left; those of the last day stay.
+          Maximum number of messages in one mailbox, whatever their size: even a message of one byte takes a file and a disk block.
+          Above three quarters of it, the oldest messages are removed until 70 % are left; those of the last day stay.
         '';
       };
       maxFolders = mkOption {
         type = types.ints.between 10 10000;
         default = 100;
         description = ''
-          Folders that one mailbox may have. Delta Chat uses three at most; each takes about ten files and folders of the
-          disk even while it is empty.
+          Maximum number of folders in one mailbox.
+          Delta Chat uses three at most; even an empty folder takes about ten files and directories on the disk.
         '';
       };
       deleteMessagesAfter = mkOption {
         type = days;
         default = 20;
-        description = "Days after which a message is removed.";
+        description = "Age at which a message is removed, in days.";
       };
       deleteLargeMessagesAfter = mkOption {
         type = days;
         default = 7;
-        description = "Days after which a message larger than {option}`mailboxes.largeMessageSize` is removed.";
+        description = "Age at which a message larger than {option}`mailboxes.largeMessageSize` is removed, in days.";
       };
       largeMessageSize = mkOption {
         type = bytes;
         default = 200000;
-        description = "Bytes above which a message is large.";
+        description = "Size above which a message counts as large, in bytes.";
       };
       deleteInactiveAccountsAfter = mkOption {
         type = days;
         default = 90;
-        description = "Days without a login after which an account is removed with all its mail.";
+        description = "Time without a login after which an account is removed with all its mail, in days.";
       };
     };
 
@@ -210,22 +210,22 @@ in
       maxSize = mkOption {
         type = bytes;
         default = 31457280;
-        description = "Largest message in bytes, as transferred: an attachment takes a third more than the file has.";
+        description = "Maximum size of a message as transferred, in bytes. Encoding makes an attachment a third larger than its file.";
       };
       maxRecipients = mkOption {
         type = types.ints.positive;
         default = 1000;
-        description = "Recipients that one submitted message may have; announced to clients as METADATA `maxsmtprecipients`.";
+        description = "Maximum number of recipients of one submitted message; announced to clients as METADATA entry `maxsmtprecipients`.";
       };
       maxPerMinute = mkOption {
         type = types.ints.positive;
         default = 60;
-        description = "Messages that one address may submit per minute once its burst is used up.";
+        description = "Maximum number of messages that one address can submit per minute after its burst is used up.";
       };
       burst = mkOption {
         type = types.ints.positive;
         default = 10;
-        description = "Messages that one address may submit at once.";
+        description = "Number of messages that one address can submit at once.";
       };
     };
 
@@ -236,10 +236,11 @@ in
       ];
       default = "unix";
       description = ''
-        How Postfix and the filters reach each other. With `unix`, over sockets in `/run/filtermail` and in Postfix's queue
-        directory that only they may connect to. With `tcp`, over the ports of the reference relay on loopback: 10080 and
-        10081 to the filters, 10025 and 10026 back to Postfix. Every process on the host can then hand in mail behind the
-        filters, in any name and signed by the relay.
+        Type of the sockets between Postfix and the filters.
+
+        - `unix`: sockets in `/run/filtermail` and in Postfix's queue directory, to which only Postfix and the filters can connect.
+        - `tcp`: the ports of the reference relay on loopback, 10080 and 10081 to the filters, 10025 and 10026 back to Postfix.
+          Every process on the host can then bypass the filters and submit mail under any sender address, signed by the relay.
       '';
     };
 
@@ -248,9 +249,9 @@ in
       default = [ ];
       example = [ "192.168.7.0/24" ];
       description = ''
-        IPv4 networks that mail may be delivered to although they are not public, for relays in a private network. Postfix
-        refuses recipients in all other private, loopback, link-local and reserved networks, and ignores such addresses
-        in the DNS: otherwise users could reach services of the host and of its neighbours.
+        Non-public IPv4 networks to which Postfix delivers mail, for relays in a private network.
+        Postfix rejects recipients in all other private, loopback, link-local and reserved networks, and ignores such addresses in the DNS.
+        Otherwise users could reach services on the host and on other machines of its network.
       '';
     };
 
@@ -258,45 +259,45 @@ in
       imap = mkOption {
         type = types.ints.positive;
         default = 10000;
-        description = "IMAP sessions at once. One client address gets a fifth of the sessions through port 443.";
+        description = "Maximum number of concurrent IMAP sessions. One client address gets at most a fifth of the connections through port 443.";
       };
       imapPerAccount = mkOption {
         type = types.ints.positive;
         default = 100;
         description = ''
-          IMAP sessions that one account may have from one client address at once. A device has one for each folder that
-          it watches, so a person with ten devices behind one address, whose sessions the relay has not yet found to be
-          dead after a change of networks, stays well below the default, which is a hundredth of
-          {option}`connections.imap`.
+          Maximum number of concurrent IMAP sessions of one account from one client address.
+          A device keeps one session for each folder that it watches, and after a change of networks its old sessions stay until the relay detects that they are dead.
+          A user with ten devices behind one address still stays well below the default, which is a hundredth of the default of {option}`connections.imap`.
         '';
       };
       smtp = mkOption {
         type = types.ints.positive;
         default = 1000;
-        description = "SMTP sessions of clients at once, on each of the ports 465 and 587; one client address gets a fifth of it.";
+        description = "Maximum number of concurrent SMTP sessions on each of the ports 25, 465 and 587, and of those through port 443. On the client ports, one client address gets at most a fifth of it.";
       };
       web = mkOption {
         type = types.ints.positive;
         default = 2000;
         description = ''
-          Connections of browsers and other web clients at once. nginx gets room for these and for the IMAP and SMTP
-          sessions through port 443; one client address, or one /64 of IPv6, gets a fifth of it.
+          Maximum number of concurrent connections of browsers and other web clients.
+          nginx has room for these and for the IMAP and SMTP sessions through port 443.
+          One client address, or one IPv6 /64 network, gets at most a fifth of it.
         '';
       };
       filter = mkOption {
         type = types.ints.positive;
         default = 100;
         description = ''
-          Messages that each of the two filters checks at once; further ones wait. Each takes memory for its whole
-          message, so this and {option}`messages.maxSize` bound the memory of the filters.
+          Maximum number of messages that each of the two filters checks at once; further messages wait.
+          A check keeps the whole message in memory, so this and {option}`messages.maxSize` bound the memory of the filters.
         '';
       };
       delivery = mkOption {
         type = types.ints.positive;
         default = 20;
         description = ''
-          Messages that are delivered to mailboxes at once; further ones wait in the queue, without a delay. Each takes
-          one process of Postfix and one of Dovecot.
+          Maximum number of concurrent deliveries to mailboxes; further messages wait in the queue without being deferred.
+          Each delivery takes one Postfix process and one Dovecot process.
         '';
       };
     };
@@ -311,8 +312,7 @@ in
         smtp = "127.0.0.1:10465";
       };
       description = ''
-        Where the front on port 443 passes connections on to, with the PROXY protocol, which tells the address of the
-        client.
+        Addresses to which the front on port 443 passes connections, with the PROXY protocol, which carries the client's address.
       '';
     };
 
@@ -326,36 +326,36 @@ in
         default = if lib.hasPrefix "_" cfg.domain || cfg.byAddress then "self-signed" else "acme";
         defaultText = lib.literalMD "`self-signed` for a name that begins with `_` and for an IPv4 address, else `acme`";
         description = ''
-          Where the certificate comes from.
+          Source of the TLS certificate.
 
-          - `acme`: {option}`security.acme`, with the HTTP-01 challenge answered on port 80, or with what
-            `security.acme.certs.<domain>` of the host says, such as a DNS provider.
-          - `external`: {option}`tls.certificateFile` and {option}`tls.keyFile`; Postfix, Dovecot and nginx reload when they
-            change.
-          - `self-signed`: made once by the relay. Clients accept it only for names that begin with `_` and for accounts
-            added with a `dclogin:` link that says so; other relays deliver only to names that begin with `_`.
+          - `acme`: {option}`security.acme`, which answers the HTTP-01 challenge on port 80 unless the host configures `security.acme.certs.<domain>` otherwise, such as with a DNS provider.
+          - `external`: {option}`tls.certificateFile` and {option}`tls.keyFile`. Postfix, Dovecot and nginx reload when these files change.
+          - `self-signed`: a certificate that the relay generates once.
+            Clients accept it only for names that begin with `_` and for accounts added with a `dclogin:` link that allows it.
+            Other relays deliver only to names that begin with `_`.
         '';
       };
       certificateFile = mkOption {
         type = types.nullOr runtimePath;
         default = null;
         example = "/var/lib/certificates/chat.example.org/fullchain.pem";
-        description = "Certificate followed by its chain, PEM. Only for {option}`tls.mode` `external`.";
+        description = "PEM file with the certificate followed by its chain. Only for {option}`tls.mode` `external`.";
       };
       keyFile = mkOption {
         type = types.nullOr runtimePath;
         default = null;
         example = "/var/lib/certificates/chat.example.org/key.pem";
         description = ''
-          Private key of {option}`tls.certificateFile`, PEM. Postfix and Dovecot read it as root, nginx as member of the
-          group `nginx`. Only for {option}`tls.mode` `external`.
+          PEM file with the private key of {option}`tls.certificateFile`.
+          Postfix and Dovecot read it as root, nginx as a member of the group `nginx`.
+          Only for {option}`tls.mode` `external`.
         '';
       };
       files = mkOption {
         type = types.attrsOf types.str;
         internal = true;
         readOnly = true;
-        description = "Paths of `certificate` and `key`, whatever the mode.";
+        description = "Paths of the `certificate` and the `key` in every mode.";
       };
     };
 
@@ -363,11 +363,11 @@ in
       selector = mkOption {
         type = types.strMatching "[a-z0-9]([a-z0-9-]*[a-z0-9])?";
         default = "opendkim";
-        description = "DKIM selector: the key is published at `<selector>._domainkey.<domain>`.";
+        description = "DKIM selector; the public key is published at `<selector>._domainkey.<domain>`.";
       };
       package = mkPackage "opendkim" ''
-        OpenDKIM, used for signing only. The package of the flake is that of nixpkgs with the published fixes; nixpkgs
-        marks its own as insecure.
+        OpenDKIM package, used for signing only.
+        The flake's package is that of nixpkgs with the published fixes applied; nixpkgs marks its own package as insecure.
       '';
     };
 
@@ -376,7 +376,7 @@ in
         type = types.nullOr types.str;
         default = null;
         example = "https://acme-v02.api.letsencrypt.org/acme/acct/123456";
-        description = "ACME account that the CAA record of `chatmail dns --zone` admits; none: any account of the issuer.";
+        description = "URI of the only ACME account that the CAA record printed by `chatmail dns --zone` allows; if null, the record allows every account of the issuer.";
       };
     };
 
@@ -384,8 +384,8 @@ in
       type = types.bool;
       default = false;
       description = ''
-        Whether to offer IMAP COMPRESS (RFC 4978). Sessions that use it cannot be put to sleep, so each idle one keeps a
-        process with its memory.
+        Whether to offer IMAP COMPRESS (RFC 4978).
+        Sessions that use it cannot hibernate, so each idle one keeps a process and its memory.
       '';
     };
 
@@ -396,32 +396,34 @@ in
         Whether to record every IMAP session in files, for debugging.
 
         ::: {.warning}
-        They hold what clients and Dovecot sent each other after the login: account names, message headers, encrypted
-        messages. Turn it on for hours and tell your users. The files are in {file}`/var/lib/chatmail-rawlog`, which
-        only root and the owner of the mailboxes can read, and are deleted when a day old, or with
-        `rm -r /var/lib/chatmail-rawlog/*`. Nothing else limits their size: a busy relay writes as much as it serves.
+        The files contain everything that clients and Dovecot send each other after the login: account names, message headers, encrypted messages.
+        Enable this for hours only, and tell your users.
+        The files are in {file}`/var/lib/chatmail-rawlog`, which only root and the owner of the mailboxes can read.
+        They are deleted after a day; `rm -r /var/lib/chatmail-rawlog/*` deletes them earlier.
+        Nothing else limits their size: a busy relay writes as much as it serves.
         :::
       '';
     };
 
     dovecot.package = mkPackage "dovecot" ''
-      Dovecot 2.4 with Lua. Set here because nixpkgs builds it without, and gives hosts with an older
-      {option}`system.stateVersion` Dovecot 2.3.
+      Dovecot 2.4 package, built with Lua.
+      The package of nixpkgs is built without Lua, and is Dovecot 2.3 on hosts with an older {option}`system.stateVersion`.
     '';
 
     resolver.enable = mkOption {
       type = types.bool;
       default = true;
       description = ''
-        Whether to run unbound on loopback for the relay's lookups. Mail needs a resolver that nobody else shares, or
-        block lists and limits of public ones delay it. Turn it off when the host has a resolver on 127.0.0.1 already.
+        Whether to run unbound on loopback for the relay's DNS lookups.
+        Mail needs a resolver of its own, because rate limits of public resolvers and block lists that refuse them delay it.
+        Disable this if the host already has a resolver on 127.0.0.1.
       '';
     };
 
     push.notificationUrl = mkOption {
       type = types.str;
       default = "https://notifications.delta.chat/notify";
-      description = "Server that gets the device tokens of clients with new messages; it sees no content and no addresses.";
+      description = "URL of the notification server. It receives the device tokens of clients that have new messages, but no content and no mail addresses.";
     };
 
     web = {
@@ -430,8 +432,9 @@ in
         default = null;
         example = lib.literalExpression "./www";
         description = ''
-          Folder with sources of your own for the web site: its files replace those of the same path in `www/` of the
-          flake, and add to them. A folder with a `language.json` is a further language.
+          Folder with your own sources of the web site.
+          Its files are added to those in `www/` of the flake and replace files with the same path.
+          A folder with a `language.json` adds a language.
         '';
       };
       languages = mkOption {
@@ -439,18 +442,18 @@ in
         default = lib.unique (
           lib.concatMap languagesOf ([ ../www ] ++ lib.optional readable cfg.web.source)
         );
-        defaultText = lib.literalMD "folders with a `language.json` in `www/` of the flake and in {option}`web.source`, unless a derivation makes that";
+        defaultText = lib.literalMD "folders with a `language.json` in `www/` of the flake and, unless a derivation makes it, in {option}`web.source`";
         description = ''
-          Languages of the web site that visitors get by the preference of their browser. Set it when a derivation makes
-          {option}`web.source` and adds languages: they are not known before it is built.
+          Languages of the web site; visitors get the one that their browser prefers.
+          Set this if a derivation makes {option}`web.source` and adds languages, because they are unknown until it is built.
         '';
       };
       root = mkOption {
         type = types.path;
         defaultText = lib.literalMD "the site made from `www/` of the flake and {option}`web.source`";
         description = ''
-          Folder that nginx serves at `https://<domain>/`. Pages at its root give way to those of the same name in the
-          folder of the visitor's language, such as `de/`.
+          Folder that nginx serves at `https://<domain>/`.
+          In place of a page at its root, visitors get the page with the same name in the folder of their language, such as `de/`.
         '';
       };
       privacy = {
@@ -462,23 +465,23 @@ in
             Example Street 1
             12345 Example Town
           '';
-          description = "Name and postal address of who is responsible for the relay, shown on its privacy page.";
+          description = "Name and postal address of the person or organisation responsible for the relay, shown on its privacy page.";
         };
         dataProtectionOfficer = mkOption {
           type = types.nullOr types.lines;
           default = null;
-          description = "The data protection officer, shown on the privacy page.";
+          description = "Data protection officer, shown on the privacy page.";
         };
         supervisoryAuthority = mkOption {
           type = types.nullOr types.str;
           default = null;
-          description = "Data protection authority that complaints go to, shown on the privacy page.";
+          description = "Data protection authority that receives complaints, shown on the privacy page.";
         };
       };
       newAddressesPerMinute = mkOption {
         type = types.ints.positive;
         default = 120;
-        description = "Addresses that `/new` gives out per minute, over all clients.";
+        description = "Maximum number of addresses that `/new` generates per minute, for all clients together.";
       };
       mtaStsPolicy = mkOption {
         type = types.lines;
@@ -491,31 +494,32 @@ in
       enable = mkOption {
         type = types.bool;
         default = true;
-        description = "Whether to run a TURN server (coturn) for calls, and to give clients credentials for it.";
+        description = "Whether to run a TURN server (coturn) for calls and to give clients credentials for it.";
       };
       package = lib.mkPackageOption pkgs "coturn" { };
       port = mkOption {
         type = types.port;
         default = 3478;
-        description = "Port that clients connect to, over UDP and TCP.";
+        description = "UDP and TCP port that clients connect to.";
       };
       minPort = mkOption {
         type = types.port;
         default = 50000;
-        description = "First UDP port that calls are relayed through. Each call takes one or two.";
+        description = "First UDP port for relayed calls. Each call takes one or two ports.";
       };
       maxPort = mkOption {
         type = types.port;
         default = 52999;
-        description = "Last UDP port that calls are relayed through.";
+        description = "Last UDP port for relayed calls.";
       };
       lifetime = mkOption {
         type = types.ints.positive;
         default = 5 * 24 * 3600;
         defaultText = lib.literalExpression "5 * 24 * 3600";
         description = ''
-          Seconds that credentials are valid for at most, and a fifth of it at least: an account has the same credentials
-          until four fifths are over. Clients ask for new ones half a day before they end.
+          Maximum lifetime of credentials, in seconds.
+          An account gets the same credentials until four fifths of this time have passed, so credentials are always valid for at least a fifth of it.
+          Clients request new credentials half a day before the old ones expire.
         '';
       };
       secretFile = mkOption {
@@ -523,8 +527,8 @@ in
         default = null;
         example = "/run/secrets/turn";
         description = ''
-          File with the secret that credentials are made with, for several relays that share a TURN server for example.
-          None: made once by the relay.
+          File with the secret from which credentials are derived, for example to share one TURN server among several relays.
+          If null, the relay generates a secret once.
         '';
       };
       allowedPeers = mkOption {
@@ -532,8 +536,8 @@ in
         default = [ ];
         example = [ "192.168.7.0-192.168.7.255" ];
         description = ''
-          Addresses that calls may be relayed to although they are not public, or the host's own: without this, private,
-          loopback and reserved ranges and the addresses of the host are refused.
+          Addresses and ranges that calls can be relayed to although they are not public or belong to this host.
+          TURN refuses all other private, loopback and reserved ranges and addresses of the host.
         '';
       };
     };
@@ -542,15 +546,15 @@ in
       enable = mkOption {
         type = types.bool;
         default = true;
-        description = "Whether to run an iroh relay, for realtime connections between devices.";
+        description = "Whether to run an iroh relay for realtime connections between devices.";
       };
-      package = mkPackage "iroh-relay" "iroh-relay 0.35: clients do not speak the protocol of later ones.";
+      package = mkPackage "iroh-relay" "Package of iroh-relay 0.35; clients do not support the protocol of later versions.";
       url = mkOption {
         type = types.nullOr types.str;
         default = if cfg.iroh.enable then "https://${cfg.domain}" else null;
-        defaultText = lib.literalExpression ''"https://''${config.services.chatmail.domain}" with iroh.enable, else null'';
+        defaultText = lib.literalExpression ''if config.services.chatmail.iroh.enable then "https://''${config.services.chatmail.domain}" else null'';
         example = "https://iroh.example.org";
-        description = "The iroh relay that clients are told of; none: their own choice.";
+        description = "URL of the iroh relay that is announced to clients; if null, clients choose one themselves.";
       };
     };
 
@@ -558,15 +562,16 @@ in
       type = types.ints.between 1 1000;
       default = 100;
       description = ''
-        Entries of METADATA (RFC 5464) that the clients of one account may keep on the relay. A further one pushes out
-        the one that was set longest ago. Device tokens do not count.
+        Maximum number of METADATA entries (RFC 5464) that the clients of one account can store on the relay.
+        A further entry replaces the one that was set longest ago.
+        Device tokens do not count.
       '';
     };
 
     metadata.maxEntryBytes = mkOption {
       type = types.ints.between 1024 262144;
       default = 32768;
-      description = "Bytes that the entries of {option}`metadata.maxEntries` may have together.";
+      description = "Maximum total size of the METADATA entries of one account, in bytes.";
     };
 
     metadata.appVersions = mkOption {
@@ -590,33 +595,36 @@ in
         }
       '';
       description = ''
-        Newest versions of apps, which clients that were installed from the relay's own site can tell their users of. At
-        most 16 KiB as JSON. None: nothing is announced.
+        Newest versions of apps, from which clients installed from the relay's own site can tell their users about updates.
+        The JSON text can have at most 16 KiB.
+        If null, nothing is announced.
       '';
     };
 
     metrics = {
-      enable = lib.mkEnableOption "metrics for Prometheus: counters of the relay on port 3903 (mtail), those of Dovecot on port 3904, and those of each service of the relay on ports 3905 to 3910; docs/metrics.md lists them";
+      enable = lib.mkEnableOption "metrics for Prometheus: counters from the journal (mtail) on port 3903, Dovecot's on port 3904, and those of the relay's own services on ports 3905 to 3910; docs/metrics.md lists them";
       package = lib.mkPackageOption pkgs "mtail" { };
       listenAddress = mkOption {
         type = types.str;
         default = "127.0.0.1";
         example = "10.0.0.2";
-        description = "Address of this host that Prometheus reaches. The firewall is left as it is.";
+        description = "IP address of this host on which the metrics ports listen. The module does not open these ports in the firewall.";
       };
       textfileDirectory = mkOption {
         type = types.nullOr runtimePath;
         default = null;
         example = "/var/lib/prometheus-node-exporter";
         description = ''
-          Folder that the node exporter's textfile collector reads; `fsreport.prom` with the sizes of the mailboxes is
-          written there every hour. It has to be writable for the user `vmail`.
+          Folder that the node exporter's textfile collector reads.
+          Every hour, `chatmail-fsreport` writes the sizes of the mailboxes to `fsreport.prom` in it.
+          The user `vmail` must be able to write to the folder.
+          If null, the file is not written.
         '';
       };
       publicCounts = mkOption {
         type = types.bool;
         default = false;
-        description = "Whether the web site serves the counts of accounts at `/metrics`.";
+        description = "Whether the web site publishes the numbers of accounts at `/metrics`.";
       };
     };
 
@@ -624,22 +632,22 @@ in
       type = types.bool;
       default = true;
       description = ''
-        Whether the journal of the host is kept in memory only and for three days, for the privacy of the users. It holds
-        for all services of the host.
+        Whether to keep the journal of the host in memory only, and for at most three days, to protect the privacy of the users.
+        This affects all services of the host.
       '';
     };
 
     settings = mkOption {
       type = (pkgs.formats.json { }).type;
       internal = true;
-      description = "What the relay's own services read, as crates/chatmail-core/src/settings.rs defines it.";
+      description = "Settings of the relay's own services, as crates/chatmail-core/src/settings.rs defines them.";
     };
 
     settingsFile = mkOption {
       type = types.path;
       internal = true;
       readOnly = true;
-      description = "The rendered {option}`settings`.";
+      description = "JSON file with {option}`settings`.";
     };
   };
 }

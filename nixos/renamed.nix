@@ -1,10 +1,10 @@
-# Settings of the reference relay's chatmail.ini that do nothing any more, refused by name rather than ignored.
+# Settings of the reference relay's chatmail.ini that no longer have an effect. They are rejected by name, not ignored.
 { lib, ... }:
 let
   removed = name: reason: lib.mkRemovedOptionModule [ "services" "chatmail" name ] reason;
   passthrough = ''
-    Mail that is not encrypted is refused for everybody, as in the reference relay since 1.11. An account takes
-    unencrypted mail from outside once the file `enforceE2EEincoming` in its folder is removed.
+    The relay rejects unencrypted mail of all senders and recipients, as the reference relay does since 1.11.
+    To let an account receive unencrypted mail from other servers, remove the file `enforceE2EEincoming` in its folder.
   '';
 in
 {

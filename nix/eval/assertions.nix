@@ -1,5 +1,5 @@
-# Every assertion of the module, each with a configuration that must fail with its message. Gives what is not as it
-# should be, in words.
+# Every assertion of the module, each with a configuration that must fail with its message. Returns the number of cases
+# and a list of complaints.
 {
   lib,
   tree,
@@ -15,10 +15,10 @@ let
   bare = evaluate [ ];
 in
 let
-  # From here on the functions, not the folder.
+  # From here on, `lib` is the library and not its folder.
   inherit (bare) lib;
 
-  # By name: a configuration beside the host's own, and a part of the one message that it must give.
+  # By name: a module that is added to the host, and a part of the only message that it must cause.
   cases = {
     domain-not-full = {
       module.services.chatmail.domain = lib.mkForce "relay";
@@ -41,11 +41,11 @@ let
     };
     username-lengths = {
       module.services.chatmail.accounts.usernameMinLength = 10;
-      message = "usernameMinLength is above usernameMaxLength; set it to 9 or less";
+      message = "usernameMinLength is 10, which is above usernameMaxLength; set it to 9 or less";
     };
     app-versions-too-long = {
       module.services.chatmail.metadata.appVersions = lib.genList toString 5000;
-      message = "clients are told at most 16384";
+      message = "the relay announces at most 16384";
     };
     external-without-files = {
       module.services.chatmail.tls.mode = "external";
@@ -53,7 +53,7 @@ let
     };
     files-without-external = {
       module.services.chatmail.tls.keyFile = "/run/secrets/key.pem";
-      message = "set the mode or remove the files";
+      message = "set the mode to \"external\" or remove the files";
     };
     acme-without-mail = {
       module.security.acme.defaults.email = lib.mkForce null;
@@ -68,11 +68,11 @@ let
         enableIPv6 = false;
         addresses = [ "2001:db8::1" ];
       };
-      message = "add the IPv4 address or turn IPv6 on";
+      message = "add the IPv4 address or set services.chatmail.enableIPv6 = true";
     };
     port-443-by-default = {
       module.services.nginx.defaultSSLListenPort = 443;
-      message = "services.nginx.defaultSSLListenPort: leave it at 8443";
+      message = "set services.nginx.defaultSSLListenPort to 8443";
     };
     port-443-of-a-site = {
       module.services.nginx.virtualHosts."site.example.org".listen = [
@@ -81,7 +81,7 @@ let
           port = 443;
         }
       ];
-      message = "services.nginx.virtualHosts.\"site.example.org\": remove its `listen` with port 443";
+      message = "remove the `listen` with port 443 from services.nginx.virtualHosts.\"site.example.org\"";
     };
     port-443-of-all-sites = {
       module.services.nginx.defaultListen = [
@@ -91,27 +91,27 @@ let
           ssl = true;
         }
       ];
-      message = "services.nginx.defaultListen: remove its entries with port 443";
+      message = "remove the entries with port 443 from services.nginx.defaultListen";
     };
     port-443-in-lines-of-a-site = {
       module.services.nginx.virtualHosts."site.example.org".extraConfig = "listen 443 ssl;";
-      message = "services.nginx.virtualHosts.\"site.example.org\": remove its `listen` with port 443";
+      message = "remove the `listen` with port 443 from services.nginx.virtualHosts.\"site.example.org\"";
     };
     port-443-of-a-stream = {
       module.services.nginx.streamConfig = "server { listen [::]:443; proxy_pass 10.0.0.1:443; }";
-      message = "services.nginx.streamConfig: remove the server that listens on port 443";
+      message = "remove the server that listens on port 443 from services.nginx.streamConfig";
     };
     port-443-in-lines = {
       module.services.nginx.appendHttpConfig = "server { listen 192.0.2.1:443 ssl; }";
-      message = "services.nginx.appendHttpConfig: remove the server that listens on port 443";
+      message = "remove the server that listens on port 443 from services.nginx.appendHttpConfig";
     };
     nginx-verbatim = {
       module.services.nginx.httpConfig = "server { listen 80; }";
-      message = "services.nginx.httpConfig replaces what the relay needs of nginx";
+      message = "services.nginx.httpConfig replaces the nginx configuration that the relay needs";
     };
     own-stream = {
       module.services.nginx.appendConfig = "stream { server { listen 5432; proxy_pass 10.0.0.1:5432; } }";
-      message = "move what is in it to services.nginx.streamConfig";
+      message = "move the content of the block to services.nginx.streamConfig";
     };
     address-of-visitors = {
       module.services.nginx.commonHttpConfig = "real_ip_header CF-Connecting-IP;";
@@ -150,50 +150,50 @@ let
     };
     exim = {
       module.services.exim.enable = true;
-      message = "Turn services.exim off";
+      message = "Set services.exim.enable = false";
     };
     opensmtpd = {
       module.services.opensmtpd = {
         enable = true;
         serverConfiguration = "";
       };
-      message = "Turn services.opensmtpd off";
+      message = "Set services.opensmtpd.enable = false";
     };
     maddy = {
       module.services.maddy.enable = true;
-      message = "Turn services.maddy off";
+      message = "Set services.maddy.enable = false";
     };
     stalwart = {
       module.services.${if bare.config.services ? stalwart then "stalwart" else "stalwart-mail"}.enable =
         true;
-      message = "Turn services.stalwart";
+      message = "Set services.stalwart";
     };
     apache = {
       module.services.httpd.enable = true;
-      message = "services.httpd takes port 80 or 443";
+      message = "services.httpd listens on port 80 or 443";
     };
     caddy = {
       module.services.caddy.enable = true;
-      message = "services.caddy takes port 80 or 443";
+      message = "services.caddy listens on port 80 or 443";
     };
     haproxy = {
       module.services.haproxy = {
         enable = true;
         config = "frontend web\n  bind *:443";
       };
-      message = "services.haproxy takes port 80 or 443";
+      message = "services.haproxy listens on port 80 or 443";
     };
     sslh = {
       module.services.sslh.enable = true;
-      message = "services.sslh takes port 80 or 443";
+      message = "services.sslh listens on port 80 or 443";
     };
     traefik = {
       module.services.traefik.enable = true;
-      message = "services.traefik takes port 80 or 443";
+      message = "services.traefik listens on port 80 or 443";
     };
     lighttpd = {
       module.services.lighttpd.enable = true;
-      message = "services.lighttpd takes port 80 or 443";
+      message = "services.lighttpd listens on port 80 or 443";
     };
     dnsmasq = {
       module.services.dnsmasq.enable = true;
@@ -232,7 +232,7 @@ let
     };
   };
 
-  # What a host adds to the daemons' settings is taken, and where it may decide otherwise, it does.
+  # Settings of the daemons that a host may add or override: the relay must keep the host's values.
   decided = {
     services.postfix.settings.main = {
       maximal_queue_lifetime = "5d";
@@ -254,7 +254,7 @@ let
     lib.collect lib.isList (lib.mapAttrsRecursiveCond (_: true) (path: _: path) decided)
   );
 
-  # Sites that answer for unknown names behind the front. Two would keep nginx from starting.
+  # Sites that answer for unknown names behind the front. nginx does not start with two of them.
   ownDefault = {
     services.nginx.virtualHosts."site.example.org" = {
       default = true;
@@ -286,18 +286,18 @@ let
     }
   ];
 
-  # A site from a derivation is built with the rest and not before it, so that it can come from anywhere.
+  # A site that a derivation makes is built with the system, not during evaluation.
   builtLater = evaluate [
     { services.chatmail.web.source = bare.pkgs.runCommand "site" { } "false"; }
   ];
 
-  # What a host decides about its journal counts, and is told of.
+  # The host's own journal settings take precedence and cause a warning.
   journal = evaluate [
     { services.journald.extraConfig = "MaxRetentionSec=30d"; }
   ];
-  told = sys: lib.any (lib.hasInfix "services.journald") sys.config.warnings;
+  warned = sys: lib.any (lib.hasInfix "services.journald") sys.config.warnings;
 
-  # Assertions of the relay's module, by the file and the position in it.
+  # Assertions of the relay's module, identified by file and position.
   ours =
     sys:
     lib.concatMap
@@ -345,10 +345,12 @@ in
     ) defaults
     ++ lib.optional (
       !lib.elem "de" builtLater.config.services.chatmail.web.languages
-    ) "a site from a derivation loses the languages of the relay"
-    ++ lib.optional (told bare || !told journal) "a journal that is kept for longer is not told of"
+    ) "a site from a derivation removes the relay's own languages"
+    ++ lib.optional (
+      warned bare || !warned journal
+    ) "the warning about a journal that is kept for longer is missing, or appears without one"
     ++ lib.optional (
       !lib.hasSuffix "MaxRetentionSec=30d\n" (journal.config.services.journald.extraConfig + "\n")
-    ) "a host cannot decide how long its journal is kept"
-    ++ map (path: "a host cannot decide about ${lib.concatStringsSep "." path}") ignored;
+    ) "a host cannot set how long its journal is kept"
+    ++ map (path: "a host cannot override ${lib.concatStringsSep "." path}") ignored;
 }
