@@ -180,7 +180,8 @@ in
           LogFilterPatterns = [
             "ERROR"
             "~session"
-          ];
+          ]
+          ++ (import ./log-filters.nix).namesSomebody;
           LoadCredential = [ "turn-secret:${secretFile}" ];
           RuntimeDirectory = "chatmail-turn";
           RuntimeDirectoryMode = "0700";

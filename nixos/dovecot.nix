@@ -236,6 +236,10 @@ in
           mode = "0600";
           user = "vmail";
         };
+        # Everybody on the host may connect to these by default, and nothing of the relay does.
+        "service dns-client"."unix_listener dns-client".mode = "0";
+        "service imap-urlauth-login"."unix_listener imap-urlauth".mode = "0";
+        "service indexer"."unix_listener indexer".mode = "0";
         "service auth-worker" = {
           user = "vmail";
           # Nobody else is in this group, which the socket of doveauth belongs to.

@@ -66,13 +66,7 @@ let
 
   # Who answers for unknown names: we do, unless a site of the host's own says that it does. Two of them on one address
   # and port would keep nginx from starting.
-  others = lib.attrValues (
-    removeAttrs nginx.virtualHosts [
-      d
-      "www.${d}"
-      unknown
-    ]
-  );
+  others = lib.attrValues (removeAttrs nginx.virtualHosts ours);
   claims =
     listen: host:
     if host.listen == [ ] then
@@ -89,6 +83,11 @@ let
     listen // { extraParameters = lib.optional (!lib.any (claims listen) others) "default_server"; }
   );
   unknown = "chatmail-unknown.invalid";
+  ours = [
+    d
+    "www.${d}"
+    unknown
+  ];
 
   # Through port 443 each session takes two connections of nginx, and what it passes on to itself two more.
   throughFront = cfg.connections.imap + cfg.connections.smtp + cfg.connections.web;
@@ -320,6 +319,12 @@ in
       startLimitIntervalSec = lib.mkForce 0;
       serviceConfig = {
         RestartSec = lib.mkForce "2s";
+        # Failures on our own servers name the client. Those of other sites of the host are theirs.
+        LogFilterPatterns = [
+          "~client: [^ ]+, server: (${
+            lib.concatMapStringsSep "|" lib.escapeRegex ours
+          }|[^ ]+:443|unix:[^ ]+)(,|$)"
+        ];
         LimitNOFILE = lib.mkDefault 524288;
       };
     };

@@ -1,5 +1,6 @@
 //! What the two filters decide: the pure checks, and around them what has to be looked up.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -90,6 +91,8 @@ impl Policy for Outgoing {
 pub struct Incoming {
     store: MailStore,
     domain: String,
+    /// The address in `domain`, if that is an address literal.
+    own_literal: Option<IpAddr>,
     verifier: Verifier,
     checks: Checks,
 }
@@ -99,6 +102,7 @@ impl Incoming {
     pub fn new(store: MailStore, domain: String, verifier: Verifier) -> Self {
         Self {
             store,
+            own_literal: incoming::literal(&domain),
             domain,
             verifier,
             checks: Checks::new(),
@@ -112,7 +116,7 @@ impl Incoming {
         message: Vec<u8>,
     ) -> (Vec<u8>, Verdict) {
         if let Some(literal) = examined.literal {
-            let verdict = match incoming::check_literal(literal, envelope.origin) {
+            let verdict = match incoming::check_literal(literal, envelope.origin, self.own_literal) {
                 Ok(()) => Verdict::Accept,
                 Err(reply) => Verdict::Reject(reply),
             };

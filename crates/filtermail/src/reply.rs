@@ -130,6 +130,13 @@ impl Reply {
         }
     }
 
+    /// An arriving message from the address literal of this relay, whose users submit their mail.
+    pub fn own_literal(literal: IpAddr) -> Self {
+        Self::new(&format!(
+            "500 Invalid FROM domain literal: {literal} is this relay, submit the message instead"
+        ))
+    }
+
     /// No signature by the domain of the `From` field is valid.
     pub fn no_valid_dkim(reason: &str) -> Self {
         Self::new(&format!("554 5.7.1 No valid DKIM signature found ({reason})"))

@@ -1,4 +1,5 @@
-# What this process can reach: reads lines `unix PATH`, `read PATH` and `list PATH`, prints those that work.
+# What this process can reach: reads lines `unix PATH`, `tcp ADDRESS:PORT`, `read PATH`, `list PATH` and `run COMMAND`,
+# and prints those that work.
 use strict;
 use warnings;
 use Socket;
@@ -11,6 +12,12 @@ while (my $line = <$targets>) {
     my $socket;
     if ($kind eq 'unix') {
         $works = socket($socket, PF_UNIX, SOCK_STREAM, 0) && connect($socket, pack_sockaddr_un($what));
+    } elsif ($kind eq 'tcp') {
+        my ($address, $port) = $what =~ /^(.*):(\d+)$/ or die "what is `$line`?\n";
+        $works = socket($socket, PF_INET, SOCK_STREAM, 0)
+            && connect($socket, pack_sockaddr_in($port, inet_aton($address)));
+    } elsif ($kind eq 'run') {
+        $works = system("$what </dev/null >/dev/null 2>&1") == 0;
     } elsif ($kind eq 'read') {
         $works = open(my $file, '<', $what);
     } elsif ($kind eq 'list') {

@@ -7,6 +7,7 @@ use super::encrypted::is_encrypted;
 use super::mime::Entity;
 use super::report::is_report;
 use super::securejoin::is_securejoin;
+pub(crate) use super::sender::literal;
 use super::sender::Sender;
 use crate::reply::Reply;
 
@@ -61,8 +62,12 @@ pub fn examine(message: &[u8], mail_from: &str) -> Result<Examined, Reply> {
 }
 
 /// Compares the address literal of a sender with where the message came from. Without the latter the sender could be
-/// anybody, so it is refused.
-pub fn check_literal(literal: IpAddr, origin: Option<IpAddr>) -> Result<(), Reply> {
+/// anybody, so it is refused. So is the literal of this relay, `own`: its users submit their mail, and whatever else
+/// connects from its address is a process on the same host.
+pub fn check_literal(literal: IpAddr, origin: Option<IpAddr>, own: Option<IpAddr>) -> Result<(), Reply> {
+    if own.is_some_and(|own| own.to_canonical() == literal.to_canonical()) {
+        return Err(Reply::own_literal(literal));
+    }
     match origin {
         Some(origin) if origin.to_canonical() == literal.to_canonical() => Ok(()),
         origin => Err(Reply::foreign_literal(literal, origin)),

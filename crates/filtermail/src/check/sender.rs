@@ -86,7 +86,8 @@ fn has_blank_line(raw: &[u8]) -> bool {
     lines.skip(1).any(|line| line.trim_ascii().is_empty())
 }
 
-fn literal(domain: &str) -> Option<IpAddr> {
+/// The address in a domain that is an address literal (RFC 5321 section 4.1.3).
+pub(crate) fn literal(domain: &str) -> Option<IpAddr> {
     let inside = domain.strip_prefix('[')?.strip_suffix(']')?;
     match inside.get(..5) {
         Some(tag) if tag.eq_ignore_ascii_case("IPv6:") => inside.get(5..)?.parse().ok().map(IpAddr::V6),

@@ -218,10 +218,13 @@ fn nobody_else_is_named_as_the_sender() {
 #[test]
 fn an_address_literal_is_only_as_good_as_its_origin() {
     let literal = "192.0.2.1".parse().unwrap();
-    assert!(incoming::check_literal(literal, Some(literal)).is_ok());
-    assert!(incoming::check_literal(literal, Some("::ffff:192.0.2.1".parse().unwrap())).is_ok());
-    assert!(incoming::check_literal(literal, Some("192.0.2.2".parse().unwrap())).is_err());
-    assert!(incoming::check_literal(literal, None).is_err());
+    assert!(incoming::check_literal(literal, Some(literal), None).is_ok());
+    assert!(incoming::check_literal(literal, Some("::ffff:192.0.2.1".parse().unwrap()), None).is_ok());
+    assert!(incoming::check_literal(literal, Some("192.0.2.2".parse().unwrap()), None).is_err());
+    assert!(incoming::check_literal(literal, None, None).is_err());
+    assert!(incoming::check_literal(literal, Some(literal), Some(literal)).is_err());
+    let other = "192.0.2.2".parse().unwrap();
+    assert!(incoming::check_literal(literal, Some(literal), Some(other)).is_ok());
 }
 
 proptest! {

@@ -165,6 +165,11 @@ impl Smtp {
         self.reply().await
     }
 
+    /// Sends a part of a message.
+    pub(crate) async fn write(&mut self, bytes: &[u8]) -> anyhow::Result<()> {
+        Ok(self.wire.write(bytes).await?)
+    }
+
     /// The next reply.
     pub(crate) async fn reply(&mut self) -> anyhow::Result<Reply> {
         read_reply(&mut self.wire).await

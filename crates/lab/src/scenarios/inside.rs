@@ -14,6 +14,11 @@ const FOLDER: &str = "var/lib/lab-probe";
 const PROBE: &str = include_str!("../../files/probe.pl");
 /// Units of the probe are called this and the name of whose sandbox it is in.
 const UNIT: &str = "lab-probe-";
+/// Files with the probe's targets. Services are killed for trying to run programs.
+const TARGETS: &str = "targets";
+const TARGETS_OF_USERS: &str = "targets-of-users";
+/// Mail that does not pass the filters and is signed.
+const SENDMAIL: &str = "run /run/wrappers/bin/sendmail -i root";
 /// Queue of Postfix, which names its sockets relative to it.
 const QUEUE: &str = "/var/lib/postfix/queue";
 /// Sockets that belong to systemd.
@@ -52,11 +57,17 @@ impl Who {
     }
 }
 
-/// Sockets that Dovecot opens to everybody: a resolver, and two services that act for who has logged in to them.
+/// Ports of loopback, which everybody on the host can connect to. The front's ways to Postfix and Dovecot believe the
+/// client address that they are told, and ask for a password like the public ports.
 const OPEN: &[&str] = &[
-    "unix /run/dovecot2/dns-client",
-    "unix /run/dovecot2/imap-urlauth",
-    "unix /run/dovecot2/indexer",
+    "tcp 127.0.0.1:53",
+    // iroh-relay and the TURN server, as from outside.
+    "tcp 127.0.0.1:3340",
+    "tcp 127.0.0.1:3478",
+    "tcp 127.0.0.1:10465",
+    // Counters.
+    "tcp 127.0.0.1:10904",
+    "tcp 127.0.0.1:10993",
 ];
 /// What the owner of the mailboxes reaches.
 const MAILBOXES: &[&str] = &[
@@ -132,6 +143,19 @@ fn is_allowed(line: &str, allowed: &[&[&str]]) -> bool {
     OPEN.iter().any(matches) || allowed.iter().any(|group| group.iter().any(matches))
 }
 
+/// Ports of loopback in the output of `ss -Hltn`: `LISTEN 0 4096 127.0.0.1:53 0.0.0.0:*`.
+fn loopback_ports(text: &str) -> BTreeSet<String> {
+    text.lines()
+        .filter_map(|line| line.split_whitespace().nth(3))
+        .filter(|at| at.starts_with("127."))
+        // The address may name its interface: `127.0.0.53%lo:53`.
+        .filter_map(|at| {
+            let (address, port) = at.rsplit_once(':')?;
+            Some(format!("{}:{port}", address.split('%').next()?))
+        })
+        .collect()
+}
+
 /// Paths of the sockets in the output of `ss -Hxl`: `u_str LISTEN 0 4096 /run/x 1234 * 0`.
 fn unix_sockets(text: &str) -> BTreeSet<String> {
     text.lines()
@@ -162,13 +186,13 @@ fn unit(name: &str, service: &str) -> String {
         // Dynamic users of the same name are the same user.
         lines.push(format!("User={name}"));
     }
-    probe(lines, name)
+    probe(lines, name, TARGETS)
 }
 
-fn probe(mut lines: Vec<String>, name: &str) -> String {
+fn probe(mut lines: Vec<String>, name: &str, targets: &str) -> String {
     lines.extend([
         "Type=oneshot".to_owned(),
-        format!("ExecStart=/usr/bin/perl /{FOLDER}/probe.pl /{FOLDER}/targets"),
+        format!("ExecStart=/usr/bin/perl /{FOLDER}/probe.pl /{FOLDER}/{targets}"),
         format!("StandardOutput=truncate:/{FOLDER}/{name}.reached"),
     ]);
     lines.join("\n") + "\n"
@@ -187,6 +211,12 @@ async fn targets(context: &Context, relay: &str) -> anyhow::Result<Vec<String>> 
     let store = format!("/home/vmail/mail/{domain}");
     let account = context.account(relay).await?.address;
     let mut targets: Vec<String> = sockets.iter().map(|path| format!("unix {path}")).collect();
+    let ports = loopback_ports(&context.run(relay, &["ss", "-Hltn"]).await?);
+    targets.extend(ports.iter().map(|at| format!("tcp {at}")));
+    let key = context
+        .run(relay, &["doveconf", "-h", "ssl_server_key_file"])
+        .await?;
+    targets.push(format!("read {}", key.trim()));
     targets.extend(
         [
             "list /var/lib/chatmail-dkim",
@@ -214,10 +244,9 @@ pub(super) async fn processes(context: &Context) -> anyhow::Result<()> {
     fs::create_dir_all(&folder)?;
     fs::set_permissions(&folder, fs::Permissions::from_mode(0o755))?;
     fs::write(folder.join("probe.pl"), PROBE)?;
-    fs::write(
-        folder.join("targets"),
-        targets(context, relay).await?.join("\n") + "\n",
-    )?;
+    let targets = targets(context, relay).await?.join("\n") + "\n";
+    fs::write(folder.join(TARGETS), &targets)?;
+    fs::write(folder.join(TARGETS_OF_USERS), format!("{targets}{SENDMAIL}\n"))?;
     let units = root.join("etc/systemd/system");
     let mut starts = Vec::new();
     for (who, _) in &ALLOWED {
@@ -225,6 +254,7 @@ pub(super) async fn processes(context: &Context) -> anyhow::Result<()> {
             Who::User(name) => probe(
                 vec!["[Service]".to_owned(), format!("User={name}")],
                 &format!("user-{name}"),
+                TARGETS_OF_USERS,
             ),
             Who::Service(name) => unit(
                 name,
@@ -262,7 +292,7 @@ pub(super) async fn processes(context: &Context) -> anyhow::Result<()> {
             wrong.insert(result(who), more.join(", "));
         }
         // Every socket must be reached by whom it is for: a probe that sees nothing proves nothing.
-        for group in *allowed {
+        for group in allowed.iter().chain([&OPEN]) {
             for pattern in *group {
                 let start = pattern.trim_end_matches('*');
                 seen.extend(
@@ -274,6 +304,8 @@ pub(super) async fn processes(context: &Context) -> anyhow::Result<()> {
             }
         }
     }
+    let stale: Vec<&&str> = OPEN.iter().filter(|open| !seen.contains(*open)).collect();
+    ensure!(stale.is_empty(), "nobody reaches {stale:?}");
     for needed in [
         "unix /run/filtermail/*",
         PUBLIC.concat().as_str(),
@@ -305,6 +337,16 @@ mod tests {
         assert_eq!(
             unix_sockets(text),
             BTreeSet::from(["/run/x/y.socket".to_owned(), format!("{QUEUE}/private/auth")])
+        );
+    }
+
+    #[test]
+    fn ports_of_loopback_are_read() {
+        let text = "LISTEN 0 4096 127.0.0.53%lo:53 0.0.0.0:*\nLISTEN 0 4096 127.0.0.1:3903 0.0.0.0:*\n\
+                    LISTEN 0 100 0.0.0.0:25 0.0.0.0:*\nLISTEN 0 100 [::1]:53 [::]:*\n";
+        assert_eq!(
+            loopback_ports(text),
+            BTreeSet::from(["127.0.0.53:53".to_owned(), "127.0.0.1:3903".to_owned()])
         );
     }
 

@@ -1,5 +1,7 @@
 //! A relay without a name: accounts are `user@[address]`.
 
+use std::fs;
+
 use anyhow::{Context as _, ensure};
 use serde_json::Value;
 
@@ -66,7 +68,8 @@ pub(super) async fn messages_across(context: &Context) -> anyhow::Result<()> {
     talk(one, other).await
 }
 
-/// Nothing signs for an address, so only the host that has it may send from there.
+/// Nothing signs for an address, so only the host that has it may send from there, and to its own relay nobody but its
+/// users.
 pub(super) async fn forged(context: &Context) -> anyhow::Result<()> {
     let receiver = context.account("a").await?;
     let peer = context.peer(RELAY)?;
@@ -76,7 +79,48 @@ pub(super) async fn forged(context: &Context) -> anyhow::Result<()> {
     reply.expect_line(&format!(
         "500 Invalid FROM domain literal: {} does not match origin IP {}",
         peer.domain, context.topology.host
-    ))
+    ))?;
+
+    let (sender, receiver) = (context.account(RELAY).await?, context.account(RELAY).await?);
+    let message = pgp::encrypted(&sender.address, 2000).bytes();
+    let file = "var/lib/lab-forged.eml";
+    fs::write(context.machines()?.root(RELAY).join(file), message)?;
+    let submitted = context
+        .machines()?
+        .exec(
+            RELAY,
+            &[
+                "runuser",
+                "--user=nobody",
+                "--",
+                "curl",
+                "--silent",
+                "--verbose",
+                "--ssl-reqd",
+                "--insecure",
+                "--max-time",
+                "30",
+                "--mail-from",
+                &sender.address,
+                "--mail-rcpt",
+                &receiver.address,
+                "--upload-file",
+                &format!("/{file}"),
+                &format!("smtp://{}", peer.domain),
+            ],
+        )
+        .await?;
+    let said = String::from_utf8_lossy(&submitted.stderr).into_owned();
+    let refused = format!(
+        "500 Invalid FROM domain literal: {} is this relay",
+        peer.domain
+    );
+    ensure!(
+        !submitted.status.success() && said.contains(&refused),
+        "a process on the host of the relay sends as {}: {said}",
+        sender.address
+    );
+    Ok(())
 }
 
 /// There is nothing to publish, and the command says so.

@@ -124,6 +124,7 @@ pub(crate) const SCENARIOS: &[Scenario] = table! {
     "cleartext-in-disguise", Machines, 60, disguise::cleartext;
     "mail-of-gateways-arrives", Machines, 60, disguise::gateways;
     "rate-limit", Addresses, 60, policy::rate_limit;
+    "slow-senders-occupy-no-filter", Addresses, 120, policy::slow_senders;
 
     "outside-unsigned", Machines, 60, outside::unsigned;
     "outside-signed-by-another-domain", Machines, 60, outside::other_domain;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::ensure;
+use anyhow::{Context as _, ensure};
 
 use super::Context;
 use crate::client::message::Message;
@@ -12,6 +12,8 @@ use crate::client::{arrival, pgp};
 const ENCRYPTION_NEEDED: &str = "523 Encryption Needed: Invalid Unencrypted Mail";
 /// Messages that an account may send at once (`messages.burst`), and how many more each second gives back.
 const BURST: usize = 10;
+/// How soon a message is taken.
+const PROMPT: Duration = Duration::from_secs(10);
 
 pub(super) async fn cleartext_submitted(context: &Context) -> anyhow::Result<()> {
     let (sender, receiver) = (context.account("a").await?, context.account("b").await?);
@@ -116,4 +118,34 @@ pub(super) async fn rate_limit(context: &Context) -> anyhow::Result<()> {
         return Ok(());
     }
     anyhow::bail!("{} messages at once were taken", 2 * BURST)
+}
+
+/// Accounts whose sessions stop in the middle of a message, and such sessions of each: more than the filter serves.
+const SLOW: (usize, usize) = (12, 10);
+
+/// People with a bad line keep nobody from sending.
+pub(super) async fn slow_senders(context: &Context) -> anyhow::Result<()> {
+    let (sender, receiver) = (context.account("a").await?, context.account("a").await?);
+    let mut slow = Vec::new();
+    for _ in 0..SLOW.0 {
+        let account = context.account("a").await?;
+        for _ in 0..SLOW.1 {
+            let mut smtp = account.smtp().await?;
+            let from = &account.address;
+            smtp.command(&format!("MAIL FROM:<{from}>")).await?.expect(250)?;
+            smtp.command(&format!("RCPT TO:<{}>", receiver.address))
+                .await?
+                .expect(250)?;
+            smtp.command("DATA").await?.expect(354)?;
+            smtp.write(format!("From: <{from}>\r\n").as_bytes()).await?;
+            slow.push(smtp);
+        }
+    }
+    let message = pgp::encrypted(&sender.address, 1000);
+    tokio::time::timeout(PROMPT, sender.submit(&receiver.address, &message))
+        .await
+        .context("a message waits for slow senders")??
+        .expect(250)?;
+    drop(slow);
+    Ok(())
 }
