@@ -7,8 +7,8 @@ use super::encrypted::is_encrypted;
 use super::mime::Entity;
 use super::report::is_report;
 use super::securejoin::is_securejoin;
-pub(crate) use super::sender::literal;
 use super::sender::Sender;
+pub(crate) use super::sender::literal;
 use crate::reply::Reply;
 
 /// What an arriving message is.

@@ -111,10 +111,7 @@ pub(super) async fn forged(context: &Context) -> anyhow::Result<()> {
         )
         .await?;
     let said = String::from_utf8_lossy(&submitted.stderr).into_owned();
-    let refused = format!(
-        "500 Invalid FROM domain literal: {} is this relay",
-        peer.domain
-    );
+    let refused = format!("500 Invalid FROM domain literal: {} is this relay", peer.domain);
     ensure!(
         !submitted.status.success() && said.contains(&refused),
         "a process on the host of the relay sends as {}: {said}",
