@@ -99,6 +99,11 @@ let
 in
 {
   lib = nixpkgsLib.extend (_: _: { inherit nixosSystem; });
+  # Names of the modules that are not those of the tree.
+  standIns = nixpkgsLib.optionals outdated [
+    "dovecot"
+    "postfix"
+  ];
   legacyPackages = nixpkgsLib.genAttrs [ "x86_64-linux" "aarch64-linux" ] (
     system:
     let

@@ -12,6 +12,9 @@ let
   # From here on the functions, not the folder.
   inherit (sys) lib;
 
+  # Relays of the lab are booted from what is rendered, and need the units of NixOS as well.
+  booted = lib.hasPrefix (toString ./hosts + "/") (toString (/. + toString host));
+
   # Units that the relay's own module defines, or adds to.
   ours =
     kind:
@@ -42,14 +45,14 @@ let
     lib.unique (
       map (name: "${name}.service") (
         ours "services"
-        ++ [
+        ++ lib.optionals booted [
           "nginx"
           "nginx-config-reload"
           "postfix-setup"
           "unbound"
         ]
       )
-      ++ acmeUnits
+      ++ lib.optionals booted acmeUnits
       ++ map (name: "${name}.socket") (ours "sockets")
       ++ map (name: "${name}.timer") (ours "timers")
       ++ map (name: "${name}.path") (ours "paths")
@@ -130,6 +133,7 @@ in
   failed = map (a: a.message) (builtins.filter (a: !a.assertion) config.assertions);
   inherit (config) warnings;
 
+  inherit (config.services.chatmail) domain;
   etc = lib.mapAttrs (_: file: "${file.source}") (lib.filterAttrs (_: isStored) etc);
   units = lib.mapAttrs (_: unit: unit.text) units;
   # Lines `[INTERFACE] PROTOCOL PORT`.
@@ -148,7 +152,7 @@ in
   # Links to what services make at run time come last.
   tmpfiles =
     rules
-    ++ acmeRules
+    ++ lib.optionals booted acmeRules
     ++ lib.mapAttrsToList (path: file: "L+ /etc/${path} - - - - ${file.source}") (
       lib.filterAttrs (_: file: !isStored file) etc
     );

@@ -200,7 +200,27 @@ let
     generate = name: value: written name (print value);
     lib = { };
   };
-  jsonFormat = format builtins.toJSON;
+  # One value in a line, as the real writers have it.
+  json =
+    indent: value:
+    let
+      deeper = indent + "  ";
+      block =
+        open: close: lines:
+        if lines == [ ] then
+          open + close
+        else
+          "${open}\n${lib.concatMapStringsSep ",\n" (line: deeper + line) lines}\n${indent}${close}";
+    in
+    if lib.isList value then
+      block "[" "]" (map (json deeper) value)
+    else if lib.isAttrs value && !(value ? outPath || value ? __toString) then
+      block "{" "}" (
+        lib.mapAttrsToList (name: inner: "${builtins.toJSON name}: ${json deeper inner}") value
+      )
+    else
+      builtins.toJSON value;
+  jsonFormat = format (value: json "" value + "\n");
   # Numbers, strings and lists of these are written as in JSON; tables are not needed.
   tomlFormat = format (
     value:

@@ -16,6 +16,7 @@ mod demo;
 mod machine;
 mod project;
 mod render;
+mod rendered;
 mod scenarios;
 mod topology;
 

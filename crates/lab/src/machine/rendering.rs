@@ -1,16 +1,16 @@
 //! Puts a host that `cargo lab render` wrote into a machine: every file as it is, to where NixOS has it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::{Context as _, bail, ensure};
 
 use super::ca::Signed;
 use super::generation::{Generation, Names, write};
 use super::{packages, rootfs};
-use crate::project;
+use crate::rendered::{self, Files};
 
 /// What the lab adds at boot: paths that exist on every NixOS system, and the certificate that an operator would have
 /// put in place for the mode `external`. Debian's nginx keeps request bodies in /var/lib/nginx, which its unit on
@@ -31,34 +31,29 @@ pub(super) const EXTERNAL_TLS: [&str; 2] = ["etc/chatmail/tls", "etc/site"];
 /// One rendered host.
 #[derive(Debug, Clone)]
 pub(super) struct Rendering {
-    folder: PathBuf,
+    host: String,
+    files: Files,
 }
 
 impl Rendering {
     /// The rendering of a relay of the lab.
     pub(super) fn of(relay: &str) -> anyhow::Result<Self> {
-        let folder = project::root()
-            .join("tests/rendered")
-            .join(format!("lab-{relay}"));
-        ensure!(
-            folder.is_dir(),
-            "there is no {}; `cargo lab render` writes it",
-            folder.display()
-        );
-        let rendering = Self { folder };
+        let host = format!("lab-{relay}");
+        let files = rendered::load(&host)?;
+        let rendering = Self { host, files };
         rendering.check_packages()?;
         Ok(rendering)
     }
 
-    /// All files, relative to the folder, sorted.
-    pub(super) fn files(&self) -> anyhow::Result<Vec<PathBuf>> {
-        project::files_below(&self.folder)
+    /// All files by their path.
+    pub(super) fn files(&self) -> &Files {
+        &self.files
     }
 
-    /// Text of one of [`Self::files`].
-    pub(super) fn text(&self, file: &Path) -> anyhow::Result<String> {
-        let path = self.folder.join(file);
-        fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))
+    /// Text of one file.
+    fn text(&self, file: &Path) -> anyhow::Result<&str> {
+        let text = self.files.get(file).map(String::as_str);
+        text.with_context(|| format!("{} has no {}", self.host, file.display()))
     }
 
     /// Units that the machine starts at boot and that are active from then on.
@@ -87,12 +82,7 @@ impl Rendering {
 
     /// The host as NixOS has it, with these packages under other names.
     pub(super) fn generation(&self, packages: &Names) -> anyhow::Result<Generation> {
-        let mut texts = BTreeMap::new();
-        for file in self.files()? {
-            let text = self.text(&file)?;
-            texts.insert(file, text);
-        }
-        Generation::new(&texts, self.wants()?, packages)
+        Generation::new(&self.files, self.wants()?, packages)
     }
 
     /// Writes the host into a machine's tree. `certificates` are for the mode `external`, each with its folder.
@@ -119,7 +109,7 @@ impl Rendering {
     pub(super) fn build_site(&self, root: &Path, chatmail: &Path, sources: &Path) -> anyhow::Result<()> {
         let output = std::process::Command::new(chatmail)
             .arg("--settings")
-            .arg(self.folder.join("etc/chatmail/settings.json"))
+            .arg(root.join("etc/chatmail/settings.json"))
             .arg("website")
             .arg("--source")
             .arg(sources)
@@ -138,9 +128,14 @@ impl Rendering {
     /// Fails when the rendering names something in the store that is neither in it nor a package with a stand-in.
     fn check_packages(&self) -> anyhow::Result<()> {
         let mut unknown = BTreeSet::new();
-        for file in self.files()? {
-            for name in store_names(&self.text(&file)?) {
-                if !packages::known(name) && !self.folder.join("store").join(name).exists() {
+        let stored: BTreeSet<_> = self
+            .files
+            .keys()
+            .filter_map(|file| file.strip_prefix("store").ok()?.iter().next()?.to_str())
+            .collect();
+        for text in self.files.values() {
+            for name in store_names(text) {
+                if !packages::known(name) && !stored.contains(name) {
                     unknown.insert(name.to_owned());
                 }
             }
@@ -149,7 +144,7 @@ impl Rendering {
             let unknown: Vec<_> = unknown.into_iter().collect();
             bail!(
                 "{} names packages that crates/lab/src/machine/packages.rs has no stand-in for: {}",
-                self.folder.display(),
+                self.host,
                 unknown.join(", ")
             );
         }

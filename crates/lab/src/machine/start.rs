@@ -182,9 +182,9 @@ fn build(programs: &[PathBuf], renderings: &[(Relay, Rendering)]) -> anyhow::Res
     }
     for (relay, rendering) in renderings {
         add(relay.name.as_bytes());
-        for file in rendering.files()? {
+        for (file, text) in rendering.files() {
             add(file.as_os_str().as_encoded_bytes());
-            add(rendering.text(&file)?.as_bytes());
+            add(text.as_bytes());
         }
     }
     let site = site_sources();

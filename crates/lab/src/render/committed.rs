@@ -1,10 +1,13 @@
 //! What has to hold of the committed rendering of whole hosts, beyond that it is what the module gives.
 
-use crate::project;
+use std::path::Path;
+
+use crate::rendered;
 
 fn text(host: &str, file: &str) -> String {
-    let path = project::root().join(super::RENDERED).join(host).join(file);
-    std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+    let files = rendered::load(host).unwrap();
+    let text = files.get(Path::new(file));
+    text.unwrap_or_else(|| panic!("{host} has no {file}")).clone()
 }
 
 fn nginx(host: &str) -> String {

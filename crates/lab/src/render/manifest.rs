@@ -1,4 +1,4 @@
-//! The manifest of the rendering: hashes of what goes into it and of what came out.
+//! The manifest of the rendering: what was rendered with, and hashes of what goes into it and of what came out.
 //!
 //! When an input changed and the manifest did not, somebody forgot to render; when an output changed, somebody edited
 //! it by hand. Both show on machines that cannot evaluate the module.
@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 use sha2::{Digest as _, Sha256};
 
+use super::nix::Release;
 use super::{OPTIONS, RENDERED};
 use crate::project;
 
@@ -19,8 +20,26 @@ pub(super) const NAME: &str = "MANIFEST";
 /// What the rendering is made from.
 const INPUTS: [&str; 4] = ["examples", "flake.nix", "nix", "nixos"];
 
-/// The manifest for the project as it is now: one line `HASH  PATH` per file, sorted by path.
-pub(super) fn current(project: &Path) -> anyhow::Result<String> {
+/// What the first line begins with; the release follows.
+const RELEASE: &str = "# Rendered with ";
+
+/// The manifest for the project as it is now and was rendered with this release.
+pub(super) fn made(project: &Path, release: &Release) -> anyhow::Result<String> {
+    Ok(format!("{RELEASE}{release}\n{}", current(project)?))
+}
+
+/// Whether the committed rendering was made with this release; only then can it be compared.
+pub(super) fn is_of(project: &Path, release: &Release) -> anyhow::Result<bool> {
+    let committed = committed(project)?;
+    let first = committed
+        .lines()
+        .next()
+        .and_then(|line| line.strip_prefix(RELEASE));
+    Ok(first == Some(&release.to_string()))
+}
+
+/// One line `HASH  PATH` per file, sorted by path.
+fn current(project: &Path) -> anyhow::Result<String> {
     let mut hashes = BTreeMap::new();
     for top in INPUTS.into_iter().chain([OPTIONS, RENDERED]) {
         let path = project.join(top);
@@ -47,10 +66,12 @@ pub(super) fn current(project: &Path) -> anyhow::Result<String> {
 
 /// What the committed manifest and the project disagree about, one line per file.
 pub(super) fn complaints(project: &Path) -> anyhow::Result<Vec<String>> {
+    Ok(compare(&committed(project)?, &current(project)?))
+}
+
+fn committed(project: &Path) -> anyhow::Result<String> {
     let path = project.join(RENDERED).join(NAME);
-    let committed =
-        std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
-    Ok(compare(&committed, &current(project)?))
+    std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))
 }
 
 fn compare(committed: &str, current: &str) -> Vec<String> {
@@ -99,7 +120,8 @@ mod tests {
 
     #[test]
     fn either_side_that_changed_alone_is_named() {
-        let committed = "11  nixos/a.nix\n22  tests/rendered/minimal/wants\n33  nixos/gone.nix\n";
+        let committed =
+            "# Rendered with x\n11  nixos/a.nix\n22  tests/rendered/minimal/wants\n33  nixos/gone.nix\n";
         let current = "12  nixos/a.nix\n23  tests/rendered/minimal/wants\n44  nixos/new.nix\n";
         assert_eq!(
             compare(committed, current),

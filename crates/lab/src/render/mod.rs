@@ -1,4 +1,4 @@
-//! Rendering: what the NixOS module makes of a few hosts, committed below `tests/rendered/HOST/`.
+//! Rendering: what the NixOS module makes of a few hosts, committed below `tests/rendered/`.
 //!
 //! A change of the module shows there as a diff that a person can read, and the lab runs exactly these files. Rendering
 //! needs Nix and nixpkgs; the manifest beside the files tells machines without them that nobody forgot to render.
@@ -19,11 +19,8 @@ use anyhow::{Context as _, bail};
 use self::nix::{Evaluation, Nixpkgs};
 use self::store::Store;
 use crate::project;
+use crate::rendered::{self, FOLDER as RENDERED, Files, Host};
 
-/// Files of a rendered host by their path below its folder.
-type Files = BTreeMap<PathBuf, String>;
-
-const RENDERED: &str = "tests/rendered";
 /// The reference of the options, which is rendered too.
 const OPTIONS: &str = "docs/options.md";
 
@@ -36,7 +33,6 @@ pub(crate) fn run(check: bool) -> anyhow::Result<()> {
     if check {
         lints::run(project)?;
     }
-    let rendered = project.join(RENDERED);
     let Some(nixpkgs) = Nixpkgs::find()? else {
         if !check {
             bail!(
@@ -63,21 +59,26 @@ pub(crate) fn run(check: bool) -> anyhow::Result<()> {
         assertions.cases
     );
 
+    let release = nixpkgs.release(project)?;
     let hosts = hosts(project)?;
     let evaluations = nixpkgs.evaluate(project, &hosts)?;
     let mut different = options(project, &nixpkgs, check)?;
+    let mut rendered = BTreeMap::new();
     for (host, evaluation) in &evaluations {
-        let files = render(host, evaluation)?;
-        let folder = rendered.join(host);
-        let committed = read_tree(&folder)?;
-        if check {
-            different.extend(differences(host, &committed, &files));
-        } else if committed != files {
-            write_tree(&folder, &files)?;
-            println!("render: {host}: {} files", files.len());
-        }
+        rendered.insert(host.clone(), render(host, evaluation)?);
     }
+    let stored = rendered::stored(&rendered)?;
+    let folder = project.join(RENDERED);
+    let mut committed = rendered::read(&folder)?;
+    committed.remove(Path::new(manifest::NAME));
     if check {
+        if manifest::is_of(project, &release)? {
+            different.extend(differences(&committed, &stored));
+        } else {
+            println!(
+                "render: not compared, the committed files were rendered with another nixpkgs than {release}"
+            );
+        }
         for difference in &different {
             print!("{difference}");
         }
@@ -88,11 +89,11 @@ pub(crate) fn run(check: bool) -> anyhow::Result<()> {
             );
         }
         check_manifest(project)?;
-        println!("render: {} hosts are as committed", evaluations.len());
+        println!("render: {} hosts evaluate, with {release}", evaluations.len());
         flake::check(project, &nixpkgs).context("the flake")?;
     } else {
-        remove_other_hosts(&rendered, &hosts)?;
-        std::fs::write(rendered.join(manifest::NAME), manifest::current(project)?)
+        write(&folder, &committed, &stored)?;
+        std::fs::write(folder.join(manifest::NAME), manifest::made(project, &release)?)
             .context("cannot write the manifest of the rendering")?;
     }
     Ok(())
@@ -156,8 +157,8 @@ fn hosts(project: &Path) -> anyhow::Result<BTreeMap<String, PathBuf>> {
     Ok(hosts)
 }
 
-/// The files of one host, in the format that `machine/` puts into a container.
-fn render(host: &str, evaluation: &Evaluation) -> anyhow::Result<Files> {
+/// One host, in the format that `machine/` puts into a container.
+fn render(host: &str, evaluation: &Evaluation) -> anyhow::Result<Host> {
     if !evaluation.failed.is_empty() {
         bail!(
             "{host} does not hold what the module asserts:\n{}",
@@ -169,17 +170,19 @@ fn render(host: &str, evaluation: &Evaluation) -> anyhow::Result<Files> {
     }
     let mut files = Files::new();
     let mut store = Store::default();
+    let mut etc = Vec::new();
     for (path, source) in &evaluation.etc {
-        let text = store
-            .text_at(source)
+        let entry = store
+            .entry(source)
             .with_context(|| format!("{host}: /etc/{path}"))?;
-        files.insert(Path::new("etc").join(path), text);
+        etc.push(format!("{path} {entry}"));
     }
     for (name, text) in &evaluation.units {
         let text = store.strip(text).with_context(|| format!("{host}: {name}"))?;
         files.insert(Path::new("units").join(name), text);
     }
     for (name, lines) in [
+        ("etc", &etc),
         ("firewall", &evaluation.firewall),
         ("wants", &evaluation.wants),
         ("sysusers.conf", &evaluation.sysusers),
@@ -193,20 +196,24 @@ fn render(host: &str, evaluation: &Evaluation) -> anyhow::Result<Files> {
     for (path, text) in store.into_files() {
         files.insert(Path::new("store").join(path), text);
     }
-    Ok(files)
+    Ok(Host {
+        domain: evaluation.domain.clone(),
+        files,
+    })
 }
 
-fn differences(host: &str, committed: &Files, rendered: &Files) -> Vec<String> {
-    let mut paths: Vec<_> = committed.keys().chain(rendered.keys()).collect();
+/// What differs between the committed files and those that were rendered now, by file.
+fn differences(committed: &Files, stored: &Files) -> Vec<String> {
+    let mut paths: Vec<_> = committed.keys().chain(stored.keys()).collect();
     paths.sort();
     paths.dedup();
     let text = |files: &Files, path| files.get(path).cloned().unwrap_or_default();
     paths
         .into_iter()
-        .filter(|path| committed.get(*path) != rendered.get(*path))
+        .filter(|path| committed.get(*path) != stored.get(*path))
         .map(|path| {
-            let name = format!("{RENDERED}/{host}/{}", path.display());
-            difference(&name, &text(committed, path), &text(rendered, path))
+            let name = format!("{RENDERED}/{}", path.display());
+            difference(&name, &text(committed, path), &text(stored, path))
         })
         .collect()
 }
@@ -218,24 +225,25 @@ fn difference(name: &str, committed: &str, rendered: &str) -> String {
         .to_string()
 }
 
-/// All files below a folder, by their path in it; none when there is no such folder.
-fn read_tree(folder: &Path) -> anyhow::Result<Files> {
-    let mut files = Files::new();
-    for path in project::files_below(folder)? {
-        let text = std::fs::read_to_string(folder.join(&path))
-            .with_context(|| format!("cannot read {}", folder.join(&path).display()))?;
-        files.insert(path, text);
-    }
-    Ok(files)
-}
-
-fn write_tree(folder: &Path, files: &Files) -> anyhow::Result<()> {
+/// Makes the committed files those that were rendered now.
+fn write(folder: &Path, committed: &Files, stored: &Files) -> anyhow::Result<()> {
     use std::os::unix::fs::PermissionsExt as _;
 
-    if folder.exists() {
-        std::fs::remove_dir_all(folder).with_context(|| format!("cannot replace {}", folder.display()))?;
+    for path in committed.keys().filter(|path| !stored.contains_key(*path)) {
+        let path = folder.join(path);
+        std::fs::remove_file(&path).with_context(|| format!("cannot remove {}", path.display()))?;
+        // Folders that are empty now go with it.
+        let _ = path
+            .ancestors()
+            .skip(1)
+            .take_while(|parent| *parent != folder)
+            .try_for_each(std::fs::remove_dir);
     }
-    for (path, text) in files {
+    for (path, text) in stored
+        .iter()
+        .filter(|(path, text)| committed.get(*path) != Some(*text))
+    {
+        println!("render: {RENDERED}/{}", path.display());
         let path = folder.join(path);
         let write = || {
             if let Some(parent) = path.parent() {
@@ -246,22 +254,6 @@ fn write_tree(folder: &Path, files: &Files) -> anyhow::Result<()> {
             std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode))
         };
         write().with_context(|| format!("cannot write {}", path.display()))?;
-    }
-    Ok(())
-}
-
-/// Removes what was rendered for hosts that are gone.
-fn remove_other_hosts(rendered: &Path, hosts: &BTreeMap<String, PathBuf>) -> anyhow::Result<()> {
-    for entry in rendered.read_dir()? {
-        let entry = entry?;
-        let known = entry
-            .file_name()
-            .to_str()
-            .is_some_and(|name| hosts.contains_key(name));
-        if entry.file_type()?.is_dir() && !known {
-            std::fs::remove_dir_all(entry.path())
-                .with_context(|| format!("cannot remove {}", entry.path().display()))?;
-        }
     }
     Ok(())
 }
@@ -283,11 +275,11 @@ mod tests {
 
     #[test]
     fn a_difference_names_the_file_and_both_sides() {
-        let committed = Files::from([(PathBuf::from("etc/a"), "1\n2\n".to_owned())]);
+        let committed = Files::from([(PathBuf::from("host/etc/a"), "1\n2\n".to_owned())]);
         let rendered = Files::from([
-            (PathBuf::from("etc/a"), "1\n3\n".to_owned()),
-            (PathBuf::from("etc/b"), "new\n".to_owned()),
+            (PathBuf::from("host/etc/a"), "1\n3\n".to_owned()),
+            (PathBuf::from("host/etc/b"), "new\n".to_owned()),
         ]);
-        insta::assert_snapshot!(differences("host", &committed, &rendered).concat());
+        insta::assert_snapshot!(differences(&committed, &rendered).concat());
     }
 }

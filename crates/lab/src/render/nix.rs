@@ -1,6 +1,7 @@
 //! Evaluates hosts with Nix.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -19,6 +20,8 @@ pub(super) struct Evaluation {
     pub(super) failed: Vec<String>,
     /// Warnings that a rebuild would print.
     pub(super) warnings: Vec<String>,
+    /// The mail domain.
+    pub(super) domain: String,
     /// Files below /etc, with the store paths of their contents.
     pub(super) etc: BTreeMap<String, PathBuf>,
     /// Units with their texts.
@@ -31,6 +34,32 @@ pub(super) struct Evaluation {
     pub(super) sysusers: Vec<String>,
     /// Lines for systemd-tmpfiles.
     pub(super) tmpfiles: Vec<String>,
+}
+
+/// What `nix/eval/release.nix` says.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Release {
+    /// Release of nixpkgs' lib folder.
+    lib: String,
+    /// Release of its NixOS modules.
+    modules: String,
+    /// Modules that were too old, and that this project has stand-ins for.
+    stand_ins: Vec<String>,
+}
+
+impl fmt::Display for Release {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let stand_ins = match self.stand_ins.as_slice() {
+            [] => "none".to_owned(),
+            names => names.join(", "),
+        };
+        write!(
+            f,
+            "nixpkgs' lib {}; NixOS modules {}; stand-ins: {stand_ins}",
+            self.lib, self.modules
+        )
+    }
 }
 
 /// What `nix/eval/options.nix` says.
@@ -148,6 +177,11 @@ impl Nixpkgs {
     /// The reference of the options, and what lacks in it. It is the same for every host.
     pub(super) fn options(&self, project: &Path) -> anyhow::Result<Options> {
         self.run(project, "options", &project.join(PLAIN_HOST))
+    }
+
+    /// Which nixpkgs this is.
+    pub(super) fn release(&self, project: &Path) -> anyhow::Result<Release> {
+        self.run(project, "release", &project.join(PLAIN_HOST))
     }
 
     /// Whether every assertion of the module fails where it should.

@@ -29,8 +29,20 @@ pub(super) struct Store {
 }
 
 impl Store {
-    /// The text at a store path, freed of hashes.
-    pub(super) fn text_at(&mut self, path: &Path) -> anyhow::Result<String> {
+    /// Collects the text at a store path; gives the name that it has below the store.
+    pub(super) fn entry(&mut self, path: &Path) -> anyhow::Result<String> {
+        let reference = path
+            .to_str()
+            .and_then(|path| reference(path.strip_prefix(STORE)?));
+        let reference = reference.with_context(|| format!("{} is not in the store", path.display()))?;
+        self.collect(&reference)?;
+        Ok(match reference.below {
+            "" => reference.name.to_owned(),
+            below => format!("{}/{below}", reference.name),
+        })
+    }
+
+    fn text_at(&mut self, path: &Path) -> anyhow::Result<String> {
         let text =
             std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
         self.strip(&text)

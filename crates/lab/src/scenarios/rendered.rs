@@ -1,12 +1,11 @@
 //! What the NixOS module has rendered is accepted by the daemons that it is for.
 
 use std::fs;
-use std::path::PathBuf;
 
 use anyhow::{Context as _, bail, ensure};
 
 use super::Context;
-use crate::project;
+use crate::rendered;
 
 const RELAYS: [&str; 5] = ["a", "b", "c", "d", "e"];
 /// It has no key, and nothing that signs.
@@ -20,41 +19,35 @@ const EXPOSURE: f64 = 1.5;
 /// Where units are put in a machine to be rated.
 const RATED: &str = "/var/lib/lab-rated-units";
 
-/// What was rendered for all hosts, the examples among them.
-fn hosts() -> PathBuf {
-    project::root().join("tests/rendered")
-}
-
 /// Names of the rendered units of a relay that end with `suffix`.
 fn units(relay: &str, suffix: &str) -> anyhow::Result<Vec<String>> {
-    let directory = hosts().join(format!("lab-{relay}/units"));
-    let mut names: Vec<String> = project::files_below(&directory)?
-        .iter()
-        .map(|path| path.to_string_lossy().into_owned())
+    let files = rendered::load(&format!("lab-{relay}"))?;
+    let names = files
+        .keys()
+        .filter_map(|path| path.strip_prefix("units").ok()?.to_str());
+    let names: Vec<_> = names
+        .filter(|name| name.ends_with(suffix))
+        .map(str::to_owned)
         .collect();
-    names.retain(|name| name.ends_with(suffix));
-    ensure!(!names.is_empty(), "no {suffix} in {}", directory.display());
+    ensure!(!names.is_empty(), "no {suffix} was rendered for relay {relay}");
     Ok(names)
 }
 
 /// The services of ours that are rendered for any host, each of their forms once: name and text.
 fn our_services() -> anyhow::Result<Vec<(String, String)>> {
     let mut services = Vec::new();
-    for path in project::files_below(&hosts())? {
-        let mut parts = path.iter().rev().map(|part| part.to_string_lossy().into_owned());
-        let (Some(name), Some("units")) = (parts.next(), parts.next().as_deref()) else {
-            continue;
-        };
-        if !name.ends_with(".service") || !is_ours(&name) {
-            continue;
-        }
-        let file = hosts().join(path);
-        let text = fs::read_to_string(&file).with_context(|| format!("reading {}", file.display()))?;
-        if !services.contains(&(name.clone(), text.clone())) {
-            services.push((name, text));
+    for host in rendered::hosts()? {
+        for (path, text) in rendered::load(&host)? {
+            let Some(name) = path.strip_prefix("units").ok().and_then(|name| name.to_str()) else {
+                continue;
+            };
+            let service = (name.to_owned(), text);
+            if name.ends_with(".service") && is_ours(name) && !services.contains(&service) {
+                services.push(service);
+            }
         }
     }
-    ensure!(!services.is_empty(), "no units in {}", hosts().display());
+    ensure!(!services.is_empty(), "no services were rendered");
     Ok(services)
 }
 

@@ -1,0 +1,316 @@
+//! A host as what it differs in from another one.
+//!
+//! An overlay is a text in the manner of a diff, without line numbers: a place is named by the lines that stand there. So
+//! a change of the base that an overlay has nothing to do with leaves the overlay as it is. First comes the head:
+//!
+//! ```text
+//! base lab-a
+//! rename _a.test _b.test
+//! ```
+//!
+//! `rename` replaces a text everywhere in the base, in paths too. Then, by path, `gone PATH`, `new PATH` with the text, and
+//! `changed PATH` with hunks. A hunk begins with `@@`. Its lines with a space in front and those with `-` follow each
+//! other in the base, at the first such place after the hunk before; those with `-` give way to those with `+`. What
+//! follows the last line feed of a text is a line as well: an empty one, as a rule.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, bail, ensure};
+use similar::algorithms::{Capture, Replace, myers};
+use similar::{DiffOp, DiffTag};
+
+use super::Files;
+
+const HUNK: &str = "@@";
+
+/// Describes `target` by what it differs in from `base`, a host of this name, after these replacements.
+pub(super) fn make(
+    name: &str,
+    base: &Files,
+    renames: &[(&str, &str)],
+    target: &Files,
+) -> anyhow::Result<String> {
+    let mut text = format!("base {name}\n");
+    for (from, to) in renames {
+        let _ = writeln!(text, "rename {from} {to}");
+    }
+    let renamed = renamed(base, renames)?;
+    let mut paths: Vec<_> = renamed.keys().chain(target.keys()).collect();
+    paths.sort();
+    paths.dedup();
+    for path in paths {
+        let shown = path.display();
+        match (renamed.get(path), target.get(path)) {
+            (Some(_), None) => {
+                let _ = writeln!(text, "gone {shown}");
+            }
+            (None, Some(new)) => {
+                let _ = writeln!(text, "new {shown}");
+                for line in new.split('\n') {
+                    let _ = writeln!(text, "+{line}");
+                }
+            }
+            (Some(old), Some(new)) if old != new => {
+                let _ = writeln!(text, "changed {shown}");
+                hunks(&mut text, &lines(old), &lines(new));
+            }
+            _ => {}
+        }
+    }
+    Ok(text)
+}
+
+/// The host that this overlay makes of its base, which `load` finds by its name.
+pub(super) fn apply(
+    overlay: &str,
+    load: &mut dyn FnMut(&str) -> anyhow::Result<Files>,
+) -> anyhow::Result<Files> {
+    let mut renames = Vec::new();
+    let mut sections = Vec::new();
+    let mut base = None;
+    for line in overlay.lines() {
+        if let Some(content) = line.strip_prefix(['+', '-', ' ', '@']) {
+            let (_, section): &mut (_, Vec<(char, &str)>) = sections
+                .last_mut()
+                .with_context(|| format!("a line of no file: {line}"))?;
+            section.push((line.chars().next().unwrap_or_default(), content));
+        } else if let Some(name) = line.strip_prefix("base ") {
+            base = Some(name);
+        } else if let Some(pair) = line.strip_prefix("rename ") {
+            renames.push(
+                pair.split_once(' ')
+                    .with_context(|| format!("not two texts: {line}"))?,
+            );
+        } else {
+            let head = line.split_once(' ').with_context(|| format!("no file: {line}"))?;
+            sections.push((head, Vec::new()));
+        }
+    }
+    let mut files = renamed(&load(base.context("an overlay without a base")?)?, &renames)?;
+    for ((kind, path), lines) in sections {
+        let path = PathBuf::from(path);
+        let file = || format!("{kind} {}", path.display());
+        match kind {
+            "gone" => {
+                files
+                    .remove(&path)
+                    .with_context(|| format!("{}: there is none", file()))?;
+            }
+            "new" => {
+                let text: Vec<_> = lines.iter().map(|(_, line)| *line).collect();
+                files.insert(path, text.join("\n"));
+            }
+            "changed" => {
+                let old = files
+                    .get(&path)
+                    .with_context(|| format!("{}: there is none", file()))?;
+                let new = change(old, &lines).with_context(file)?;
+                files.insert(path, new);
+            }
+            _ => bail!("an overlay cannot say: {}", file()),
+        }
+    }
+    Ok(files)
+}
+
+/// Replaces these texts in all paths and texts of a host.
+fn renamed(files: &Files, renames: &[(&str, &str)]) -> anyhow::Result<Files> {
+    let replace = |text: &str| {
+        let start = text.to_owned();
+        renames
+            .iter()
+            .fold(start, |text, (from, to)| text.replace(from, to))
+    };
+    let mut renamed = BTreeMap::new();
+    for (path, text) in files {
+        let path = path.to_str().context("a path is not UTF-8")?;
+        let path = PathBuf::from(replace(path));
+        ensure!(
+            renamed.insert(path.clone(), replace(text)).is_none(),
+            "two files are called {} after the renaming",
+            path.display()
+        );
+    }
+    Ok(renamed)
+}
+
+fn lines(text: &str) -> Vec<&str> {
+    text.split('\n').collect()
+}
+
+/// Writes the hunks that turn `old` into `new`, each with as few lines in front as name its place.
+fn hunks(text: &mut String, old: &[&str], new: &[&str]) {
+    let mut start = 0;
+    for op in operations(old, new) {
+        let (tag, before, after) = op.as_tag_tuple();
+        if tag == DiffTag::Equal {
+            continue;
+        }
+        // An insertion follows a line that is seen, where there is one.
+        let least = usize::from(before.is_empty());
+        let mut context = least.min(before.start - start);
+        let rest = old.get(start..).unwrap_or_default();
+        let begins = |context: usize| before.start - context;
+        while context < before.start - start
+            && find(rest, old.get(begins(context)..before.end).unwrap_or_default())
+                != Some(begins(context) - start)
+        {
+            context += 1;
+        }
+        let _ = writeln!(text, "{HUNK}");
+        for (sign, lines) in [
+            (' ', old.get(begins(context)..before.start)),
+            ('-', old.get(before.clone())),
+            ('+', new.get(after)),
+        ] {
+            for line in lines.unwrap_or_default() {
+                let _ = writeln!(text, "{sign}{line}");
+            }
+        }
+        start = before.end;
+    }
+}
+
+/// What turns `old` into `new`. `similar::capture_diff` also moves operations past each other, and places of some are wrong
+/// afterwards.
+fn operations(old: &[&str], new: &[&str]) -> Vec<DiffOp> {
+    let mut hook = Replace::new(Capture::new());
+    let Ok(()) = myers::diff(&mut hook, old, 0..old.len(), new, 0..new.len());
+    hook.into_inner().into_ops()
+}
+
+/// Where these lines begin first.
+fn find(lines: &[&str], wanted: &[&str]) -> Option<usize> {
+    if wanted.is_empty() {
+        return Some(0);
+    }
+    lines.windows(wanted.len()).position(|window| window == wanted)
+}
+
+/// Carries out the hunks of one file.
+fn change(old: &str, hunks: &[(char, &str)]) -> anyhow::Result<String> {
+    let old = lines(old);
+    let mut rest = old.as_slice();
+    let mut new = Vec::new();
+    for hunk in hunks.split(|(sign, _)| *sign == '@').skip(1) {
+        let of = |sign: char| {
+            hunk.iter()
+                .filter(move |(found, _)| *found == sign)
+                .map(|(_, line)| *line)
+        };
+        let kept: Vec<_> = of(' ').collect();
+        let wanted: Vec<_> = kept.iter().copied().chain(of('-')).collect();
+        let at = find(rest, &wanted)
+            .with_context(|| format!("the base has no such lines any more: {}", wanted.join("\n")))?;
+        new.extend(rest.iter().take(at).copied());
+        new.extend(kept);
+        new.extend(of('+'));
+        rest = rest.get(at + wanted.len()..).unwrap_or_default();
+    }
+    new.extend(rest.iter().copied());
+    Ok(new.join("\n"))
+}
+
+/// The host that an overlay is based on.
+pub(super) fn base(overlay: &str) -> Option<&str> {
+    overlay.lines().find_map(|line| line.strip_prefix("base "))
+}
+
+/// Whether a file holds an overlay: `HOST.diff`.
+pub(super) fn host(path: &Path) -> Option<&str> {
+    path.to_str()?.strip_suffix(".diff")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn files(files: &[(&str, &str)]) -> Files {
+        files
+            .iter()
+            .map(|(path, text)| (PathBuf::from(path), (*text).to_owned()))
+            .collect()
+    }
+
+    fn there_and_back(base: &Files, renames: &[(&str, &str)], target: &Files) -> String {
+        let overlay = make("base", base, renames, target).unwrap();
+        let back = apply(&overlay, &mut |name| {
+            assert_eq!(name, "base");
+            Ok(base.clone())
+        });
+        assert_eq!(&back.unwrap(), target, "{overlay}");
+        overlay
+    }
+
+    #[test]
+    fn a_host_comes_back_from_its_overlay() {
+        let base = files(&[
+            ("store/a.test.conf", "name a.test\nsize 1\nlast 1\n"),
+            ("store/gone", "x\n"),
+            ("units/same", "a\nb"),
+        ]);
+        let target = files(&[
+            ("store/b.test.conf", "name b.test\nsize 2\nlast 1\n"),
+            ("store/new", "+y\n\n-z"),
+            ("units/same", "a\nb"),
+        ]);
+        insta::assert_snapshot!(there_and_back(&base, &[("a.test", "b.test")], &target));
+    }
+
+    #[test]
+    fn places_are_told_apart_that_read_alike() {
+        let base = "{\na\n}\n{\na\n}\n{\na\n}\n";
+        for target in [
+            "{\na\n}\n{\nb\n}\n{\na\n}\n",
+            "{\na\n}\n{\na\n}\n{\na\nb\n}\n",
+            "b\n{\na\n}\n{\na\n}\n{\na\n}\n",
+            "{\n}\n{\na\n}\n{\n}\n",
+            "{\na\n}\n{\na\n}\n{\na\n}",
+            "",
+            "\n\n",
+        ] {
+            there_and_back(&files(&[("f", base)]), &[], &files(&[("f", target)]));
+            there_and_back(&files(&[("f", target)]), &[], &files(&[("f", base)]));
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn every_text_comes_back(base in "[ab}\n]{0,60}", target in "[ab}\n]{0,60}") {
+            there_and_back(&files(&[("f", &base)]), &[], &files(&[("f", &target)]));
+        }
+    }
+
+    #[test]
+    fn an_overlay_stays_as_it_is_when_its_base_changes_elsewhere() {
+        let overlay = there_and_back(
+            &files(&[("f", "one\ntwo\nthree\nfour\n"), ("g", "1\n")]),
+            &[],
+            &files(&[("f", "one\ntwo\nTHREE\nfour\n"), ("g", "1\n")]),
+        );
+        let changed = files(&[("f", "zero\none\n2\nthree\nfour\nfive\n"), ("g", "2\n")]);
+        let applied = apply(&overlay, &mut |_| Ok(changed.clone())).unwrap();
+        assert_eq!(
+            applied,
+            files(&[("f", "zero\none\n2\nTHREE\nfour\nfive\n"), ("g", "2\n")])
+        );
+    }
+
+    #[test]
+    fn what_does_not_fit_its_base_is_an_error() {
+        let base = files(&[("f", "one\n")]);
+        for (overlay, message) in [
+            ("base base\nchanged f\n@@\n-two\n+three\n", "no such lines"),
+            ("base base\nchanged g\n@@\n-two\n", "there is none"),
+            ("base base\ngone g\n", "there is none"),
+            ("base base\nother f\n", "cannot say"),
+            ("+x\n", "of no file"),
+            ("new f\n+x\n", "without a base"),
+        ] {
+            let error = apply(overlay, &mut |_| Ok(base.clone())).unwrap_err();
+            assert!(format!("{error:#}").contains(message), "{error:#}");
+        }
+    }
+}
