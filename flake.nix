@@ -73,7 +73,7 @@
 
       templates.default = {
         path = ./examples/template;
-        description = "A host that is a chatmail relay";
+        description = "A host that runs a chatmail relay";
       };
     };
 }

@@ -1,9 +1,9 @@
-# A host that has a web site, a resolver and a firewall of its own, and becomes a relay besides.
+# A relay on a host with its own web site, resolver and firewall.
 {
   services.chatmail = {
     enable = true;
     domain = "chat.example.org";
-    # The resolver below answers on 127.0.0.1.
+    # The resolver below already listens on 127.0.0.1.
     resolver.enable = false;
   };
 

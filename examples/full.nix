@@ -1,4 +1,4 @@
-# A relay that decides about everything that an operator commonly wants to decide.
+# A relay that sets every option that operators commonly change.
 {
   services.chatmail = {
     enable = true;
@@ -40,7 +40,7 @@
       filter = 200;
     };
 
-    # The certificate comes from elsewhere, over a DNS challenge for example.
+    # Another program obtains the certificate, for example with a DNS challenge.
     tls = {
       mode = "external";
       certificateFile = "/var/lib/certificates/chat.example.org/fullchain.pem";

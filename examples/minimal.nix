@@ -1,4 +1,4 @@
-# The least that a relay needs to be told.
+# The minimal configuration of a relay.
 {
   services.chatmail = {
     enable = true;

@@ -1,4 +1,5 @@
-# What `nix flake check` builds: the packages with their tests, lints, whole hosts, and tests in virtual machines.
+# Everything that `nix flake check` builds: packages with their tests, lints, complete hosts, and tests in virtual
+# machines.
 {
   lib,
   pkgs,
@@ -20,7 +21,7 @@ let
       touch $out
     '';
 
-  # All that tests of the lab look at.
+  # All files that the lab's tests read.
   tree = lib.fileset.toSource {
     root = ./..;
     fileset = lib.fileset.unions [
@@ -39,7 +40,7 @@ let
     ];
   };
 
-  # The Rust code, built for something else than to be installed.
+  # A derivation that runs a command on the Rust code and installs nothing.
   rust =
     name: tools: command:
     packages.chatmail.overrideAttrs (old: {
@@ -72,7 +73,7 @@ let
     host-full = ../examples/full.nix;
     host-minimal = ../examples/minimal.nix;
   };
-  # What `nix flake init --template` gives, with this flake as its input.
+  # The host that `nix flake init --template` creates, with this flake as its input.
   template = (import ../examples/template/flake.nix).outputs {
     nixpkgs = { inherit lib; };
     chatmail = self;
@@ -101,7 +102,7 @@ in
   services-tests =
     rust "services-tests" [ ]
       "cargo test --release --frozen --workspace --exclude=lab";
-  # Also whether the committed rendering is that of this module.
+  # This also checks that the committed rendering is that of this module.
   lab-tests = rust "lab-tests" [ pkgs.python3 ] "cargo test --release --frozen --package=lab";
   rustfmt = rust "rustfmt" [ pkgs.rustfmt ] "cargo fmt --all --check";
 

@@ -1,4 +1,4 @@
-# Tools for work on the project.
+# Development tools.
 {
   cargo,
   clippy,

@@ -1,9 +1,9 @@
-# A scenario host: what scenarios expect of a relay, in the lab and in virtual machines.
+# Settings of a scenario host: a relay in the lab or in a virtual machine that scenarios run against.
 {
   services.chatmail = {
     enable = true;
     adminAddress = "admin@example.org";
-    # Machines that run scenarios are busy.
+    # Machines that run scenarios are under load.
     accounts = {
       maxLoad1m = 1000;
       minMemoryAvailable = 0;
@@ -25,11 +25,11 @@
   };
 
   services.unbound = {
-    # The world of the scenarios has a root of its own, without signatures.
+    # The scenarios' DNS has its own root, without signatures.
     enableRootTrustAnchor = false;
     settings.server = {
       domain-insecure = [ "." ];
-      # A reserved name that unbound would answer for itself.
+      # unbound would answer for this reserved name itself.
       local-zone = [ "\"test.\" nodefault" ];
     };
   };

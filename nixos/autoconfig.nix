@@ -1,4 +1,4 @@
-# The document that mail clients ask for when they see an address of the relay
+# The document that mail clients request for an address of the relay
 # (https://www.ietf.org/archive/id/draft-bucksch-autoconfig-02.html). Clients try the servers in this order.
 { lib }:
 domain:

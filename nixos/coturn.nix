@@ -1,5 +1,5 @@
-# TURN, for calls between clients that cannot reach each other directly. The unit is ours so that its secret never
-# passes through the store and a coturn that the host runs for something else stays as it is.
+# TURN, for calls between clients that cannot reach each other directly. The module defines its own unit, so that the
+# secret never enters the store and the host can run another coturn.
 {
   config,
   lib,
@@ -14,9 +14,9 @@ let
     if cfg.turn.secretFile != null then cfg.turn.secretFile else "/var/lib/chatmail-turn/secret";
   ownSecret = cfg.turn.secretFile == null;
 
-  # Who has credentials may relay to the internet, and not into networks that the host can reach and others cannot.
-  # coturn takes a range that begins with `::` as open at its lower end, where it also holds every IPv4 address, and `::`
-  # alone as everything. It refuses the unspecified address by itself.
+  # Clients with credentials may relay to the internet, but not into networks that only the host can reach. coturn
+  # treats a range that begins with `::` as having no lower end, so it would include every IPv4 address, and `::` alone
+  # as everything. It refuses the unspecified address itself.
   denied = [
     "0.0.0.0-0.255.255.255"
     "10.0.0.0-10.255.255.255"
@@ -46,14 +46,14 @@ let
     "fe80::-febf:ffff:ffff:ffff:ffff:ffff:ffff:ffff"
     "fec0::-feff:ffff:ffff:ffff:ffff:ffff:ffff:ffff"
   ]
-  # Services of the host trust what comes from its own addresses.
+  # The host's services trust connections from its own addresses.
   ++ cfg.addresses
   ++ lib.optional cfg.byAddress cfg.domain;
 
-  # The user name of an account changes only once per lifetime of its credentials, so this holds per account.
+  # An account's user name changes only once per lifetime of its credentials, so this limit applies per account.
   allocationsPerAccount = 16;
 
-  # Clients may come over TCP, but what is relayed are datagrams: connections from this address would be good for spam.
+  # Clients can connect over TCP, but coturn relays only datagrams: relayed TCP connections could be used for spam.
   configFile = pkgs.writeText "turnserver.conf" ''
     realm=${cfg.domain}
     listening-port=${toString cfg.turn.port}
@@ -76,11 +76,11 @@ let
     ${lib.concatMapStringsSep "\n" (range: "allowed-peer-ip=${range}") cfg.turn.allowedPeers}
   '';
 
-  # coturn reads the secret only from its configuration, which therefore is put together at run time, with the addresses
-  # that the host has then.
+  # coturn reads the secret only from its configuration file, so this script assembles the file at run time, with the
+  # addresses that the host has at that moment.
   start = pkgs.writeShellScript "chatmail-turn" ''
     set -eu
-    # ip(8) gives up its capabilities first, which the sandbox does not let it.
+    # ip(8) would fail: it drops its capabilities first, which the sandbox forbids.
     addresses() {
       while read -r mark address rest; do
         if [ "$mark" = "|--" ]; then
@@ -141,9 +141,9 @@ in
 
     systemd.services = {
       chatmail-turn-secret = lib.mkIf ownSecret {
-        description = "Secret that TURN credentials are made with";
+        description = "Secret for TURN credentials";
         wantedBy = [ "multi-user.target" ];
-        # A secret that exists stays, and who requires this unit would be stopped with it.
+        # An existing secret is kept, and a restart would stop the units that require this one.
         restartIfChanged = false;
         serviceConfig = hardening // {
           Type = "oneshot";
@@ -165,7 +165,7 @@ in
         description = "TURN server of the relay";
         wantedBy = [ "multi-user.target" ];
         requires = secretUnit;
-        # It listens on the addresses that exist when it starts, and on no later ones.
+        # coturn listens only on addresses that exist when it starts.
         wants = [ "network-online.target" ];
         after = secretUnit ++ [ "network-online.target" ];
         startLimitIntervalSec = 0;
@@ -176,7 +176,7 @@ in
           Restart = "always";
           RestartSec = "1s";
           DynamicUser = true;
-          # It would log the address of every caller.
+          # coturn would log the address of every client.
           LogFilterPatterns = [
             "ERROR"
             "~session"
@@ -188,7 +188,7 @@ in
           RestrictAddressFamilies = [
             "AF_INET"
             "AF_INET6"
-            # It looks up the addresses of the host.
+            # coturn looks up the host's addresses.
             "AF_NETLINK"
             "AF_UNIX"
           ];

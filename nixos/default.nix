@@ -1,5 +1,5 @@
-# The relay as a NixOS module. `packagesFor` makes our packages from the host's nixpkgs; they come in this way because
-# many hosts, and every VM test, make `nixpkgs.overlays` read-only. `revision` is the commit of this project.
+# The relay as a NixOS module. `packagesFor` builds the relay's packages from the host's nixpkgs. It is an argument
+# because many hosts, and every VM test, make `nixpkgs.overlays` read-only. `revision` is the commit of this project.
 {
   packagesFor,
   revision ? null,

@@ -11,7 +11,7 @@ let
   queue = config.services.postfix.settings.main.queue_directory;
   postfix = config.services.postfix.user;
 
-  # Both blocks name the same script with the same settings; Dovecot loads it once.
+  # Both blocks use the same script with the same settings, so Dovecot loads it once.
   lua = {
     lua_file = "${./files/doveauth.lua}";
     lua_settings = {
@@ -21,15 +21,15 @@ let
     };
   };
 
-  # Dovecot records sessions where this folder exists.
+  # Dovecot records sessions if this folder exists.
   rawlog = "/var/lib/chatmail-rawlog";
 
-  # By name: Dovecot 2.4.1 takes `$SET:default_internal_user` of a listener for its built-in default, and sessions could
-  # not wake up.
+  # Read here because Dovecot 2.4.1 expands `$SET:default_internal_user` in a listener to its built-in default, so that
+  # sessions cannot wake up.
   internal = config.services.dovecot2.settings;
 
-  # `doveadm reload` comes back before Dovecot has opened its sockets anew. Postfix reloads after Dovecot, and an smtpd that
-  # finds no socket to ask for logins ends, with a pause for all of the service.
+  # `doveadm reload` returns before Dovecot has reopened its sockets. Postfix reloads after Dovecot, and an smtpd
+  # without a socket for logins exits, which delays the whole service.
   reload = pkgs.writeShellScript "dovecot-reload" ''
     set -eu
     socket() {
@@ -50,7 +50,7 @@ let
 
   logFilters = import ./log-filters.nix;
 
-  # Commands that Dovecot may name in the line about the end of a session.
+  # Commands that Dovecot can name in the line about the end of a session.
   imapCommands = [
     "APPEND"
     "CANCELUPDATE"
@@ -94,7 +94,7 @@ let
     "URLFETCH"
   ];
 
-  # Two lanes of logins in doveauth wait for hashes; a fifth of the workers is left to those that need none.
+  # In doveauth, two queues of logins wait for hashes; a fifth of the workers remains for logins that need no hash.
   authWorkers = settings.doveauth.max_hashing * 5 / 2;
 
   kibibytes = bytes: "${toString (bytes / 1024)} K";
@@ -118,17 +118,17 @@ in
         listen = [ "*" ] ++ lib.optional cfg.enableIPv6 "::";
 
         auth_mechanisms = [ "plain" ];
-        # Addresses of relays without a domain name have brackets.
+        # Addresses on relays without a domain name contain brackets.
         auth_username_chars = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ01234567890.-_@[]";
         "passdb lua" = lua;
         "userdb lua" = lua;
 
-        # Nothing about where users connect from.
+        # No addresses of clients.
         login_log_format_elements = "method=%{mechanism} %{secured}";
-        # Nor which account a line is about: the session tells what belongs together.
+        # No account names either: the session ID connects related lines.
         mail_log_prefix = "\"%{service}<%{session}>: \"";
 
-        # Plugins of the same build as the running processes, also while a new system is activated.
+        # Plugins of the same build as the running processes, even during the activation of a new system.
         mail_plugin_dir = lib.mkDefault "${cfg.dovecot.package}/lib/dovecot/modules";
 
         mail_uid = "vmail";
@@ -137,7 +137,8 @@ in
         mail_path = "~/";
         mail_home = "${cfg.mailboxes.directory}/%{user}";
         mail_cache_max_size = lib.mkDefault "500 K";
-        # A notification comes too early when the delivering process still holds the mailbox; this look finds the message.
+        # A notification that arrives while the delivering process still locks the mailbox is too early; this check then
+        # finds the message.
         mailbox_idle_check_interval = "5 s";
         mail_fsync = lib.mkDefault "never";
         mail_compress_write_method = "gz";
@@ -178,7 +179,7 @@ in
         imap_hibernate_timeout = lib.mkDefault "30 s";
         "protocol imap" = {
           imap_metadata = true;
-          # For one account and one client address.
+          # Per account and client address.
           mail_max_userip_connections = cfg.connections.imapPerAccount;
           mail_plugins = {
             imap_quota = true;
@@ -203,9 +204,8 @@ in
           "push_notification lua".lua_file = "${./files/push_notification.lua}";
         };
         lmtp_add_received_header = false;
-        # Postfix decides how much is delivered at once (connections.delivery), since it can wait; beyond a limit of
-        # Dovecot it would have to try again minutes later. Set although it is the default of some versions: 2.4.1 made
-        # it 10.
+        # Postfix limits concurrent deliveries (connections.delivery), because it can queue them; beyond a limit of
+        # Dovecot, it would have to retry minutes later. Some versions have this default already; that of 2.4.1 is 10.
         lmtp_user_concurrency_limit = "unlimited";
 
         ssl = "required";
@@ -213,14 +213,14 @@ in
         ssl_server_key_file = cfg.tls.files.key;
         ssl_min_protocol = "TLSv1.3";
 
-        # A reload otherwise ends what runs with the former settings: LMTP after it has saved a message and before it says
-        # so, which makes Postfix deliver it again, and all IMAP sessions six seconds later.
+        # By default a reload ends processes with the old settings: LMTP between saving a message and confirming it,
+        # which makes Postfix deliver it again, and all IMAP sessions after six seconds.
         shutdown_clients = lib.mkDefault false;
         default_client_limit = lib.mkDefault 20000;
-        # Providers give many people one address: who guesses must not delay the others.
+        # Many users can share one address: somebody who guesses passwords must not delay the others.
         "service anvil" = {
           "unix_listener anvil-auth-penalty".mode = "0";
-          # LMTP, which does not run as root, counts its sessions there.
+          # LMTP does not run as root and counts its sessions here.
           "unix_listener anvil" = {
             mode = "0660";
             group = "vmail";
@@ -231,29 +231,29 @@ in
           user = postfix;
           group = config.services.postfix.group;
         };
-        # Who asks there learns whether an account exists.
+        # This socket reveals whether an account exists.
         "service auth"."unix_listener auth-userdb" = {
           mode = "0600";
           user = "vmail";
         };
-        # Everybody on the host may connect to these by default, and nothing of the relay does.
+        # By default every user of the host can connect to these sockets, which the relay does not use.
         "service dns-client"."unix_listener dns-client".mode = "0";
         "service imap-urlauth-login"."unix_listener imap-urlauth".mode = "0";
         "service indexer"."unix_listener indexer".mode = "0";
         "service auth-worker" = {
           user = "vmail";
-          # Nobody else is in this group, which the socket of doveauth belongs to.
+          # The group of doveauth's socket, which has no members.
           extra_groups = "doveauth";
-          # Each carries one login at a time to doveauth.
+          # Each worker handles one login at a time.
           process_limit = authWorkers;
         };
         "service lmtp" = {
           user = "vmail";
-          # Connections that Postfix keeps for later deliveries count as well.
+          # Idle connections that Postfix keeps for later deliveries count too.
           process_limit = 2 * cfg.connections.delivery + 10;
-          # A process of its own for each delivery costs more than the delivery.
+          # Starting a process for each delivery takes more time than the delivery.
           restart_request_count = 1000;
-          # Everybody may connect to the one that Dovecot has by itself.
+          # Every user of the host could connect to Dovecot's default socket.
           "unix_listener lmtp".mode = "0";
           "unix_listener ${queue}/private/dovecot-lmtp" = {
             mode = "0600";
@@ -261,7 +261,7 @@ in
             group = config.services.postfix.group;
           };
         };
-        # The front on port 443 tells the address of the client.
+        # The front on port 443 passes on the client's address.
         haproxy_trusted_networks = [ "127.0.0.1" ];
         "service imap-login" = {
           "inet_listener imaps_front" =
@@ -274,19 +274,19 @@ in
               ssl = true;
               haproxy = true;
             };
-          # Few processes serve all sessions; each also carries their TLS, so it may grow.
+          # A few processes serve all sessions, including their TLS, so each needs more memory.
           restart_request_count = "unlimited";
           process_min_avail = 10;
           vsz_limit = "1 G";
         };
         "service imap" = {
           process_limit = cfg.connections.imap;
-          # A login takes over a process that another session has left; starting one costs more than all else of a login.
-          # All of them run as vmail. Processes that sessions leave when they hibernate soon end.
+          # A login reuses the process of an earlier session, because starting one takes more time than the rest of a
+          # login. All of them run as vmail. Processes that are free because their session hibernates soon exit.
           restart_request_count = 1000;
           process_min_avail = lib.min 4 cfg.connections.imap;
           idle_kill_interval = "10 s";
-          # Sessions that wake up come back through this socket.
+          # Hibernated sessions wake up through this socket.
           "unix_listener imap-master".user = internal.default_internal_user;
           extra_groups = internal.default_internal_group;
         };
@@ -302,24 +302,24 @@ in
         mode = "0700";
         user = "vmail";
         group = "vmail";
-        # Not by the time of access: whoever reads a record must not keep it.
+        # Not by access time: reading a record must not keep it.
         age = "mc:1d";
       };
     };
 
     systemd.services.dovecot = {
-      # They connect to sockets of ours, which systemd holds from the start.
+      # Sockets that Dovecot connects to; systemd opens them at boot.
       after = [
         "chatmail-metadata.socket"
         "doveauth.socket"
         "lastlogin.socket"
-        # The queue of Postfix holds sockets of Dovecot.
+        # Creates the queue directory, which contains sockets of Dovecot.
         "postfix-setup.service"
       ];
       wants = [ "postfix-setup.service" ];
-      # Sessions outlive new settings.
+      # Sessions continue after a change of settings.
       stopIfChanged = false;
-      # It comes up when what it waits for is there, such as a certificate.
+      # Restarts until everything it needs exists, such as a certificate.
       startLimitIntervalSec = lib.mkForce 0;
       restartTriggers = lib.mkForce [ ];
       reloadTriggers = [ config.environment.etc."dovecot/dovecot.conf".source ];
@@ -328,14 +328,14 @@ in
         Restart = lib.mkForce "always";
         RestartSec = lib.mkForce "2s";
         LimitNOFILE = 65536;
-        # Failures name the account by its path, and folders by the names that their owners gave to them.
+        # Failures contain the path of the account and names of folders.
         LogFilterPatterns = [
           logFilters.namesNobody
           ": msgid=[^ ]*: (saved mail to INBOX|save failed to .*Quota exceeded \\(mailbox for user is full\\))$"
           "quota-expire: removed "
           "~: Mailbox [^ ]"
           "~: Aborted [A-Z]+ request for "
-          # A client may send a name as a command, or as a mechanism.
+          # A client can send a name in place of a command or a mechanism.
           "~\\((?!(UID )?(${lib.concatStringsSep "|" imapCommands}) )[^()]* (finished|running) "
           "~tried to use unsupported auth mechanism"
           "~passdb-lua: doveauth asks to try again later"

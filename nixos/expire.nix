@@ -1,4 +1,4 @@
-# What runs by the clock over all mailboxes: removal of old mail and accounts, reports, counts.
+# Timers that process all mailboxes: removal of old mail and accounts, reports, counts.
 {
   config,
   lib,
@@ -9,12 +9,12 @@ let
   cfg = config.services.chatmail;
   hardening = import ./hardening.nix;
 
-  # What Dovecot passes to chatmail-quota-expire.
+  # Arguments that Dovecot passes to chatmail-quota-expire.
   makeRoom.args = "${
     toString (cfg.mailboxes.quota * 70 / 100 / 1048576)
   } ${cfg.mailboxes.directory}/%{user}";
 
-  # A run over the mailboxes at low priority; mail goes first.
+  # A run over all mailboxes, at lower priority than mail.
   job =
     {
       name,
@@ -29,7 +29,7 @@ let
         wantedBy = [ "timers.target" ];
         timerConfig = {
           OnCalendar = at;
-          # A machine that was off at that time catches up.
+          # A machine that was off at that time runs the job later.
           Persistent = true;
         };
       };
@@ -55,10 +55,10 @@ let
             BindReadOnlyPaths = [ cfg.mailboxes.directory ];
             Nice = 19;
             IOSchedulingClass = "idle";
-            # What the kernel keeps of folders that were walked counts too.
+            # The kernel's cache of the folders that the job reads counts too.
             MemoryMax = "1G";
             TasksMax = 512;
-            # Setting priorities of threads is not among the system calls that services need.
+            # The filter in hardening.nix excludes the system calls that set thread priorities.
             SystemCallFilter = [ "@system-service" ];
           }
           // service;
@@ -129,7 +129,7 @@ in
       })
 
       {
-        # Dovecot asks for room when a mailbox is at three quarters; clients warn their users from four fifths on.
+        # Dovecot requests trimming at three quarters of the quota; clients warn their users at four fifths.
         services.dovecot2.settings = {
           "quota \"User quota\"" = {
             "warning nearly-full" = {

@@ -9,7 +9,7 @@ in
       25 # SMTP from other servers
       80 # redirects to HTTPS; ACME challenges
       143 # IMAP with STARTTLS
-      443 # HTTPS, and IMAP and SMTP for networks that let nothing else through
+      443 # HTTPS, and IMAP and SMTP for networks that block all other ports
       465 # submission over TLS
       587 # submission with STARTTLS
       993 # IMAP over TLS

@@ -1,12 +1,12 @@
-# What every unit of ours is denied, as `serviceConfig`. Units add what they need with `//`.
+# Restrictions of all of the relay's own units, as `serviceConfig`. Units override with `//` what they need.
 {
-  # None of our services has a capability, and none can get one.
+  # No service has a capability or can gain one.
   AmbientCapabilities = "";
   CapabilityBoundingSet = "";
   NoNewPrivileges = true;
   RestrictSUIDSGID = true;
 
-  # They see the system read-only, no other user's files and no other user's processes.
+  # Services see the system read-only, and no files or processes of other users.
   ProtectSystem = "strict";
   ProtectHome = true;
   ProtectProc = "invisible";
@@ -18,15 +18,15 @@
   RemoveIPC = true;
   UMask = "0077";
 
-  # They reach local sockets only.
+  # Services can use local sockets only.
   RestrictAddressFamilies = [ "AF_UNIX" ];
   IPAddressDeny = "any";
 
-  # A unit that runs wild ends before the machine does. Daemons set bounds of their own.
+  # A runaway unit is stopped before it exhausts the machine. Daemons set their own limits.
   MemoryMax = "256M";
   TasksMax = 64;
 
-  # They cannot touch the kernel, the clock or the host's name.
+  # Services cannot change the kernel, the clock or the host name.
   ProtectClock = true;
   ProtectControlGroups = true;
   ProtectHostname = true;

@@ -1,4 +1,4 @@
-# iroh-relay, through which devices of a chat find each other for realtime connections.
+# iroh-relay, through which devices in a chat find each other for realtime connections.
 {
   config,
   lib,
@@ -9,7 +9,7 @@ let
   cfg = config.services.chatmail;
   hardening = import ./hardening.nix;
 
-  # STUN is TURN's business here.
+  # The TURN server answers STUN requests.
   configFile = (pkgs.formats.toml { }).generate "iroh-relay.toml" {
     enable_relay = true;
     enable_stun = false;
@@ -25,7 +25,7 @@ in
   config = lib.mkIf (cfg.enable && cfg.iroh.enable) {
     services.nginx.virtualHosts.${cfg.domain}.locations = {
       "= /relay" = proxy // {
-        # The protocol that is upgraded to is "iroh derp http" or "websocket".
+        # Clients upgrade to "iroh derp http" or "websocket".
         extraConfig = ''
           proxy_http_version 1.1;
           proxy_set_header Upgrade $http_upgrade;

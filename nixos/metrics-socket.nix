@@ -1,5 +1,6 @@
-# Sockets that Prometheus connects to. systemd holds them, so that no daemon waits for an address that comes up later. The
-# address is in the name of the unit: a change of it stops the old socket, where NixOS leaves a changed one as it is.
+# Sockets that Prometheus connects to. systemd holds them, so that no daemon has to wait for an address that appears
+# later. The unit's name contains the address: NixOS does not restart changed sockets, but a new name stops the old
+# socket.
 { cfg, lib }:
 let
   host = cfg.metrics.listenAddress;
@@ -8,10 +9,10 @@ rec {
   at =
     port: if lib.hasInfix ":" host then "[${host}]:${toString port}" else "${host}:${toString port}";
 
-  # Name of the unit for a daemon, without its type.
+  # Name of a daemon's metrics unit, without the suffix.
   unit = daemon: "${daemon}-metrics-${lib.replaceStrings [ "." ":" "%" ] [ "-" "-" "-" ] host}";
 
-  # The socket unit, which starts `service`.
+  # Socket unit that starts `service`.
   socket = daemon: address: service: {
     description = "Socket of ${daemon} for Prometheus";
     wantedBy = [ "sockets.target" ];

@@ -1,4 +1,4 @@
-# Numbers for Prometheus: counters from the journal (mtail), Dovecot's own, and the sizes of the mailboxes.
+# Metrics for Prometheus: counters from the journal (mtail) and Dovecot's own.
 {
   config,
   lib,
@@ -10,14 +10,14 @@ let
   hardening = import ./hardening.nix;
   metricsSockets = import ./metrics-socket.nix { inherit cfg lib; };
   dovecot = metricsSockets.unit "dovecot";
-  # Dovecot would not start without the address that Prometheus connects to.
+  # Dovecot listens on loopback, because it does not start if metrics.listenAddress does not exist yet.
   dovecotPort = 10904;
   loopback = lib.hasPrefix "127." cfg.metrics.listenAddress || cfg.metrics.listenAddress == "::1";
 
-  # mtail counts lines of its standard input. They are fetched in batches, and the place in the journal moves on only
-  # when a batch was handed over whole: a kill at any moment neither loses lines nor counts them twice, and those that
-  # were logged while mtail was down are counted after it. Counts begin when the unit is started for the first time.
-  # mtail would wait for ever for more lines of a feeder that is gone, hence the trap.
+  # mtail counts lines of its standard input. The script reads the journal in batches and saves its position only after
+  # it has passed on a complete batch: a kill at any moment neither loses lines nor counts them twice, and lines logged
+  # while mtail was down are counted later. Counting begins when the unit starts for the first time. The trap ends mtail
+  # with its feeder; otherwise it would wait forever for more lines.
   mtail = pkgs.writeShellScript "chatmail-mtail" ''
     set -u
     cd "$STATE_DIRECTORY"
@@ -36,9 +36,9 @@ let
       --progs=${./files/relay.mtail} --logs=- --logtostderr < <(feed)
   '';
 
-  # Labels of a metric, in this order.
+  # A label of a metric.
   label = name: { _section = { inherit name; }; };
-  # A histogram of microseconds with one bucket per power of ten.
+  # A histogram in microseconds with one bucket per power of ten.
   histogram =
     name: from: to:
     label name
@@ -56,7 +56,7 @@ let
   unhibernated = "event=imap_client_unhibernated";
   delivered = "event=mail_delivery_finished";
 
-  # Which events Dovecot counts, under the names of the reference relay.
+  # Events that Dovecot counts, with the names of the reference relay.
   dovecotMetrics = {
     imap_command = {
       filter = finished;
@@ -139,7 +139,7 @@ let
         (duration 2 6)
       ];
     };
-    # A request that failed has no field `success`.
+    # A failed request has no field `success`.
     auth_failed.filter = "event=auth_request_finished AND NOT success=yes";
     auth_passdb = {
       filter = "event=auth_passdb_request_finished";
@@ -188,7 +188,7 @@ in
     systemd.sockets.${dovecot} = metricsSockets.socket "dovecot" (metricsSockets.at 3904) dovecot;
 
     systemd.services.${dovecot} = {
-      description = "Passes Prometheus on to Dovecot";
+      description = "Proxy from Prometheus to Dovecot";
       startLimitIntervalSec = 0;
       stopIfChanged = false;
       serviceConfig =
@@ -217,11 +217,11 @@ in
           SupplementaryGroups = [ "systemd-journal" ];
           StateDirectory = "mtail";
           StateDirectoryMode = "0700";
-          # Lines for an mtail that is gone must fail.
+          # Writing to an mtail that has exited must fail.
           IgnoreSIGPIPE = false;
-          # journalctl reads the boot's id there.
+          # journalctl reads the boot ID from /proc.
           ProcSubset = "all";
-          # Groups of the host count only outside a user namespace.
+          # The host's groups have no effect in a user namespace.
           PrivateUsers = false;
           inherit RestrictAddressFamilies;
           TasksMax = 512;

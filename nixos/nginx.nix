@@ -15,10 +15,10 @@ let
 
   file = name: text: "alias ${pkgs.writeText name text};";
 
-  # Clients that read these files from us know ports and names without asking for more.
+  # Clients that read this document need no further lookups of ports and names.
   autoconfig = import ./autoconfig.nix { inherit lib; } d;
 
-  # The site in all its languages. Sources that it cannot be built from are found before anything is switched.
+  # The site in all its languages. Invalid sources fail the build, before the system is switched.
   site = pkgs.callPackage ../nix/packages/website.nix { chatmail = cfg.package; } {
     inherit (cfg) settingsFile;
     inherit sources;
@@ -26,7 +26,7 @@ let
   sources = [ ../www ] ++ lib.optional (cfg.web.source != null) cfg.web.source;
   inherit (cfg.web) languages;
 
-  # The first of the visitor's languages that the site has.
+  # The first of the visitor's languages that the site is available in.
   language =
     let
       known = "\\s*(?:${lib.concatStringsSep "|" languages})\\b";
@@ -39,7 +39,7 @@ let
       }
     '';
 
-  # Nothing of other hosts, no scripts, no frames.
+  # No third-party resources, no scripts, no frames.
   pageHeaders = ''
     add_header Content-Security-Policy "default-src 'none'; img-src 'self'; style-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'" always;
     add_header X-Content-Type-Options nosniff always;
@@ -47,7 +47,7 @@ let
   '';
 
   nginx = config.services.nginx;
-  # Listeners of sites: the front, the port beside it that tells no address of others, and HTTP.
+  # Listeners of sites: the front, the direct port that uses no PROXY protocol, and HTTP.
   at =
     ports:
     lib.concatMap (port: map (addr: { inherit addr; } // port) nginx.defaultListenAddresses) ports;
@@ -64,8 +64,8 @@ let
   ];
   plain = at [ { port = nginx.defaultHTTPListenPort; } ];
 
-  # Who answers for unknown names: we do, unless a site of the host's own says that it does. Two of them on one address
-  # and port would keep nginx from starting.
+  # The relay answers for unknown names, unless one of the host's own sites is the default. nginx does not start with
+  # two default sites on one address and port.
   others = lib.attrValues (removeAttrs nginx.virtualHosts ours);
   claims =
     listen: host:
@@ -89,14 +89,14 @@ let
     unknown
   ];
 
-  # Through port 443 each session takes two connections of nginx, and what it passes on to itself two more.
+  # Each session through port 443 takes two connections of nginx, and two more if nginx forwards it to itself.
   throughFront = cfg.connections.imap + cfg.connections.smtp + cfg.connections.web;
   workerConnections =
     2 * (cfg.connections.imap + cfg.connections.smtp) + 5 * cfg.connections.web + 512;
   share = connections: toString (lib.max 1 (connections / 5));
-  # A state takes 64 or 128 bytes, and there are never more of them than connections.
+  # A state takes 64 or 128 bytes, and there are at most as many states as connections.
   zone = name: connections: ''
-    # IPv6 gives one client at least a /64.
+    # An IPv6 client has at least a /64 network.
     map $binary_remote_addr $chatmail_network {
       default $binary_remote_addr;
       "~(?s)^(?<chatmail_prefix>.{8}).{8}$" $chatmail_prefix;
@@ -104,14 +104,14 @@ let
     limit_conn_zone $chatmail_network zone=${name}:${toString (connections / 8 + 64)}k;
   '';
 
-  # Logs say what was asked for, not by whom.
+  # Logs contain what was requested, but not by whom.
   privateLogs = ''
     access_log syslog:server=unix:/dev/log,nohostname,tag=nginx chatmail;
     error_log stderr crit;
     limit_conn_log_level info;
   '';
 
-  # A client that says nothing, or slowly, does not keep a connection.
+  # Silent and slow clients cannot occupy a connection.
   hurry = ''
     client_header_timeout 10s;
     client_body_timeout 10s;
@@ -131,8 +131,8 @@ let
   newAddress = {
     proxyPass = newemail;
     extraConfig =
-      # A browser is sent to Delta Chat, which then asks with POST. It would refuse a self-signed certificate there, so
-      # these relays answer with an address at once.
+      # Browsers are redirected to Delta Chat, which then sends a POST. Delta Chat would refuse a self-signed
+      # certificate there, so relays with one answer with an address at once.
       lib.optionalString (!selfSigned) ''
         if ($request_method = GET) {
           return 301 dcaccount:https://${d}/new;
@@ -140,13 +140,13 @@ let
       ''
       + ''
         client_max_body_size 4k;
-        # newemail has the limit and gives its reason.
+        # newemail enforces the limit and returns the reason.
         error_page 429 502 504 = @new_busy;
       '';
   };
 in
 {
-  # A site that does not say where it listens is behind the front.
+  # Sites without `listen` or `listenAddresses` are behind the front.
   options.services.nginx.virtualHosts = lib.mkOption {
     type = lib.types.attrsOf (
       lib.types.submodule (
@@ -178,20 +178,20 @@ in
 
     services.nginx = {
       enable = true;
-      # Sessions through port 443 live as long as a worker does.
+      # A reload lets old workers finish the sessions through port 443.
       enableReload = lib.mkDefault true;
-      # All sites of the host are behind the front on port 443, ours like others.
+      # All sites of the host are behind the front on port 443.
       defaultSSLListenPort = lib.mkDefault 8443;
       eventsConfig = lib.mkDefault "worker_connections ${toString workerConnections};";
 
       commonHttpConfig = ''
-        # The front tells who connects.
+        # The front passes on the client's address.
         set_real_ip_from unix:;
         real_ip_header proxy_protocol;
         ${zone "chatmail_web" cfg.connections.web}
         log_format chatmail '"$request_method $uri" $status $body_bytes_sent $request_time';
-        # NixOS redirects from port 80 with servers that nothing can be added to, and nginx logs visitors of those to this
-        # file unless told otherwise. Other sites of the host are logged there as before.
+        # NixOS redirects from port 80 with servers that cannot be configured, whose requests nginx logs to this file by
+        # default. Requests to the host's other sites are still logged there.
         map $server_name $chatmail_not_ours {
           default 1;
           ${d} 0;
@@ -216,12 +216,12 @@ in
           limit_conn chatmail_front ${share throughFront};
           limit_conn_log_level info;
           ssl_preread on;
-          # For all of a ClientHello.
+          # Time for the complete ClientHello.
           preread_timeout 10s;
           proxy_protocol on;
           proxy_pass $chatmail_upstream;
           proxy_connect_timeout 10s;
-          # Longer than any client waits in IDLE.
+          # Longer than any client stays in IDLE.
           proxy_timeout 35m;
           tcp_nodelay on;
         }
@@ -230,7 +230,7 @@ in
       virtualHosts.${d} = lib.mkMerge [
         certificate
         {
-          # It answers for unknown names over TLS, unless a site of the host's own does.
+          # Answers for unknown names over TLS, unless one of the host's own sites does.
           listen = asDefault ([ front ] ++ directly) ++ plain;
           serverAliases = lib.optionals (!cfg.byAddress) [
             "autoconfig.${d}"
@@ -240,7 +240,7 @@ in
           extraConfig = ''
             ${privateLogs}
             ${hurry}
-            # The port that we listen on is not the one that visitors see.
+            # nginx listens on a different port than the one that visitors see.
             absolute_redirect off;
           '';
 
@@ -250,7 +250,7 @@ in
               tryFiles = "$uri $uri/ =404";
               extraConfig = pageHeaders;
             };
-            # Pages at the root stand for those in the visitor's language; "/" becomes "/index.html" before.
+            # Visitors get pages at the root in their language. nginx has already rewritten "/" to "/index.html".
             "~ ^/[^/]+\\.html$" = {
               tryFiles = "/$chatmail_language$uri $uri =404";
               extraConfig = ''
@@ -259,7 +259,7 @@ in
               '';
             };
             "= /new" = newAddress;
-            # Printed QR codes of older relays.
+            # For printed QR codes of older relays.
             "= /cgi-bin/newemail.py" = newAddress;
             "@new_busy".extraConfig = ''
               default_type application/json;
@@ -306,7 +306,7 @@ in
         ]
       );
 
-      # Over HTTP the first server's settings hold until a client has named the one that it wants.
+      # Over HTTP, the settings of the default server apply until the client has sent the Host header.
       virtualHosts.${unknown} = {
         listen = asDefault plain;
         extraConfig = privateLogs + hurry;
@@ -315,11 +315,11 @@ in
     };
 
     systemd.services.nginx = {
-      # It comes up when what it waits for is there, such as a certificate or an address.
+      # Restarts until everything it needs exists, such as a certificate or an address.
       startLimitIntervalSec = lib.mkForce 0;
       serviceConfig = {
         RestartSec = lib.mkForce "2s";
-        # Failures on our own servers name the client. Those of other sites of the host are theirs.
+        # Failures of the relay's own servers name the client. Those of the host's other sites are kept.
         LogFilterPatterns = [
           "~client: [^ ]+, server: (${
             lib.concatMapStringsSep "|" lib.escapeRegex ours

@@ -1,5 +1,5 @@
-# OpenDKIM signs what leaves the relay. The unit is ours because services.opendkim cannot take another package. A relay
-# without a name has no zone that could hold a key, and no signatures.
+# OpenDKIM signs outgoing mail. The module defines its own unit because services.opendkim cannot use another package. A
+# relay without a domain name has no zone for a key, so its mail is not signed.
 {
   config,
   lib,
@@ -11,7 +11,7 @@ let
   hardening = import ./hardening.nix;
   keyFile = cfg.settings.dns.dkim_key_file;
 
-  # Headers that a second copy could be added of, which clients might show instead of the signed one.
+  # Headers of which an attacker could add a second copy, which clients might display instead of the signed one.
   oversigned = [
     "from"
     "reply-to"
@@ -46,19 +46,19 @@ let
     Canonicalization relaxed/simple
     SignHeaders *,+autocrypt,+content-type
     OversignHeaders ${lib.concatStringsSep "," oversigned}
-    # Only what Postfix hands over as our own mail is signed, wherever it came from.
+    # Sign exactly the mail that Postfix marks as originating here, whatever the client's address.
     MTA ORIGINATING
     InternalHosts -
     On-BadSignature reject
     On-KeyNotFound reject
     On-NoSignature reject
-    # Who runs it, so that a check by root finds the key's owner in order.
+    # The unit's user, so that OpenDKIM's check of the key file accepts its owner.
     UserID opendkim:opendkim
     Socket local:/run/opendkim/opendkim.sock
     UMask 007
   '';
 
-  # A key that exists is never replaced: the zone holds its public half.
+  # An existing key is never replaced: its public half is in the DNS.
   makeKey = pkgs.writeShellScript "chatmail-dkim-key" ''
     set -eu
     if [ -s "$1" ]; then
@@ -83,7 +83,7 @@ in
     systemd.services.chatmail-dkim-key = {
       description = "DKIM key of the relay";
       wantedBy = [ "multi-user.target" ];
-      # Another selector gets its key before OpenDKIM starts with it.
+      # The key of a new selector is generated before OpenDKIM starts with it.
       stopIfChanged = false;
       serviceConfig = hardening // {
         Type = "oneshot";
@@ -99,9 +99,9 @@ in
     };
 
     systemd.services.opendkim = {
-      description = "DKIM signatures for mail that leaves";
+      description = "DKIM signatures for outgoing mail";
       wantedBy = [ "multi-user.target" ];
-      # Not required: OpenDKIM goes on while the other unit changes.
+      # Not `requires`: OpenDKIM keeps running while the other unit changes.
       wants = [ "chatmail-dkim-key.service" ];
       after = [ "chatmail-dkim-key.service" ];
       before = [ "postfix.service" ];
@@ -112,7 +112,7 @@ in
         ExecStart = "${cfg.dkim.package}/bin/opendkim -f -x ${configFile}";
         Restart = "always";
         RestartSec = "1s";
-        # It grows over time; what is lost by a restart is a retry of Postfix.
+        # OpenDKIM's memory grows over time. A restart costs at most a retry by Postfix.
         RuntimeMaxSec = "1d";
         MemoryMax = "512M";
         TasksMax = 512;

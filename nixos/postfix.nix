@@ -1,11 +1,11 @@
-# Postfix: takes mail from other servers and from clients, passes it through the filters, delivers it.
+# Postfix: accepts mail from other servers and from clients, passes it through the filters, and delivers it.
 #
 #   other servers  25 ──────> filtermail-incoming ──> filtered-incoming ──> queue ──> Dovecot (LMTP)
 #   clients  465, 587 ──────> filtermail-outgoing ──> filtered-outgoing ──> queue ──> other servers, or Dovecot
 #                                                     OpenDKIM, header cleanup
 #
-# The filters and the two services behind them are reached over Unix sockets, or over the ports 10080, 10081, 10025 and
-# 10026 of loopback (filter.transport).
+# Postfix and the filters connect over Unix sockets, or over the loopback ports 10080, 10081, 10025 and 10026
+# (filter.transport).
 {
   config,
   lib,
@@ -22,21 +22,21 @@ let
 
   drop = header: "/^${header}:/ IGNORE";
 
-  # What tells about the sender's device and network; the real subject is inside the encrypted part.
+  # Headers that reveal the sender's device and network. The real subject is inside the encrypted part.
   submissionCleanup = regexp "submission-header-cleanup" (
     map drop [
       "Received"
       "X-Originating-IP"
       "X-Mailer"
       "User-Agent"
-      # RFC 8689: a message does not decide how it is delivered, here or at the next relay.
+      # RFC 8689: a message must not control how it is delivered, here or at the next relay.
       "TLS-Required"
       "Require-TLS-ESMTP"
     ]
     ++ [ "/^Subject:/ REPLACE Subject: [...]" ]
   );
 
-  # What is of no use once the message was accepted, and says which way it went.
+  # Headers that are useless after the message was accepted, and that reveal its path.
   deliveryCleanup = regexp "lmtp-header-cleanup" (
     map drop [
       "DKIM-Signature"
@@ -49,7 +49,7 @@ let
   sockets = import ./sockets.nix;
 
   reserved = import ./reserved-addresses.nix { inherit lib; };
-  # Networks that are not public and that mail may go to nevertheless.
+  # Non-public networks to which mail may be delivered.
   allowedNetworks = cfg.delivery.allowedNetworks ++ lib.optional cfg.byAddress "${cfg.domain}/32";
   unlessAllowed =
     before: after: lines:
@@ -58,9 +58,10 @@ let
     else
       [ "if !/${before}${reserved.alternatives allowedNetworks}${after}/" ] ++ lines ++ [ "endif" ];
 
-  # Senders choose domains, and whoever has a domain chooses addresses. The answers that smtp(8) connects by are looked at,
-  # so that nobody can exchange them afterwards. An MX whose name is an address, in any form that the C library reads
-  # (`127.0.0.1`, `0x7f.1`, `::1`), would be looked up nowhere.
+  # Senders choose domains, and the owner of a domain chooses its addresses. This filters the very DNS replies that
+  # smtp(8) uses to connect, so nobody can change them after the check. It also drops an MX whose name is an address in
+  # any form that the C library parses (`127.0.0.1`, `0x7f.1`, `::1`), because such a name is never looked up in the
+  # DNS.
   addressFilter = regexp "address-filter" (
     unlessAllowed " A " "$" [ "/ A ${reserved.ipv4}$/ IGNORE" ]
     ++ [
@@ -73,8 +74,8 @@ let
     ]
   );
 
-  # The same for addresses that recipients are written with. Of host names in brackets the certificate would not be
-  # verified.
+  # The same for address literals of recipients. Host names in brackets are rejected because smtp(8) would not verify
+  # the certificate.
   refusedDestination = "error:5.1.2 Mail is delivered to public addresses only";
   destinations = regexp "destinations" (
     [ "if /@\\[/" ]
@@ -88,8 +89,8 @@ let
   );
   octet = "(25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])";
 
-  # Mail that the host itself has for its administrator. Nobody else can use these names: they stand for mail that
-  # sendmail(1) hands in.
+  # Mail of the host to its administrator. These aliases apply only to mail submitted with sendmail(1), so nobody else
+  # can use them.
   hostAliases =
     let
       names = lib.unique [
@@ -112,7 +113,7 @@ let
   lmtp = "unix:private/dovecot-lmtp";
   perMailbox = lib.min 8 cfg.connections.delivery;
 
-  # A relay without a name says hello with the name that its address has in the DNS.
+  # A relay without a domain name uses the reverse DNS name of its address in EHLO.
   hostname =
     if cfg.byAddress then
       lib.concatStringsSep "." (lib.reverseList (lib.splitString "." cfg.domain)) + ".in-addr.arpa"
@@ -120,7 +121,7 @@ let
       cfg.domain;
   signing = lib.optional (!cfg.byAddress) "unix:/run/opendkim/opendkim.sock";
 
-  # Behind the filters nothing needs to be checked or slowed down again.
+  # Mail that returns from the filters needs no further checks or delays.
   reinjection = {
     smtpd_client_connection_count_limit = "0";
     smtpd_client_restrictions = "permit_mynetworks,reject";
@@ -146,8 +147,8 @@ let
     smtpd_tls_security_level = "encrypt";
   };
 
-  # The setup of NixOS, made beside the directory that a running Postfix reads and put in its place in one step: at no
-  # time are there no settings. It stands under a fixed path, so that new settings leave the unit as it is.
+  # The setup script of NixOS, writing to a new directory that then replaces the one that a running Postfix reads in one
+  # step: there are settings at every moment. The script has a fixed path, so that new settings do not change the unit.
   directory = "/var/lib/postfix/conf";
   configure = pkgs.writeShellScript "chatmail-postfix-configure" ''
     set -eu
@@ -176,7 +177,7 @@ in
       enableSmtp = true;
 
       settings.main = {
-        # Pinned: a newer Postfix must not change what these settings mean.
+        # Pinned, so that a newer Postfix does not change the meaning of these settings.
         compatibility_level = "3.11";
         myhostname = hostname;
         mydomain = hostname;
@@ -188,13 +189,12 @@ in
         append_dot_mydomain = false;
         notify_classes = lib.mkDefault "";
 
-        # Every address of the domain is taken, and what Dovecot does not know comes back as a bounce: whether an
-        # address exists is not told to whoever asks.
+        # Postfix accepts every address of the domain and bounces mail to those that Dovecot does not know, so that
+        # nobody can probe which addresses exist.
         mydestination = lib.mkDefault "";
         virtual_mailbox_domains = [ cfg.mailDomain ];
         virtual_transport = "lmtp:${lmtp}";
-        # What Postfix delivers `user@[address]` with, for an address of the host. Users of the operating system have no
-        # mailboxes.
+        # Transport for `user@[address]` with an address of the host. Users of the operating system have no mailboxes.
         local_transport = if cfg.byAddress then "$virtual_transport" else "error:5.1.1 No such user";
         proxy_interfaces = cfg.addresses;
         allow_percent_hack = false;
@@ -204,10 +204,10 @@ in
         local_recipient_maps = "";
         recipient_delimiter = "+";
         lmtp_header_checks = deliveryCleanup;
-        # Header checks are for the header of the message, not for those of its parts.
+        # Header checks apply only to the header of the message, not to those of its parts.
         disable_mime_input_processing = true;
-        # What is signed leaves as it is: no line is folded, and nothing is encoded for servers without 8BITMIME. Clients may
-        # not submit what needs either; reports quote what others have sent.
+        # Signed mail leaves unchanged: Postfix folds no line and encodes nothing for servers without 8BITMIME.
+        # filtermail rejects submitted mail that would need either; reports quote what others have sent.
         disable_mime_output_conversion = true;
         smtp_line_length_limit = 0;
         lmtp_line_length_limit = 0;
@@ -215,38 +215,39 @@ in
         message_size_limit = cfg.messages.maxSize;
         mailbox_size_limit = 0;
         smtpd_recipient_limit = cfg.messages.maxRecipients;
-        # IPv6 gives one client at least a /64; limits for an address hold for it.
+        # An IPv6 client has at least a /64 network, so limits per address apply to that.
         smtpd_client_ipv6_prefix_length = 64;
         maximal_queue_lifetime = lib.mkDefault "2d";
         bounce_queue_lifetime = lib.mkDefault "2d";
 
-        # No pause where nobody gains by it.
+        # No delay where it protects nobody.
         in_flow_delay = "0s";
         smtpd_peername_lookup = false;
-        # With one recipient per delivery, the destination whose concurrency qmgr(8) limits is the address: deliveries to
-        # one mailbox take turns anyway, and a burst to it leaves processes to the others.
+        # With one recipient per delivery, qmgr(8) limits concurrency per address and not per domain. Deliveries to one
+        # mailbox take turns anyway, and a burst to it leaves processes for the others.
         lmtp_destination_recipient_limit = 1;
         lmtp_destination_concurrency_limit = perMailbox;
         lmtp_initial_destination_concurrency = perMailbox;
-        # A connection serves one delivery after the other, and so does the process of Dovecot behind it.
+        # A connection, and the Dovecot process behind it, serves many deliveries in turn.
         lmtp_connection_cache_destinations = lib.removePrefix "unix:" lmtp;
-        # People wait for their mail: what could not be delivered, as while Dovecot opens its sockets anew, is tried again
-        # within a minute or two and not within ten. The pauses still double with the age of a message.
+        # Users wait for their mail: after a failed delivery, for example while Dovecot reopens its sockets, Postfix
+        # retries within two minutes, not within ten. The delay still doubles with the age of a message.
         queue_run_delay = lib.mkDefault "60s";
         minimal_backoff_time = lib.mkDefault "60s";
-        # An smtpd that starts while Dovecot has no socket ends at once; nobody could write for a minute.
+        # An smtpd that starts while Dovecot has no socket exits at once. By default nobody could then send for a
+        # minute.
         service_throttle_time = lib.mkDefault "2s";
 
-        # Says no to senders above their rate at the first recipient, before the message is sent. While it cannot be asked,
-        # the filter counts the messages themselves.
+        # Rejects senders above their rate limit at the first recipient, before the message is sent. While this milter
+        # is unavailable, the filter counts the messages themselves.
         chatmail_limit_milter = "{ unix:${sockets.limit}, default_action=accept, connect_timeout=5s, command_timeout=10s }";
 
-        # The filter waits up to 20 s for DKIM keys. It gets a message only once all of it has arrived, so that slow
-        # clients occupy a file and not the filter.
+        # The filter waits up to 20 s for DKIM keys. Postfix sends it a message only after the whole message has
+        # arrived, so that slow clients occupy a file and not the filter.
         smtpd_proxy_timeout = "180s";
         smtpd_proxy_options = "speed_adjust";
 
-        # Arriving mail: encrypted, and for our own addresses only.
+        # Incoming mail: TLS required, and only to addresses of the relay.
         smtpd_relay_restrictions = [ "reject_unauth_destination" ];
         smtpd_tls_chain_files = [
           cfg.tls.files.key
@@ -268,7 +269,8 @@ in
         smtpd_tls_auth_only = true;
         smtpd_sender_login_maps = regexp "login-map" [ "/^(.*)$/ \${1}" ];
 
-        # Mail to other relays: encrypted, and only for who proves the name. Names with `_` and addresses cannot.
+        # Mail to other relays: TLS required, with a verified certificate, except for names with `_` and IP addresses,
+        # which have none that can be verified.
         smtp_tls_security_level = "verify";
         smtp_tls_mandatory_protocols = ">=TLSv1.2";
         smtp_tls_protocols = ">=TLSv1.2";
@@ -278,35 +280,36 @@ in
           "/^_/ encrypt"
           "/^\\[/ encrypt"
         ];
-        # No cache of client sessions: after a resumed TLS 1.3 handshake the server has nothing to send, so its kernel
-        # delays the acknowledgement that Nagle's algorithm makes our EHLO wait for, 40 ms on each connection. A full
-        # handshake costs 2 ms.
+        # No TLS session cache for the client: after a resumed TLS 1.3 handshake the server has nothing to send, so its
+        # kernel delays the acknowledgement that our EHLO waits for because of Nagle's algorithm, by 40 ms on each
+        # connection. A full handshake takes 2 ms.
         smtp_tls_session_cache_database = "";
 
-        # Whoever sends a message does not decide how it is delivered: RFC 8689 in both directions.
+        # Senders must not control how a message is delivered: RFC 8689 is off in both directions.
         tls_required_enable = false;
         transport_maps = lib.mkBefore [ destinations ];
         smtp_dns_reply_filter = addressFilter;
-        # The sender hears of it at once.
+        # The message bounces at once and is not deferred.
         smtp_delivery_status_filter = regexp "delivery-status" [
           "/^4(\\.[0-9.]+ .*DNS reply filter drops all results.*)$/ 5$1"
         ];
-        # Receipts tell when mail was delivered, ETRN and BDAT nobody needs here.
+        # DSN would reveal when a message was delivered; ETRN and BDAT are not needed.
         smtpd_discard_ehlo_keywords = [
           "silent-discard"
           "chunking"
           "dsn"
           "etrn"
         ];
-        # Headers of accepted mail stay as they are. Otherwise names without a domain would get ours.
+        # Headers of accepted mail stay unchanged. Otherwise Postfix appends the relay's domain to names without one.
         local_header_rewrite_clients = "";
 
-        # What sendmail(1) hands in passes no filter and is signed, and the queue names senders and recipients.
+        # Mail submitted with sendmail(1) bypasses the filters and is signed, and the queue lists senders and
+        # recipients.
         authorized_submit_users = lib.mkDefault "root";
         authorized_mailq_users = lib.mkDefault "root";
         authorized_flush_users = lib.mkDefault "root";
 
-        # Bounces are mail of ours too: other relays take them only with a signature.
+        # Bounces are signed too: other relays accept them only with a signature.
         non_smtpd_milters = signing;
         internal_mail_filter_classes = "bounce";
         milter_macro_daemon_name = "ORIGINATING";
@@ -331,7 +334,7 @@ in
             syslog_name = "postfix/submissions";
           }
         );
-        # Behind the front on port 443, which tells the address of the client.
+        # Behind the front on port 443, which passes on the client's address.
         ${cfg.front.smtp} = smtpd cfg.front.smtp { maxproc = cfg.connections.smtp; } (
           submission
           // {
@@ -353,7 +356,7 @@ in
         filtered-incoming = smtpd settings.filtermail.incoming_reinject {
           maxproc = cfg.connections.filter;
         } (reinjection // { syslog_name = "postfix/reinject_incoming"; });
-        # Dovecot takes all that this many processes bring: dovecot.nix.
+        # dovecot.nix allows as many LMTP processes as these need.
         lmtp.maxproc = cfg.connections.delivery;
         submission-cleanup = {
           private = false;
@@ -376,18 +379,20 @@ in
 
     environment.etc."chatmail/postfix-configure".source = configure;
 
-    # At boot; afterwards Postfix does it itself. A restart of this unit would stop Postfix, which requires it.
+    # This unit runs at boot; afterwards Postfix's own unit runs the setup. A restart would stop Postfix, which requires
+    # it.
     systemd.services.postfix-setup.restartIfChanged = false;
 
     systemd.services.postfix = {
       wants = lib.optional (!cfg.byAddress) "opendkim.service";
       after = [ "dovecot.service" ] ++ lib.optional (!cfg.byAddress) "opendkim.service";
-      # Without Dovecot it would tell clients that their password is wrong: it stops before and starts after it.
+      # Without Dovecot, Postfix would report a wrong password to clients, so it stops before Dovecot and starts after
+      # it.
       partOf = [ "dovecot.service" ];
       stopIfChanged = false;
       startLimitIntervalSec = lib.mkForce 0;
       reloadTriggers = [ configure ];
-      # What Postfix does not take over while it runs.
+      # Settings that Postfix does not reload.
       restartTriggers = [
         config.services.postfix.settings.main.inet_protocols
         (config.services.postfix.settings.main.inet_interfaces or "all")
@@ -400,9 +405,9 @@ in
           "${lib.getExe' config.services.postfix.package "postfix"} reload"
         ];
         LimitNOFILE = 65536;
-        # Postfix names clients, senders and recipients in most of its lines. Of these stay what mtail counts, what tells
-        # that a limit of the relay is reached, and what other servers are like: docs/logs.md. Why mail is stuck is told
-        # by postqueue.
+        # Most of Postfix's lines name clients, senders and recipients. Of these, the unit keeps lines that mtail
+        # counts, that report a reached limit, and that are about other servers: docs/logs.md. postqueue shows why mail
+        # is stuck.
         LogFilterPatterns = [
           logFilters.namesNobody
           "^[0-9A-Za-z]+: (resent-)?message-id="
@@ -410,10 +415,10 @@ in
           "^[0-9A-Za-z]+: timeout after DATA "
           "^warning: [A-Za-z ]+ limit exceeded: "
           "^(connect to|(server )?certificate verification failed for) [^@]*$"
-          # Of submission, where clients are people.
+          # Lines of submission, where clients are users.
           "~^NOQUEUE: reject: .*( sasl_username=|: Client host rejected: )"
           "~^NOQUEUE: reject: (AUTH|ETRN|VRFY|EHLO|HELO|STARTTLS|CONNECT|UNKNOWN) "
-          # Each message has these, and counters tell them better.
+          # Lines for every message, which metrics replace.
           "~^statistics: "
           "~^[0-9A-Za-z]+: replace: header "
         ];

@@ -1,8 +1,9 @@
-# Addresses that are not public (IANA's registries of special-purpose addresses), as POSIX regular expressions for
-# Postfix's tables. A host reaches itself and its neighbours there, so nobody else may choose one as a destination.
+# Non-public addresses (IANA's registries of special-purpose addresses), as POSIX regular expressions for Postfix's
+# tables. They lead to the host itself or to its private network, so senders must not be able to choose them as a
+# destination.
 { lib }:
 let
-  # Networks of IPv4.
+  # IPv4 networks.
   reserved = [
     "0.0.0.0/8"
     "10.0.0.0/8"
@@ -22,7 +23,7 @@ let
 
   power = n: if n == 0 then 1 else 2 * power (n - 1);
 
-  # One expression for the dotted addresses of a network such as "100.64.0.0/10".
+  # Expression that matches the dotted addresses of a network such as "100.64.0.0/10".
   network =
     cidr:
     let
@@ -52,8 +53,8 @@ in
   inherit alternatives;
   ipv4 = alternatives reserved;
 
-  # Global unicast is 2000::/3. Within it, 2001::/23 is for protocols, 2001:db8::/32 and 3fff::/20 for documentation, and
-  # 2002::/16 embeds an IPv4 address.
+  # Global unicast is 2000::/3. Within it, 2001::/23 is reserved for protocols, 2001:db8::/32 and 3fff::/20 for
+  # documentation, and 2002::/16 contains an IPv4 address.
   ipv6 = {
     global = "[23][0-9a-f][0-9a-f][0-9a-f]:";
     reserved = "(2001:(:|0*[0-9a-f]?[0-9a-f]:|0*1[0-9a-f][0-9a-f]:|0?db8:)|2002:|3fff:(:|0?[0-9a-f]?[0-9a-f]?[0-9a-f]:))";

@@ -1,4 +1,4 @@
-# The settings file and the relay's own services with their sockets.
+# The settings file, and the relay's own services with their sockets.
 {
   config,
   lib,
@@ -12,7 +12,8 @@ let
   sockets = import ./sockets.nix;
   metricsSockets = import ./metrics-socket.nix { inherit cfg lib; };
 
-  # A service with its socket, and one for its metrics. systemd keeps the socket while the service restarts, so that nobody is refused.
+  # A service with its socket and a socket for its metrics. systemd keeps both open while the service restarts, so that
+  # no connection is refused.
   daemon =
     {
       name,
@@ -38,7 +39,7 @@ let
         description = "Socket of ${name}";
         wantedBy = [ "sockets.target" ];
         socketConfig = {
-          # A service that cannot start must not take its socket down for good.
+          # A service that fails to start must not close its socket permanently.
           TriggerLimitIntervalSec = 0;
         }
         // socket;
@@ -48,11 +49,11 @@ let
         inherit description;
         wantedBy = [ "multi-user.target" ];
         requires = [ "${name}.socket" ];
-        # Not required: what is wrong with the socket for metrics is no reason to serve nobody.
+        # Only wanted: a failed metrics socket must not stop the service.
         wants = sockets;
         after = sockets;
         startLimitIntervalSec = 0;
-        # Stopping it first would close the socket for as long as a new system is activated.
+        # Stopping it first would close the socket during the activation of a new system.
         stopIfChanged = false;
         serviceConfig =
           hardening
@@ -94,7 +95,7 @@ let
     group = "vmail";
   };
 
-  # The owner of the mailboxes has to exist outside, which excludes PrivateUsers. `/home` shows nothing but them.
+  # PrivateUsers would hide the owner of the mailboxes. `/home` contains only the mailboxes.
   mailboxOwner = {
     User = "vmail";
     Group = "vmail";
@@ -102,7 +103,7 @@ let
     ProtectHome = "tmpfs";
   };
 
-  # An endpoint as systemd writes it.
+  # An endpoint of the settings as a socket unit.
   endpointSocket =
     endpoint:
     if lib.hasPrefix "unix:" endpoint then
@@ -112,8 +113,8 @@ let
     else
       tcpSocket endpoint;
 
-  # Where mail passes the filters. Postfix creates its sockets with mode 0666, in a folder that only the group of its
-  # setgid programs may enter.
+  # Endpoints between Postfix and the filters. Postfix creates its sockets with mode 0666, in a folder that only the
+  # group of its setgid programs can enter.
   overUnix = cfg.filter.transport == "unix";
   filterSockets =
     let
@@ -135,7 +136,7 @@ let
       };
   toPostfix = lib.optionalAttrs overUnix {
     SupplementaryGroups = [ config.services.postfix.setgidGroup ];
-    # Groups of the host count only outside a user namespace.
+    # The host's groups have no effect in a user namespace.
     PrivateUsers = false;
   };
 
@@ -148,10 +149,10 @@ let
     IPAddressAllow = "localhost";
   };
 
-  # What the filters hold at most: eight messages above 1 MiB at once, each in a buffer that has grown by doubling and
-  # once more without its base64, and on every other connection a buffer for 1 MiB with the recipients. Sixteen checks
-  # run at once, each with a header of 256 KiB and 1000 fields, parsed and once more as it was signed: 1 MiB. That, the
-  # sessions that ask for the rate limit, the program and its keys are the rest.
+  # Maximum memory of a filter: eight messages above 1 MiB at once, each in a buffer that grows by doubling and in a
+  # second copy without base64; on every other connection, a buffer of 1 MiB with the recipients. The rest is for
+  # sixteen concurrent checks, each with a header of 256 KiB and 1000 fields, parsed and in signed form (1 MiB), for the
+  # sessions that ask for the rate limit, and for the program and its keys.
   filterMemory = 8 * 3 * cfg.messages.maxSize + cfg.connections.filter * 3 * 1048576 + 128 * 1048576;
 
   settings = cfg.settings;
@@ -170,7 +171,7 @@ in
             password_min_length = cfg.accounts.passwordMinLength;
             nocreate_files = [
               "/var/lib/chatmail/nocreate"
-              # The reference relay's, where /etc can be written to.
+              # The file of the reference relay, for hosts with a writable /etc.
               "/etc/chatmail-nocreate"
             ];
             max_load_1m = cfg.accounts.maxLoad1m;
@@ -203,7 +204,7 @@ in
             max_user_send_burst = cfg.messages.burst;
             max_connections = cfg.connections.filter;
             limit_socket = sockets.limit;
-            # Postfix keeps a connection for each session on the ports 465 and 587.
+            # Postfix keeps one connection for each session on ports 465 and 587.
             max_sessions = 2 * cfg.connections.smtp;
             resolver = "127.0.0.1:53";
           }
@@ -225,7 +226,7 @@ in
             addresses = cfg.addresses;
             dkim_selector = cfg.dkim.selector;
             dkim_key_file = "/var/lib/chatmail-dkim/${cfg.dkim.selector}.private";
-            # Changes when the policy does, as RFC 8461 section 3.1 asks, and never otherwise.
+            # Changes exactly when the policy changes (RFC 8461 section 3.1).
             mta_sts_id = builtins.substring 0 20 (builtins.hashString "sha256" cfg.web.mtaStsPolicy);
             acme_account_uri = cfg.dns.acmeAccountUri;
           };
@@ -252,7 +253,7 @@ in
         services.chatmail.settingsFile = (pkgs.formats.json { }).generate "chatmail-settings.json" settings;
 
         environment.etc."chatmail/settings.json".source = cfg.settingsFile;
-        # A system whose services would refuse their settings is not built.
+        # The build of the system fails if the services would refuse their settings.
         system.checks = [
           (pkgs.runCommand "chatmail-settings-check" { } ''
             ${cfg.package}/bin/doveauth --settings ${cfg.settingsFile} --check-config >$out
@@ -264,7 +265,7 @@ in
       (daemon {
         name = "doveauth";
         description = "Logins and account creation of the relay";
-        # The owner of the mailboxes is not enough: other services run as that user, too, and none of them logs in.
+        # Not open to the owner of the mailboxes: other services run as that user and must not try passwords.
         socket = unixSocket settings.doveauth.socket {
           user = "root";
           group = "doveauth";
@@ -273,9 +274,9 @@ in
         service = mailboxOwner // {
           BindPaths = [ cfg.mailboxes.directory ];
           PrivateNetwork = true;
-          # Load and available memory decide whether accounts are created.
+          # doveauth reads the load and the available memory before it creates an account.
           ProcSubset = "all";
-          # Memory of hashes goes back to the system at once, whatever the allocator has learnt about their size.
+          # The memory of each hash is returned to the system at once; by default the allocator raises this threshold.
           Environment = [ "MALLOC_MMAP_THRESHOLD_=1048576" ];
           MemoryMax = "512M";
         };
@@ -302,7 +303,7 @@ in
           BindPaths = [ cfg.mailboxes.directory ];
           StateDirectory = "chatmail-metadata";
           StateDirectoryMode = "0700";
-          # Notifications leave for the server of the option push.notificationUrl.
+          # Connects to the server in push.notificationUrl.
           RestrictAddressFamilies = loopback.RestrictAddressFamilies;
           IPAddressDeny = "";
           MemoryMax = "512M";
@@ -328,7 +329,7 @@ in
       })
 
       {
-        # For Postfix, which asks before a message is sent whether its sender may send another.
+        # Postfix asks here whether a sender may send another message, before the message is sent.
         systemd.sockets.filtermail-limit = {
           description = "Socket of filtermail-outgoing for the rate limit";
           wantedBy = [ "sockets.target" ];

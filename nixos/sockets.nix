@@ -1,4 +1,5 @@
-# Sockets that both the settings and Postfix's main.cf name: the settings depend on main.cf, so it cannot read them there.
+# Sockets that both the settings and Postfix's main.cf contain. The settings depend on main.cf, so it cannot read them
+# from there.
 {
   limit = "/run/filtermail/limit.socket";
 }

@@ -1,4 +1,4 @@
-# A resolver on loopback, for Postfix and for DKIM keys.
+# A resolver on loopback, for Postfix and for DKIM key lookups.
 { config, lib, ... }:
 let
   cfg = config.services.chatmail;
@@ -8,15 +8,15 @@ in
     services.unbound = {
       enable = true;
       settings.server = {
-        # A record that was just added, or an outage that just ended, must not be missed for as long as the zone's
-        # owner thought fit for names that do not exist.
+        # A cached negative answer would hide a record that was just added, or the end of an outage, for as long as the
+        # zone's SOA record says.
         cache-max-negative-ttl = lib.mkDefault 0;
         do-ip6 = lib.mkDefault cfg.enableIPv6;
         prefetch = lib.mkDefault true;
         qname-minimisation = lib.mkDefault true;
       };
     };
-    # Mail that arrives while a new system is activated needs names.
+    # Mail that arrives during the activation of a new system needs DNS.
     systemd.services.unbound.stopIfChanged = false;
   };
 }

@@ -1,4 +1,4 @@
-# Users and folders that outlive the services. Services that own nothing on disk run as dynamic users instead.
+# Users and folders that outlive the services. Services that own no files run as dynamic users instead.
 { config, lib, ... }:
 let
   cfg = config.services.chatmail;
@@ -17,12 +17,12 @@ in
       home = "/home/vmail";
     };
     users.groups.vmail = { };
-    # Owns the socket of doveauth. Without members: Dovecot gives it to the processes that ask doveauth.
+    # Owns the socket of doveauth. It has no members: Dovecot adds it to the processes that connect to doveauth.
     users.groups.doveauth = { };
 
-    # Folders above the mailboxes may belong to the host already: only those that carry our name get an owner.
+    # Folders above the mailboxes may already belong to the host: only those below /home/vmail get an owner.
     systemd.tmpfiles.settings."10-chatmail" = {
-      # An operator closes the relay for new accounts there.
+      # The operator creates the file `nocreate` here to close registration.
       "/var/lib/chatmail".d.mode = "0755";
     }
     // lib.genAttrs parents (path: {

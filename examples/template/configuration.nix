@@ -1,8 +1,9 @@
-# A whole host. Change what is marked, install it, then `chatmail dns --zone` prints the records to publish.
+# A complete host. Change the lines marked "Change" and install it; then `chatmail dns --zone` prints the records to
+# publish.
 { modulesPath, ... }:
 {
   imports = [
-    # For virtual machines; on other hardware put what `nixos-generate-config` finds here instead.
+    # For virtual machines; on other hardware, use the hardware configuration that `nixos-generate-config` writes.
     (modulesPath + "/profiles/qemu-guest.nix")
   ];
   nixpkgs.hostPlatform = "x86_64-linux";
@@ -17,7 +18,7 @@
     adminAddress = "privacy@example.org";
   };
 
-  # Change: where the certificate authority reaches you. Its terms: https://letsencrypt.org/repository/
+  # Change: your mail address, for the certificate authority. Its terms: https://letsencrypt.org/repository/
   security.acme = {
     acceptTerms = true;
     defaults.email = "admin@example.org";

@@ -2,7 +2,8 @@
   description = "A chatmail relay";
 
   inputs.nixpkgs.url = "github:NixOS/nixpkgs/nixos-26.05";
-  inputs.chatmail.url = "github:OWNER/REPOSITORY";
+  # Change: a clone of the relay's repository, or any other URL that Nix can fetch.
+  inputs.chatmail.url = "path:/path/to/the/clone";
   inputs.chatmail.inputs.nixpkgs.follows = "nixpkgs";
 
   outputs =

@@ -1,11 +1,11 @@
-# Evaluates one host with the NixOS module system and packages that are not built.
-#   lib   nixpkgs' lib folder
-#   tree  a folder with nixos/lib and nixos/modules
-#   host  the host's configuration
-#   modules  further ones, as values; may be left out
+# Evaluates one host with the NixOS module system, without building packages.
+#   lib      nixpkgs' lib folder
+#   tree     a folder with nixos/lib and nixos/modules
+#   host     path of the host's configuration
+#   modules  further modules, as values; optional
 arguments:
 let
-  # Strings become paths, which is what the module system compares modules by.
+  # The module system compares modules by path, so strings are converted to paths.
   path = name: /. + toString arguments.${name};
   nixpkgs = import ./nixpkgs.nix {
     lib = path "lib";

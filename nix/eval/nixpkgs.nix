@@ -1,9 +1,10 @@
-# What the flake takes from nixpkgs, from the parts of it that evaluation needs and with packages that are not built.
+# Stands in for the flake's input nixpkgs: made from the parts that evaluation needs, with packages that are never
+# built.
 #   lib   nixpkgs' lib folder
 #   tree  a folder with nixos/lib and nixos/modules
 { lib, tree }:
 let
-  # Older evaluators cannot tell what a path is: the folder that it is in can.
+  # Older evaluators lack readFileType; reading the folder that contains the path gives its type.
   typeOf =
     path:
     if dirOf path == /. + builtins.storeDir then
@@ -44,7 +45,7 @@ let
       ./modules/dovecot.nix
       ./modules/postfix.nix
     ];
-    # Some others set options that only the replaced ones have.
+    # These modules set options that the stand-ins do not have.
     disabledModules = map (name: services + "/${name}") [
       "mail/dovecot.nix"
       "mail/mailman.nix"
@@ -63,11 +64,11 @@ let
       "web-apps/peertube.nix"
     ];
   };
-  # The manual is made from more of nixpkgs than its modules.
+  # Building the manual needs more of nixpkgs than its modules.
   noManual.documentation.nixos.enable = nixpkgsLib.mkDefault false;
   common = [ noManual ] ++ nixpkgsLib.optional outdated release;
 
-  # Hosts of the flake say only for which system they are.
+  # Hosts of the flake set only their system.
   withPackages =
     { config, ... }:
     {
@@ -87,7 +88,7 @@ let
       }
     );
 
-  # One test of the NixOS test framework, as a derivation with its script and nodes.
+  # A test of the NixOS test framework, as a derivation with its script and nodes.
   runNixOSTest =
     pkgs: test:
     (import (tree + "/nixos/lib/testing") { lib = nixpkgsLib; }).runTest {
@@ -111,7 +112,7 @@ in
     in
     pkgs
     // {
-      # What a test says does not depend on the system, and takes long to evaluate: once is enough.
+      # Tests do not depend on the system and take long to evaluate, so they are evaluated once.
       testers.runNixOSTest = if system == "x86_64-linux" then runNixOSTest pkgs else _: pkgs.hello;
     }
   );

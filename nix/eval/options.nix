@@ -1,4 +1,4 @@
-# docs/options.md: every option of the relay that operators set, from the module system's own records.
+# The text of docs/options.md: every option that operators can set, as the module system documents it.
 {
   lib,
   tree,
@@ -8,19 +8,19 @@ let
   sys = import ./. { inherit lib tree host; };
 in
 let
-  # From here on the functions, not the folder.
+  # From here on, `lib` is the library and not its folder.
   inherit (sys) lib;
 
   documented = lib.filter (option: option.visible && !option.internal) (
     lib.optionAttrSetToDocList sys.options.services.chatmail
   );
 
-  # Renamed and removed options explain themselves when they are set.
+  # Without renamed and removed options, which explain themselves when they are set.
   options = lib.sort (a: b: a.name < b.name) (
     lib.filter (option: lib.hasPrefix "services.chatmail." option.name) documented
   );
 
-  # `{option}` and its like are understood by the NixOS manual only.
+  # Only the NixOS manual understands roles such as `{option}`.
   plain = builtins.replaceStrings [ "{option}`" "{file}`" "{command}`" ] [ "`" "`" "`" ];
 
   described = option: if option.description or null == null then "" else option.description;
@@ -45,7 +45,7 @@ let
     + lib.optionalString (option ? example) (value "Example" option.example);
 in
 {
-  # Without a description, or with nothing that shows what a value looks like.
+  # Options without a description, or with neither a default nor an example.
   undescribed = map (option: option.name) (
     lib.filter (option: described option == "" || !(option ? default || option ? example)) options
   );

@@ -1,4 +1,4 @@
-# Which nixpkgs is at hand: its release, and which of its modules are too old to be used.
+# The release of the available nixpkgs, and which of its modules are too old to use.
 {
   lib,
   tree,

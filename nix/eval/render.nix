@@ -1,4 +1,4 @@
-# What `cargo lab render` writes for one host; see crates/lab/src/render/.
+# Everything that `cargo lab render` writes for one host; see crates/lab/src/render/.
 {
   lib,
   tree,
@@ -9,13 +9,13 @@ let
   inherit (sys) config options;
 in
 let
-  # From here on the functions, not the folder.
+  # From here on, `lib` is the library and not its folder.
   inherit (sys) lib;
 
-  # Relays of the lab are booted from what is rendered, and need the units of NixOS as well.
+  # The lab boots its relays from the rendered files, which must then include the units of NixOS.
   booted = lib.hasPrefix (toString ./hosts + "/") (toString (/. + toString host));
 
-  # Units that the relay's own module defines, or adds to.
+  # Units that the relay's module defines or extends.
   ours =
     kind:
     lib.unique (
@@ -26,7 +26,7 @@ let
       )
     );
 
-  # What NixOS makes for the relay's certificate; none where it comes from elsewhere.
+  # Units that NixOS defines for the relay's certificate; they exist only with tls.mode "acme".
   acmeUnits =
     let
       inherit (config.services.chatmail) domain;
@@ -90,7 +90,7 @@ let
   groups = lib.filterAttrs (name: _: lib.elem name accounts) config.users.groups;
   id = number: if number == null then "-" else toString number;
 
-  # The rules of one file: those of the others need packages that are not there.
+  # The rules of one file; those of the others need packages that are not available.
   acmeRules = lib.concatMap (definition: definition.value) (
     lib.filter (
       definition: lib.hasInfix "/security/acme" definition.file
@@ -129,7 +129,7 @@ let
   );
 in
 {
-  # A host that would not build is not rendered.
+  # A host with failing assertions is not rendered.
   failed = map (a: a.message) (builtins.filter (a: !a.assertion) config.assertions);
   inherit (config) warnings;
 
@@ -149,7 +149,7 @@ in
     ++ lib.concatLists (
       lib.mapAttrsToList (name: user: map (group: "m ${name} ${group}") user.extraGroups) users
     );
-  # Links to what services make at run time come last.
+  # Links to files that services create at run time come last.
   tmpfiles =
     rules
     ++ lib.optionals booted acmeRules

@@ -1,6 +1,6 @@
-# A package set whose members evaluate but never build. Each is a fake derivation with a store path of its own, named by
-# the package without a version. What text writers write really lands in the store, so that the text behind every path in
-# a rendered file can be read back (needs --read-write-mode).
+# A package set whose members evaluate but are never built. Each is a fake derivation with its own store path, named
+# after the package without its version. Text writers do write to the store, so that the text behind every path in a
+# rendered file can be read (needs --read-write-mode).
 {
   lib,
   names ? lib.importJSON ./names.json,
@@ -9,11 +9,11 @@
 }:
 let
   platform = lib.systems.elaborate system // {
-    # Asked for by modules that are older than this lib.
+    # Modules that are older than this lib use it.
     linux-kernel.target = "bzImage";
   };
 
-  # Attributes that modules reach through a package: outputs, tool paths, flags of builds.
+  # Attributes that modules read from a package: outputs, tool paths, build flags.
   reached = [
     "bin"
     "bintools"
@@ -81,7 +81,7 @@ let
     isYes = _: true;
   };
 
-  # A package that is made from something depends on all of it, so that errors in there show, and a change does too.
+  # A derived package depends on all of its inputs, so that errors and changes in them have an effect.
   made =
     name: inputs: attrs:
     let
@@ -126,7 +126,7 @@ let
             maintainers = [ ];
           };
           passthru = { };
-          # Any package can also be called like a builder, and changed like one.
+          # Any package can also be called and overridden like a builder.
           __functor = _: _: self;
           extend = _: self;
           override = _: self;
@@ -200,7 +200,7 @@ let
     generate = name: value: written name (print value);
     lib = { };
   };
-  # One value in a line, as the real writers have it.
+  # JSON with one value per line, as the real writers produce it.
   json =
     indent: value:
     let
@@ -221,7 +221,7 @@ let
     else
       builtins.toJSON value;
   jsonFormat = format (value: json "" value + "\n");
-  # Numbers, strings and lists of these are written as in JSON; tables are not needed.
+  # Numbers, strings and lists of them have the same form as in JSON; tables are not needed.
   tomlFormat = format (
     value:
     lib.concatStrings (
@@ -233,7 +233,7 @@ let
     )
   );
 
-  # Package functions are called where this set has what they ask for, as it has for those of the flake.
+  # Calls package functions whose arguments are all in this set, such as those of the flake.
   callPackage =
     function: arguments:
     let
@@ -293,7 +293,7 @@ let
         (
           arguments
           // {
-            # Without a hash: from the lock file that is there.
+            # No hash: the lock file contains them.
             cargoLock = lib.mapAttrs (_: builtins.readFile) arguments.cargoLock or { };
           }
         )
@@ -301,8 +301,8 @@ let
           inherit (arguments) meta;
         };
 
-    # Files with a destination keep the path of the store file here: the renderer learns the destination from whoever
-    # refers to it.
+    # Files with a destination keep the path of the store file; the renderer learns the destination from references to
+    # it.
     writeText = written;
     writeTextFile = arguments: written arguments.name arguments.text;
     writeTextDir = path: written (baseNameOf path);

@@ -1,4 +1,4 @@
-# One program of the `chatmail` package as a package of its own.
+# A single program of the `chatmail` package, as a separate package.
 { chatmail, runCommand }:
 name:
 runCommand name

@@ -1,7 +1,7 @@
 # The relay's services and the `chatmail` command.
 { lib, rustPlatform }:
 let
-  # The lab is a package of its own: it is for development.
+  # The lab is a separate package, because it is for development.
   services = [
     "--workspace"
     "--exclude=lab"
@@ -13,8 +13,8 @@ rustPlatform.buildRustPackage (
     pname = "chatmail";
 
     cargoBuildFlags = services;
-    # Tests that start services and wait for them watch the clock, which fails builds on a machine under load: the check
-    # `services-tests` runs them.
+    # The check `services-tests` runs these tests: they start services and wait with a time limit, so they would fail
+    # builds on a machine under load.
     cargoTestFlags = services ++ [
       "--lib"
       "--bins"

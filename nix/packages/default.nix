@@ -1,4 +1,4 @@
-# Our packages, made from the nixpkgs given.
+# The packages of the flake, built from the given nixpkgs.
 pkgs:
 let
   chatmail = pkgs.callPackage ./chatmail.nix { };
@@ -9,7 +9,7 @@ in
   iroh-relay = pkgs.callPackage ./iroh-relay.nix { };
   lab = pkgs.callPackage ./lab.nix { };
   opendkim = pkgs.callPackage ./opendkim.nix { };
-  # As it looks before an operator says anything about the relay.
+  # The web site with default settings.
   website = pkgs.callPackage ./website.nix { inherit chatmail; } {
     settingsFile = ../../crates/chatmail-core/testdata/settings.json;
     sources = [ ../../www ];

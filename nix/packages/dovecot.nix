@@ -1,5 +1,5 @@
-# Dovecot with Lua, which logins go through, and with 10 ms in place of the half second that it waits before it tells an
-# idle client about new mail. Without any wait it may look before the delivering process has let go of the mailbox.
+# Dovecot with Lua, which handles logins, and with a delay of 10 ms instead of 500 ms before it notifies an idle client
+# of new mail. Without any delay, it can read the mailbox while the delivering process still locks it.
 { dovecot }:
 (dovecot.override { withLua = true; }).overrideAttrs (old: {
   postPatch = (old.postPatch or "") + ''

@@ -1,5 +1,5 @@
-# iroh-relay 0.35, the protocol that clients speak; nixpkgs has later ones. From the published crate, which brings its
-# lock file.
+# iroh-relay 0.35, the version whose protocol clients support; nixpkgs has later ones. Built from the published crate,
+# which contains its lock file.
 {
   lib,
   fetchCrate,
@@ -16,7 +16,7 @@ rustPlatform.buildRustPackage rec {
   cargoHash = "sha256-3E2l9IteNrUxtnDyvtG5ihK/sFKgeCelp1zxsWr5EN8=";
 
   buildFeatures = [ "server" ];
-  # Its tests want the network.
+  # The tests need network access.
   doCheck = false;
 
   meta = {

@@ -1,5 +1,5 @@
-# The lab, to play its scenarios against relays that run elsewhere: `lab test --topology FILE`. The relays in containers,
-# which it makes from the source tree and Debian's packages, are started with `cargo lab`.
+# The lab, for running its scenarios against existing relays: `lab test --topology FILE`. `cargo lab` starts relays in
+# containers, which need the source tree and Debian's packages.
 {
   lib,
   deltachat-rpc-server,
@@ -14,7 +14,7 @@ rustPlatform.buildRustPackage (
 
     nativeBuildInputs = [ makeWrapper ];
     cargoBuildFlags = [ "--package=lab" ];
-    # They look at the whole source tree: the check `lab-tests` runs them.
+    # The check `lab-tests` runs the tests, which need the whole source tree.
     doCheck = false;
     postInstall = ''
       wrapProgram $out/bin/lab \
@@ -23,7 +23,7 @@ rustPlatform.buildRustPackage (
     '';
 
     meta = {
-      description = "Mail scenarios that real clients play against chatmail relays";
+      description = "Mail scenarios with real clients, for chatmail relays";
       license = lib.licenses.mit;
       mainProgram = "lab";
       platforms = lib.platforms.linux;

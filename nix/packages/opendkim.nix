@@ -1,5 +1,5 @@
-# OpenDKIM with the fixes that were published after its last release, used for signing only. nixpkgs marks its package
-# insecure because of what they fix and because upstream makes no releases any more.
+# OpenDKIM with the fixes published after its last release, used for signing only. nixpkgs marks its own package as
+# insecure because it lacks these fixes and because upstream no longer makes releases.
 { fetchpatch, opendkim }:
 opendkim.overrideAttrs (old: {
   patches =

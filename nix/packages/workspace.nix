@@ -1,8 +1,8 @@
-# What all packages made from the Cargo workspace have in common.
+# Common attributes of all packages that are built from the Cargo workspace.
 { lib }:
 {
-  # Nothing else is read by the build, so a change of documentation or of the module rebuilds nothing. The site's sources
-  # are for tests.
+  # The build reads nothing else, so a change of documentation or of the module rebuilds nothing. The tests need the
+  # sources of the site.
   src = lib.fileset.toSource {
     root = ../..;
     fileset = lib.fileset.unions [

@@ -1,5 +1,5 @@
-# A relay in a virtual machine. Its ports are those of this computer, 10000 higher; nothing of it can be reached from
-# elsewhere.
+# A relay in a virtual machine. Its ports are forwarded from 127.0.0.1 of this computer, with 10000 added; other
+# machines cannot connect to it.
 {
   lib,
   modulesPath,
@@ -9,14 +9,14 @@
 let
   domain = "_relay.test";
 
-  # The account is made when Delta Chat logs in for the first time.
+  # The first login of Delta Chat creates the account.
   hint = pkgs.writeShellScript "relay-hint" ''
     set -eu
     random() { tr -dc a-z0-9 </dev/urandom | head -c "$1"; }
     cat <<EOF
 
-    This is the relay ${domain}. Each of these codes is a new account; in Delta Chat on this computer, add a
-    profile and paste one where it wants to scan a code.
+    This is the relay ${domain}. Each of these codes is a new account: in Delta Chat on this computer, add a
+    profile and paste one of them instead of scanning a QR code.
 
     EOF
     for _ in 1 2; do
@@ -24,7 +24,7 @@ let
     done
     cat <<EOF
 
-    Web site: https://127.0.0.1:10443/    Logs: journalctl -f    End: poweroff
+    Web site: https://127.0.0.1:10443/    Logs: journalctl -f    Stop: poweroff
 
     EOF
   '';
@@ -37,7 +37,7 @@ in
   services.chatmail = {
     enable = true;
     inherit domain;
-    # A relay that is alone has nobody to ask.
+    # The relay is alone, so it needs no DNS.
     resolver.enable = false;
     accounts = {
       minMemoryAvailable = 0;

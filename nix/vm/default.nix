@@ -1,4 +1,4 @@
-# `nix run .#vm`: a relay in a virtual machine, to play with.
+# `nix run .#vm`: a relay in a virtual machine, for trying it out.
 {
   lib,
   pkgs,
@@ -16,5 +16,5 @@ in
 {
   type = "app";
   program = "${vm.config.system.build.vm}/bin/run-relay-vm";
-  meta.description = "A relay in a virtual machine, to play with";
+  meta.description = "A relay in a virtual machine, for trying it out";
 }

@@ -1,4 +1,4 @@
-# Relay a after a change of settings that every daemon takes part in: what it is switched to while people write.
+# Relay a after a change that affects every daemon; a scenario switches to it while users write.
 { lib, ... }:
 {
   imports = [ ./lab-a.nix ];
@@ -10,7 +10,7 @@
       burst = 20;
       maxSize = 20 * 1024 * 1024;
     };
-    # An address that comes up later.
+    # An address that does not exist yet.
     metrics.listenAddress = lib.mkForce "198.18.25.21";
     web.newAddressesPerMinute = 60;
   };

@@ -1,4 +1,4 @@
-# A host with a certificate of its operator's, and with a web site besides.
+# A host with the operator's own certificate and another web site.
 { lib, ... }:
 {
   imports = [ ./lab.nix ];
@@ -13,7 +13,7 @@
     };
     # One address gets a fifth of it.
     connections.smtp = 60;
-    # Bounds that a scenario reaches within seconds.
+    # Limits that a scenario reaches within seconds.
     mailboxes = {
       maxFolders = 20;
       maxMessages = 200;
@@ -25,7 +25,7 @@
     };
   };
 
-  # Sessions that hibernate and wake up are seen within seconds.
+  # Sessions hibernate within seconds.
   services.dovecot2.settings.imap_hibernate_timeout = lib.mkForce "1 s";
 
   services.nginx.virtualHosts."site.c.test" = {

@@ -1,4 +1,4 @@
-# A relay without a name.
+# A relay without a domain name.
 {
   imports = [ ./lab.nix ];
 

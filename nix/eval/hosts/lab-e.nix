@@ -1,4 +1,4 @@
-# Its certificate comes from an ACME server, which a scenario starts.
+# A relay with a certificate from an ACME server, which a scenario starts.
 { lib, ... }:
 {
   imports = [ ./lab.nix ];
@@ -16,7 +16,7 @@
     };
   };
 
-  # Nothing waits for it at boot, when there is no server yet. Postfix and Dovecot ask for it all the same.
+  # Not started at boot, when the ACME server does not exist yet. Postfix and Dovecot still start it.
   systemd.services."acme-e.test".wantedBy = lib.mkForce [ ];
   systemd.targets."acme-finished-e.test".wantedBy = lib.mkForce [ ];
 }

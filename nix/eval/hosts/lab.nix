@@ -1,4 +1,4 @@
-# What the relays of the lab have in common.
+# Common settings of the lab's relays.
 { lib, ... }:
 {
   imports = [ ../../scenario-host.nix ];
@@ -6,7 +6,7 @@
   system.stateVersion = "26.05";
 
   services.chatmail = {
-    # The lab's network is not public. Relays refuse all of it but this address.
+    # The lab's network is not public. Calls are relayed to no other address in it.
     turn.allowedPeers = [ "198.18.25.13" ];
     delivery.allowedNetworks = [ "198.18.25.0/24" ];
     metrics = {
@@ -21,8 +21,8 @@
       name = ".";
       forward-addr = [ "198.18.25.2" ];
     }
-    # A zone whose name servers never answer. The resolver judges servers by zone: without its own, it would take the
-    # name server of all others for dead.
+    # A zone whose name servers never answer. unbound tracks the health of servers per zone: without an entry of its
+    # own, this zone would make it consider the name server of all others dead.
     {
       name = "tarpit.test.";
       forward-addr = [ "198.18.25.2" ];

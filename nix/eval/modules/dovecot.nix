@@ -1,5 +1,5 @@
-# Stands in for services.dovecot2 of nixos-26.05 where the modules at hand are older: the options that this project
-# uses, rendered the way that release renders them.
+# Stands in for services.dovecot2 of nixos-26.05 if the available modules are older: the options that this project uses,
+# rendered as in that release.
 {
   config,
   lib,
@@ -15,7 +15,7 @@ let
 
   scalar = value: if builtins.isBool value then if value then "yes" else "no" else toString value;
 
-  # Settings of a section come before the sections in it.
+  # The settings of a section come before its subsections.
   lines =
     indent: settings:
     let
@@ -59,7 +59,7 @@ let
     )
   );
 
-  # The description is fixed because one made from the parts of a recursive type never ends.
+  # A fixed description, because generating one from a recursive type never ends.
   value =
     types.nullOr (
       types.oneOf [

@@ -1,5 +1,5 @@
-# Stands in for services.postfix of nixos-26.05 where the modules at hand are older: the options that this project
-# uses, rendered the way that release renders them.
+# Stands in for services.postfix of nixos-26.05 if the available modules are older: the options that this project uses,
+# rendered as in that release.
 {
   config,
   lib,
