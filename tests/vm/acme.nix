@@ -56,7 +56,8 @@ in
     };
   };
 
-  # All ports are open before the first certificate arrives: a self-signed one stands in.
+  # All ports are open before the first certificate arrives; until then nginx, Postfix and Dovecot use a self-signed
+  # one.
   script = _: ''
     pebble.wait_for_unit("pebble.service")
     pebble.wait_for_open_port(443)
@@ -71,6 +72,6 @@ in
                 timeout=60,
             )
 
-    play()
+    run_scenarios()
   '';
 }

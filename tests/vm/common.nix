@@ -125,7 +125,7 @@ let
             relay.wait_for_open_port(port)
 
 
-    def play():
+    def run_scenarios():
         """Runs the scenarios of this test."""
         print(client.succeed("lab test --topology /etc/topology.json " + shlex.join(scenarios)))
 
@@ -154,7 +154,7 @@ in
     };
     scenarios = mkOption {
       type = types.listOf types.str;
-      description = "Names of the scenarios that `play()` runs; each also selects the names that begin with it.";
+      description = "Names of the scenarios that `run_scenarios()` runs; each also selects the names that begin with it.";
     };
     script = mkOption {
       type = types.functionTo types.str;

@@ -37,6 +37,6 @@
     with subtest("the host's own firewall rules stay"):
         a.succeed("iptables --list-rules | grep -- '--dport 8080 '")
 
-    play()
+    run_scenarios()
   '';
 }

@@ -51,6 +51,6 @@ in
     with subtest("the old hash is replaced"):
         a.succeed("grep '^{ARGON2ID}' '/home/vmail/mail/${domain}/${user}/password'")
 
-    play()
+    run_scenarios()
   '';
 }

@@ -1,7 +1,7 @@
 # Two relays whose users write to each other.
 {
   script = _: ''
-    play()
+    run_scenarios()
 
     with subtest("no unit failed"):
         for relay in relays:
