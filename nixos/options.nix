@@ -415,7 +415,7 @@ in
       default = true;
       description = ''
         Whether to run unbound on loopback for the relay's DNS lookups.
-        Mail needs a resolver of its own, because rate limits of public resolvers and block lists that refuse them delay it.
+        Mail needs a resolver of its own, because block lists and rate limits of public resolvers delay it.
         Disable this if the host already has a resolver on 127.0.0.1.
       '';
     };
