@@ -192,7 +192,7 @@ in
       deleteLargeMessagesAfter = mkOption {
         type = days;
         default = 7;
-        description = "Age at which a message larger than {option}`mailboxes.largeMessageSize` is removed, in days.";
+        description = "Age at which a message larger than {option}`mailboxes.largeMessageSize` is removed, in days. A message that no client has seen yet is kept until {option}`mailboxes.deleteMessagesAfter`.";
       };
       largeMessageSize = mkOption {
         type = bytes;
