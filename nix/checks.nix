@@ -101,9 +101,9 @@ in
   ] "cargo clippy --release --frozen --workspace --all-targets -- --deny warnings";
   services-tests =
     rust "services-tests" [ ]
-      "cargo test --release --frozen --workspace --exclude=lab";
+      "cargo test --release --frozen --workspace --exclude=lab --exclude=lab-front";
   # This also checks that the committed rendering is that of this module.
-  lab-tests = rust "lab-tests" [ pkgs.python3 ] "cargo test --release --frozen --package=lab";
+  lab-tests = rust "lab-tests" [ pkgs.python3 ] "cargo test --release --frozen --package=lab --package=lab-front";
   rustfmt = rust "rustfmt" [ pkgs.rustfmt ] "cargo fmt --all --check";
 
   nixfmt = overSources "nixfmt" [ pkgs.nixfmt ] "find . -name '*.nix' -exec nixfmt --check {} +";

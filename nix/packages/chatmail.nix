@@ -5,6 +5,7 @@ let
   services = [
     "--workspace"
     "--exclude=lab"
+    "--exclude=lab-front"
   ];
 in
 rustPlatform.buildRustPackage (

@@ -4,12 +4,17 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::{bench, demo, machine, render, scenarios};
+#[cfg(feature = "scenarios")]
+use crate::{bench, render, scenarios};
+use crate::{demo, machine};
 
 /// Mail relays in containers on this machine.
 #[derive(Debug, Parser)]
 #[command(name = "cargo lab", bin_name = "cargo lab", version)]
 pub(crate) struct Cli {
+    /// Only reports what is missing on this computer, and installs nothing
+    #[arg(long, global = true)]
+    no_install: bool,
     #[command(subcommand)]
     command: Command,
 }
@@ -26,10 +31,13 @@ enum Command {
     Down,
     /// Shows two people on two relays sign up, verify each other and write to each other
     Demo,
+    #[cfg(feature = "scenarios")]
     Test(scenarios::cli::Test),
+    #[cfg(feature = "scenarios")]
     #[command(subcommand)]
     Bench(bench::Bench),
     /// Renders what the NixOS module makes of the example hosts and the lab's relays
+    #[cfg(feature = "scenarios")]
     Render {
         /// Only compare with what is committed
         #[arg(long)]
@@ -45,8 +53,11 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Logs(arguments) => machine::cli::logs(&arguments),
         Command::Down => machine::cli::down().await,
         Command::Demo => demo::demo().await,
+        #[cfg(feature = "scenarios")]
         Command::Test(arguments) => scenarios::cli::test(&arguments).await,
+        #[cfg(feature = "scenarios")]
         Command::Bench(which) => bench::bench(&which).await,
+        #[cfg(feature = "scenarios")]
         Command::Render { check } => render::run(check).map(|()| ExitCode::SUCCESS),
     }
 }

@@ -3,6 +3,8 @@
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
+use anyhow::Context as _;
+
 use crate::client::deltachat::{Program, User};
 use crate::machine::{Found, Lab, Progress, cache, interrupted};
 
@@ -19,10 +21,13 @@ const CONVERSATION: [&str; 6] = [
 /// Runs the demonstration and ends everything that it started, whatever happens.
 pub(crate) async fn demo() -> anyhow::Result<ExitCode> {
     let lab = Lab::up(&Progress::new()).await?;
+    // What is shown goes to standard output; this is for the record.
+    let phase = Progress::silent().phase("Playing the demo", None);
     let played = tokio::select! {
         played = play(&lab) => played,
         signal = interrupted() => Err(signal),
     };
+    phase.done(None);
     let found = lab.release().await?;
     played?;
     match found {
@@ -35,8 +40,10 @@ pub(crate) async fn demo() -> anyhow::Result<ExitCode> {
 async fn play(lab: &Lab) -> anyhow::Result<()> {
     let topology = lab.topology();
     let program = Program::prepare(&cache()?, topology.resolver.into()).await?;
-    let domain = |name| crate::client::Peer::of(topology, name).map(|peer| peer.domain);
-    let (at_a, at_b) = (domain("a")?, domain("b")?);
+    let domain = |name| topology.relay(name).map(|relay| relay.domain.clone());
+    let (at_a, at_b) = domain("a")
+        .zip(domain("b"))
+        .context("relays a and b are missing")?;
 
     println!("\nTwo people get an account by logging in for the first time:");
     let (alice, bob) = tokio::try_join!(sign_up(&program, "Alice", &at_a), sign_up(&program, "Bob", &at_b))?;

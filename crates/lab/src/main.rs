@@ -5,18 +5,34 @@
     clippy::print_stderr,
     reason = "a program for a person at a terminal"
 )]
+#![cfg_attr(
+    not(feature = "scenarios"),
+    allow(
+        dead_code,
+        unused_imports,
+        reason = "only scenarios use some of what machines can do"
+    )
+)]
 
+#[cfg(feature = "scenarios")]
 mod bench;
 mod built;
 mod cli;
+#[cfg(feature = "scenarios")]
 mod client;
-#[cfg(test)]
+#[cfg(not(feature = "scenarios"))]
+mod client {
+    pub(crate) mod deltachat;
+}
+#[cfg(all(test, feature = "scenarios"))]
 mod coverage;
 mod demo;
 mod machine;
 mod project;
+#[cfg(feature = "scenarios")]
 mod render;
 mod rendered;
+#[cfg(feature = "scenarios")]
 mod scenarios;
 mod topology;
 

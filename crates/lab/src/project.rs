@@ -1,14 +1,9 @@
 //! The source tree that the lab was built from: what it renders, runs and tests.
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use anyhow::Context as _;
-
-/// Root of the source tree.
-pub(crate) fn root() -> &'static Path {
-    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."))
-}
+pub(crate) use lab_front::project::{cargo, root};
 
 /// Files below a folder, by their path in it, sorted; none when there is no such folder. Hidden ones are left out: editors
 /// and tools leave them.
@@ -38,17 +33,4 @@ pub(crate) fn files_below(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
     }
     found.sort();
     Ok(found)
-}
-
-/// cargo, as it is called from a shell. `cargo run` tells the program which package it belongs to, and scripts that build
-/// a library and look at these variables would build it anew each time.
-pub(crate) fn cargo() -> Command {
-    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    for (name, _) in std::env::vars_os() {
-        let known = name.to_string_lossy();
-        if known.starts_with("CARGO_PKG_") || known.starts_with("CARGO_MANIFEST_") {
-            cargo.env_remove(&name);
-        }
-    }
-    cargo
 }

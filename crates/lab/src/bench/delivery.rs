@@ -69,7 +69,7 @@ async fn measure_all(lab: &Lab, progress: &Progress, messages: usize) -> anyhow:
         ("within one relay", "a", ONE_RELAY),
         ("across two relays", "b", TWO_RELAYS),
     ] {
-        progress.step(format_args!("measuring delivery {title}"));
+        progress.say(format_args!("measuring delivery {title}"));
         let seen = measure(lab, "a", to, messages).await?;
         let mut entries = journal(lab, "a", &seen).await?;
         if to != "a" {

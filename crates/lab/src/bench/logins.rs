@@ -208,7 +208,7 @@ async fn measure(lab: &Lab, progress: &Progress, arguments: &Logins) -> anyhow::
     let peer = Peer::of(lab.topology(), RELAY)?;
     let accounts: Arc<Vec<Account>> =
         Arc::new((0..arguments.accounts).map(|_| Account::random(&peer)).collect());
-    progress.step("measuring logins");
+    progress.say("measuring logins");
     let created = round(lab, &accounts).await?;
     ensure!(created.refused == 0, "{} sign-ups were refused", created.refused);
     let remembered = round(lab, &accounts).await?;

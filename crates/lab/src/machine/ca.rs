@@ -9,7 +9,7 @@ use anyhow::Context as _;
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose};
 use time::{Duration, OffsetDateTime};
 
-use super::paths::Paths;
+use lab_front::paths::Paths;
 
 /// The authority, ready to sign.
 pub(super) struct Ca {

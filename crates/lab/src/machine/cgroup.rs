@@ -4,13 +4,16 @@
 //! none on the host. On hosts with the hybrid layout `systemd-nspawn` mirrors them into the tree `name=systemd`.
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::fs;
 use std::io::{self, Read as _, Seek as _};
 use std::os::fd::AsFd as _;
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
+use lab_front::mounts;
 use nix::poll::{PollFd, PollFlags, PollTimeout};
 
 /// Name of the lab's group; the machines' groups are in it.
@@ -20,36 +23,11 @@ const KILL_DEADLINE: Duration = Duration::from_secs(20);
 /// Controllers that units in the machines set limits with.
 const CONTROLLERS: [&str; 3] = ["cpu", "memory", "pids"];
 
-/// Where the cgroup2 tree is mounted.
-pub(super) fn mount_point() -> anyhow::Result<Option<PathBuf>> {
-    mount_of(|kind, _| kind == "cgroup2")
-}
-
-/// First mount whose file system type and super options `wanted` takes (proc_pid_mountinfo(5)).
-fn mount_of(wanted: impl Fn(&str, &str) -> bool) -> anyhow::Result<Option<PathBuf>> {
-    let table = fs::read_to_string("/proc/self/mountinfo").context("cannot read /proc/self/mountinfo")?;
-    Ok(table.lines().find_map(|line| {
-        let (mount, file_system) = line.split_once(" - ")?;
-        let mut fields = file_system.split(' ');
-        let (kind, options) = (fields.next()?, fields.nth(1).unwrap_or_default());
-        wanted(kind, options)
-            .then(|| mount.split(' ').nth(4).map(PathBuf::from))
-            .flatten()
-    }))
-}
-
 /// The lab's group in the cgroup2 tree.
 fn group() -> anyhow::Result<PathBuf> {
-    Ok(mount_point()?
+    Ok(mounts::cgroup2()?
         .context("no cgroup2 file system is mounted")?
         .join(GROUP))
-}
-
-/// Whether `MemoryMax=` of units acts in the machines: only where the host's cgroup2 tree has the memory controller. On
-/// hosts with the hybrid layout it is in the tree of version 1, which systemd in the machines does not use.
-pub(super) fn limits_memory() -> anyhow::Result<bool> {
-    let controllers = fs::read_to_string(group()?.join("cgroup.controllers")).unwrap_or_default();
-    Ok(controllers.split_whitespace().any(|name| name == "memory"))
 }
 
 /// Makes the group of a machine; its first process is moved in by writing to `cgroup.procs`.
@@ -91,9 +69,58 @@ pub(super) fn end(machine: &str) -> anyhow::Result<()> {
 
 /// Our group in the tree that systemd-nspawn mirrors into on hosts with the hybrid layout.
 fn mirror() -> anyhow::Result<Option<PathBuf>> {
-    let mount =
-        mount_of(|kind, options| kind == "cgroup" && options.split(',').any(|one| one == "name=systemd"))?;
+    let mount = mounts::find(|kind, options| {
+        kind == "cgroup" && options.split(',').any(|one| one == "name=systemd")
+    })?;
     Ok(mount.map(|path| path.join(GROUP)))
+}
+
+/// Directory of the lab that runs, in whatever place it was started. Its containers know: their trees are in it.
+pub(super) fn folder() -> anyhow::Result<Option<PathBuf>> {
+    let group = group()?;
+    if !group.exists() {
+        return Ok(None);
+    }
+    for folder in folders(&group)? {
+        // A group may be gone by now.
+        let processes = fs::read_to_string(folder.join("cgroup.procs")).unwrap_or_default();
+        for pid in processes.lines() {
+            let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            if let Some(folder) = folder_in(&line) {
+                return Ok(Some(folder));
+            }
+        }
+    }
+    Ok(None)
+}
+
+/// The lab's directory in the command line of systemd-nspawn.
+fn folder_in(line: &[u8]) -> Option<PathBuf> {
+    let mut arguments = line.split(|byte| *byte == 0);
+    if !arguments.next()?.ends_with(b"systemd-nspawn") {
+        return None;
+    }
+    let machine = arguments.find_map(|argument| argument.strip_prefix(b"--directory="))?;
+    Path::new(OsStr::from_bytes(machine))
+        .parent()?
+        .parent()
+        .map(Path::to_owned)
+}
+
+/// CPU time that all machines have used; none where the kernel does not tell.
+pub(super) fn total_cpu_time() -> Option<Duration> {
+    cpu_time(&fs::read_to_string(group().ok()?.join("cpu.stat")).ok()?)
+}
+
+/// Whether `MemoryMax=` of units acts in the machines: only where the host's cgroup2 tree has the memory controller. On
+/// hosts with the hybrid layout it is in the tree of version 1, which systemd in the machines does not use.
+pub(super) fn limits_memory() -> anyhow::Result<bool> {
+    let controllers = mounts::cgroup2()?
+        .context("no cgroup2 file system is mounted")?
+        .join("cgroup.controllers");
+    let text =
+        fs::read_to_string(&controllers).with_context(|| format!("cannot read {}", controllers.display()))?;
+    Ok(text.split_whitespace().any(|name| name == "memory"))
 }
 
 /// Kills every process of every machine, waits for their end and removes the groups.
@@ -241,5 +268,17 @@ mod tests {
     fn this_process_has_memory() {
         assert!(proportional_memory("self").unwrap() > 0);
         assert_eq!(proportional_memory("0"), None);
+    }
+
+    #[test]
+    fn the_directory_of_a_lab_is_in_the_command_line_of_its_containers() {
+        let line = b"systemd-nspawn\0--quiet\0--machine\0a\0--directory=/srv/lab/machines/a\0";
+        assert_eq!(folder_in(line), Some(PathBuf::from("/srv/lab")));
+        assert_eq!(
+            folder_in(b"/usr/bin/systemd-nspawn\0--directory=/x/machines/a"),
+            Some(PathBuf::from("/x"))
+        );
+        assert_eq!(folder_in(b"sh\0--directory=/srv/lab/machines/a\0"), None);
+        assert_eq!(folder_in(b""), None);
     }
 }

@@ -5,8 +5,7 @@ use std::process::{Command, ExitCode};
 
 use anyhow::Context as _;
 
-use super::{Lab, Paths, Progress, container, lock, prerequisites, start};
-use crate::topology::{Certificate, Topology};
+use super::{Lab, Paths, Progress, container, lock, pointers, prerequisites, start};
 
 /// Arguments of `cargo lab up`.
 #[derive(Debug, clap::Args)]
@@ -47,32 +46,9 @@ pub(crate) async fn up(arguments: &Up) -> anyhow::Result<ExitCode> {
     if arguments.json {
         println!("{}", serde_json::to_string_pretty(lab.topology())?);
     } else {
-        print(lab.topology());
+        println!("\n{}", pointers::of(lab.topology(), &lab.paths.resolv_conf()));
     }
     Ok(ExitCode::SUCCESS)
-}
-
-fn print(topology: &Topology) {
-    println!("\n{:8} {:10} {:16} certificate", "relay", "domain", "address");
-    for relay in &topology.relays {
-        let certificate = match relay.certificate {
-            Certificate::SelfSigned => "self-signed",
-            Certificate::LabCa => "signed by the lab's CA",
-            Certificate::Acme => "temporary",
-        };
-        println!(
-            "{:8} {:10} {:16} {certificate}",
-            relay.name,
-            relay.domain,
-            relay.ipv4.to_string()
-        );
-    }
-    println!("\nresolver {}", topology.resolver);
-    println!("this host, as the relays see it: {}", topology.host);
-    println!("certificate of the lab's CA: {}", topology.ca_file.display());
-    println!(
-        "\n`cargo lab shell a` looks into a relay, `cargo lab logs a` shows its journal, `cargo lab down` ends all."
-    );
 }
 
 /// Becomes a shell, or a command, in a machine.
@@ -107,7 +83,7 @@ fn become_in(machine: &str, command: &[String]) -> anyhow::Result<ExitCode> {
 
 /// Ends the lab, whatever of it there is.
 pub(crate) async fn down() -> anyhow::Result<ExitCode> {
-    prerequisites::check()?;
+    prerequisites::check_privileges()?;
     let paths = Paths::from_environment()?;
     let _lock = lock(&paths)?;
     start::end(&paths)?;

@@ -7,10 +7,10 @@ use std::process::{Output, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
+use lab_front::paths::Paths;
 use tokio::net::UnixDatagram;
 use tokio::process::Command;
 
-use super::paths::Paths;
 use super::state::{Leader, Machine};
 use super::{cgroup, network};
 

@@ -8,14 +8,12 @@ mod container;
 mod dns;
 mod generation;
 mod journal;
+mod limits;
 mod network;
 mod packages;
-mod paths;
-mod prerequisites;
-mod progress;
+mod pointers;
 mod queue;
 mod rendering;
-mod rootfs;
 mod services;
 mod start;
 mod state;
@@ -30,17 +28,17 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::Context as _;
+use lab_front::paths::Paths;
+use lab_front::prerequisites::{self, Need};
+pub(crate) use lab_front::progress::Progress;
 use nix::fcntl::{Flock, FlockArg};
 
 pub(crate) use self::cgroup::Usage;
 pub(crate) use self::journal::Cursor;
-pub(crate) use self::prerequisites::programs;
-pub(crate) use self::progress::Progress;
 pub(crate) use self::queue::Queued;
 pub(crate) use self::start::{Found, interrupted};
 pub(crate) use self::switch::{Plan, SystemOf};
 
-use self::paths::Paths;
 use self::state::{Leader, State};
 use crate::topology::Topology;
 
@@ -63,7 +61,7 @@ impl Lab {
 
     /// As [`Self::up`]; with `keep`, machines of a lab that does not come up stay for a look.
     async fn start(progress: &Progress, keep: bool) -> anyhow::Result<Self> {
-        prerequisites::check()?;
+        prerequisites::check_privileges()?;
         let paths = Paths::from_environment()?;
         let _lock = lock(&paths)?;
         let (state, found) = start::start(&paths, progress, keep).await?;
@@ -81,8 +79,16 @@ impl Lab {
 
     /// The lab that runs.
     pub(crate) fn attach() -> anyhow::Result<Self> {
-        let paths = Paths::from_environment()?;
-        let state = State::load(&paths).context("no lab is running; `cargo lab up` starts one")?;
+        let mut paths = Paths::from_environment()?;
+        let mut state = State::load(&paths);
+        if state.is_none()
+            && let Some(folder) = cgroup::folder()?
+        {
+            eprintln!("lab: using the lab in {}", folder.display());
+            paths = Paths::at(folder);
+            state = State::load(&paths);
+        }
+        let state = state.context("no lab is running; `cargo lab up` starts one")?;
         Ok(Self::of(paths, state, Found::Running))
     }
 
@@ -138,6 +144,15 @@ impl Lab {
         self.paths.machine(machine)
     }
 
+    /// Starts the iroh relay on every relay that has one. The first call on a computer builds it, which takes minutes.
+    pub(crate) async fn iroh_relay(&self) -> anyhow::Result<()> {
+        start::build_iroh_relay(&self.paths).await?;
+        for relay in &self.topology().relays {
+            start::start_iroh_relay(self.leader(&relay.name)?).await?;
+        }
+        Ok(())
+    }
+
     /// Makes another generation the running one, as `nixos-rebuild switch` does.
     pub(crate) async fn switch(
         &self,
@@ -166,6 +181,9 @@ impl Lab {
     /// Ends the lab, unless it was up already when this process attached to it; tells which.
     pub(crate) async fn release(self) -> anyhow::Result<Found> {
         if self.found == Found::Nothing {
+            if let Some(cpu) = cgroup::total_cpu_time() {
+                Progress::silent().record_cpu("The relays, in their containers", cpu);
+            }
             let _lock = lock(&self.paths)?;
             start::end(&self.paths)?;
         }
@@ -208,6 +226,11 @@ pub(crate) fn cache() -> anyhow::Result<PathBuf> {
 /// An address of the host beside the one that clients of the lab connect from.
 pub(crate) fn other_host_address() -> anyhow::Result<Ipv4Addr> {
     network::other_host()
+}
+
+/// Installs what is missing for a need that is not known before the lab runs.
+pub(crate) fn install(need: Need) -> anyhow::Result<()> {
+    prerequisites::ensure(&Paths::from_environment()?, &Progress::new(), &[need])
 }
 
 /// Namespace for the network of clients that reach port 443 only.

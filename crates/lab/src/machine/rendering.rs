@@ -6,10 +6,12 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
 use anyhow::{Context as _, bail, ensure};
+use lab_front::rootfs;
 
 use super::ca::Signed;
-use super::generation::{Generation, Names, write};
-use super::{packages, rootfs};
+use super::generation::{Generation, Names, UNITS, write};
+use super::packages;
+use super::start::IROH_RELAY_UNIT;
 use crate::rendered::{self, Files};
 
 /// What the lab adds at boot: paths that exist on every NixOS system, and the certificate that an operator would have
@@ -27,6 +29,9 @@ z /etc/site/key.pem 0640 root nginx -
 
 /// Where nix/eval/hosts/lab-c.nix expects the certificates of the operator: for the relay, and for a site of its own.
 pub(super) const EXTERNAL_TLS: [&str; 2] = ["etc/chatmail/tls", "etc/site"];
+
+/// The iroh relay starts when the lab has built it.
+const IROH_RELAY_CONDITION: &str = "[Unit]\nConditionPathExists=/nix/store/iroh-relay/bin/iroh-relay\n";
 
 /// One rendered host.
 #[derive(Debug, Clone)]
@@ -96,6 +101,10 @@ impl Rendering {
         self.generation(&Names::new())?.write(root)?;
         write(&root.join("etc/tmpfiles.d/lab.conf"), TMPFILES)?;
         write(&root.join("etc/ld.so.preload"), rootfs::PRELOAD)?;
+        if self.files.contains_key(&Path::new("units").join(IROH_RELAY_UNIT)) {
+            let folder = root.join(UNITS).join(format!("{IROH_RELAY_UNIT}.d"));
+            write(&folder.join("lab.conf"), IROH_RELAY_CONDITION)?;
+        }
         for (folder, certificate) in certificates {
             write(&root.join(folder).join("fullchain.pem"), &certificate.chain)?;
             let key = root.join(folder).join("key.pem");

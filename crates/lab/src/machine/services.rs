@@ -1,13 +1,11 @@
-//! Builds our services and keeps the copies that the relays run.
+//! The programs of the relays, which cargo built together with the lab.
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, ensure};
+use lab_front::programs::VARIABLE;
 use serde::Deserialize;
-
-use crate::project;
 
 /// A message of `cargo build --message-format=json`; others have no executable.
 #[derive(Debug, Deserialize)]
@@ -15,23 +13,19 @@ struct Message {
     executable: Option<PathBuf>,
 }
 
-/// Builds everything, with the same features of libraries as the lab itself so that none is built twice, and returns
-/// the programs of the relays. cargo shows its progress on standard error.
-pub(super) fn build() -> anyhow::Result<Vec<PathBuf>> {
-    let output = project::cargo()
-        .args(["build", "--release", "--locked", "--bins"])
-        .arg("--message-format=json-render-diagnostics")
-        .current_dir(project::root())
-        .stdin(Stdio::null())
-        .stderr(Stdio::inherit())
-        .output()
-        .context("cannot run cargo; it is installed with Rust")?;
-    if !output.status.success() {
-        bail!("the services do not build");
-    }
-    let text = String::from_utf8(output.stdout).context("cargo printed no UTF-8")?;
+/// The programs of the relays, as the build that this lab comes from left them.
+pub(super) fn built() -> anyhow::Result<Vec<PathBuf>> {
+    let list = std::env::var_os(VARIABLE).context("relays can only be started with `cargo lab`")?;
+    let list = PathBuf::from(list);
+    let text = fs::read_to_string(&list).with_context(|| format!("cannot read {}", list.display()))?;
+    let programs = programs(&text).with_context(|| list.display().to_string())?;
+    ensure!(!programs.is_empty(), "{} names no program", list.display());
+    Ok(programs)
+}
+
+fn programs(messages: &str) -> anyhow::Result<Vec<PathBuf>> {
     let mut programs = Vec::new();
-    for line in text.lines() {
+    for line in messages.lines() {
         let message: Message = serde_json::from_str(line).context("cannot read what cargo printed")?;
         programs.extend(message.executable);
     }
@@ -59,4 +53,24 @@ pub(super) fn stage(programs: &[PathBuf], folder: &Path) -> anyhow::Result<()> {
         fs::copy(program, folder.join(name)).with_context(|| format!("cannot copy {}", program.display()))?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn programs_are_what_cargo_names_without_the_lab() {
+        let messages = concat!(
+            r#"{"reason":"compiler-artifact","executable":null,"fresh":true}"#,
+            "\n",
+            r#"{"reason":"compiler-artifact","executable":"/t/lab/newemail"}"#,
+            "\n",
+            r#"{"reason":"compiler-artifact","executable":"/t/lab/lab"}"#,
+            "\n",
+            r#"{"reason":"build-finished","success":true}"#,
+        );
+        assert_eq!(programs(messages).unwrap(), [PathBuf::from("/t/lab/newemail")]);
+        assert!(programs("no JSON").is_err());
+    }
 }

@@ -6,17 +6,18 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail, ensure};
+use lab_front::paths::Paths;
+use lab_front::progress::Progress;
+use lab_front::rootfs;
 use sha2::{Digest as _, Sha256};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
 
 use super::ca::{self, Ca};
 use super::container::{self, Boot};
-use super::paths::Paths;
-use super::progress::Progress;
 use super::rendering::{EXTERNAL_TLS, Rendering};
 use super::state::{Leader, Machine, State};
-use super::{cgroup, dns, network, packages, rootfs, services};
+use super::{cgroup, dns, limits, network, packages, services};
 use crate::built;
 use crate::project;
 use crate::topology::{Certificate, Relay, Topology};
@@ -29,6 +30,16 @@ const RELAYS: [(&str, &str, u8, Certificate); 5] = [
     ("d", "198.18.25.14", 14, Certificate::SelfSigned),
     ("e", "e.test", 15, Certificate::Acme),
 ];
+
+/// Unit of the iroh relay.
+pub(super) const IROH_RELAY_UNIT: &str = "iroh-relay.service";
+
+/// Where it listens, and how long that may take.
+const IROH_RELAY_PORT: &str = ":3340";
+const IROH_RELAY_DEADLINE: Duration = Duration::from_secs(20);
+
+/// How long the relays took to start where it was measured.
+const START: Duration = Duration::from_secs(10);
 
 /// How long a machine may take to shut down, and how often it is looked at.
 const POWER_OFF_DEADLINE: Duration = Duration::from_secs(60);
@@ -48,21 +59,30 @@ pub(crate) enum Found {
 /// With `keep`, machines of a lab that does not come up stay for a look.
 pub(super) async fn start(paths: &Paths, progress: &Progress, keep: bool) -> anyhow::Result<(State, Found)> {
     let topology = topology(paths);
-    progress.step("Building the services");
-    let programs = services::build()?;
+    let programs = services::built()?;
     let mut renderings = Vec::new();
     for relay in &topology.relays {
         renderings.push((relay.clone(), Rendering::of(&relay.name)?));
     }
     let build = build(&programs, &renderings)?;
     if let Some(state) = State::load(paths).filter(|state| state.build == build) {
-        progress.step("The relays are up already");
+        progress.say("The relays are up already");
         return Ok((state, Found::Running));
     }
+    if let Some(folder) = cgroup::folder()?.filter(|folder| folder != paths.base()) {
+        let folder = folder.display();
+        bail!(
+            "another lab is running, which keeps its files in {folder}: set CHATMAIL_LAB_DIR={folder} to use it, or end \
+             it with `cargo lab down`"
+        );
+    }
     end(paths)?;
-    build_iroh_relay(paths, progress).await?;
+    for line in limits::raise()? {
+        progress.say(line);
+    }
+    publish_iroh_relay(paths)?;
     let plan = Plan {
-        rootfs: rootfs::ensure(paths, progress)?,
+        rootfs: rootfs::installed(paths).context("Debian is not installed; `cargo lab` installs it")?,
         programs,
         renderings,
         topology,
@@ -94,7 +114,7 @@ pub(super) async fn power_off(name: &str, leader: Leader) -> anyhow::Result<()> 
 pub(super) async fn power_on(paths: &Paths, relay: &Relay) -> anyhow::Result<Leader> {
     let boot = boot(&paths.rootfs(&rootfs::key()), paths, &relay.name, true);
     let machine = container::boot(paths, &boot).await?;
-    check_units(machine.leader, relay, &Rendering::of(&relay.name)?).await?;
+    check_units(paths, machine.leader, relay, &Rendering::of(&relay.name)?).await?;
     Ok(machine.leader)
 }
 
@@ -102,7 +122,7 @@ pub(super) async fn power_on(paths: &Paths, relay: &Relay) -> anyhow::Result<Lea
 fn boot(rootfs: &Path, paths: &Paths, name: &str, relay: bool) -> Boot {
     let programs = [
         (packages::OURS, paths.programs()),
-        (packages::IROH_RELAY, iroh_relay(paths).join("bin")),
+        (packages::IROH_RELAY, iroh_relay(paths)),
     ];
     let binds = programs.map(|(package, folder)| (folder, format!("/nix/store/{package}/bin")));
     Boot {
@@ -125,8 +145,9 @@ pub(crate) async fn interrupted() -> anyhow::Error {
     }
 }
 
-/// Ends whatever of a lab there is.
+/// Ends whatever of a lab there is, in this directory or another.
 pub(super) fn end(paths: &Paths) -> anyhow::Result<()> {
+    let other = cgroup::folder()?;
     cgroup::kill_all()?;
     let names: Vec<_> = RELAYS
         .iter()
@@ -134,12 +155,15 @@ pub(super) fn end(paths: &Paths) -> anyhow::Result<()> {
         .chain([dns::NAME, network::GUEST.0])
         .collect();
     network::remove(&names)?;
-    for path in [paths.state(), paths.resolv_conf()] {
-        match fs::remove_file(&path) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                return Err(error).with_context(|| format!("cannot remove {}", path.display()));
+    let other = other.map(Paths::at);
+    for paths in [Some(paths), other.as_ref()].into_iter().flatten() {
+        for path in [paths.state(), paths.resolv_conf()] {
+            match fs::remove_file(&path) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                    return Err(error).with_context(|| format!("cannot remove {}", path.display()));
+                }
+                _ => (),
             }
-            _ => (),
         }
     }
     Ok(())
@@ -200,20 +224,60 @@ fn site_sources() -> PathBuf {
     project::root().join("www")
 }
 
-/// Where the iroh relay is built.
+/// Folder that the relays have the iroh relay from. It is bound into them when they boot, empty as long as the program
+/// is not built: only realtime connections need it, and it takes longer to build than everything else.
 fn iroh_relay(paths: &Paths) -> PathBuf {
-    paths.base().join(packages::IROH_RELAY_BUILD)
+    paths.base().join(format!("{}-bin", packages::IROH_RELAY_BUILD))
 }
 
-/// Builds the iroh relay unless it is there.
-async fn build_iroh_relay(paths: &Paths, progress: &Progress) -> anyhow::Result<()> {
-    let name = packages::IROH_RELAY_BUILD;
-    if !iroh_relay(paths).exists() {
-        progress.step(format_args!(
-            "Building {name} for the relays; only the first start does this"
-        ));
+/// Whether the relays have the iroh relay.
+fn has_iroh_relay(paths: &Paths) -> bool {
+    iroh_relay(paths).join(packages::IROH_RELAY).exists()
+}
+
+/// Gives the iroh relay to the relays if it is built.
+fn publish_iroh_relay(paths: &Paths) -> anyhow::Result<()> {
+    let folder = iroh_relay(paths);
+    fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    let built = paths
+        .base()
+        .join(packages::IROH_RELAY_BUILD)
+        .join("bin")
+        .join(packages::IROH_RELAY);
+    if has_iroh_relay(paths) || !built.exists() {
+        return Ok(());
     }
-    built::ensure(paths.base(), name, &packages::IROH_RELAY_SOURCE).await?;
+    // A relay never sees half of it.
+    let partial = folder.join("partial");
+    fs::copy(&built, &partial)
+        .and_then(|_| fs::rename(&partial, folder.join(packages::IROH_RELAY)))
+        .with_context(|| format!("cannot copy {}", built.display()))
+}
+
+/// Builds the iroh relay unless it is built, and gives it to the relays.
+pub(super) async fn build_iroh_relay(paths: &Paths) -> anyhow::Result<()> {
+    built::ensure(
+        paths.base(),
+        packages::IROH_RELAY_BUILD,
+        &packages::IROH_RELAY_SOURCE,
+    )
+    .await?;
+    publish_iroh_relay(paths)
+}
+
+/// Starts the iroh relay in a machine, and waits until it listens.
+pub(super) async fn start_iroh_relay(leader: Leader) -> anyhow::Result<()> {
+    container::capture(leader, &["systemctl", "start", IROH_RELAY_UNIT]).await?;
+    let end = Instant::now() + IROH_RELAY_DEADLINE;
+    // Its unit counts as started before it listens, and says nothing when it does.
+    let listening = ["ss", "-Hltn", "sport", "=", IROH_RELAY_PORT];
+    while container::capture(leader, &listening).await?.trim().is_empty() {
+        ensure!(
+            Instant::now() < end,
+            "{IROH_RELAY_UNIT} does not listen on port {IROH_RELAY_PORT}"
+        );
+        tokio::time::sleep(POLL).await;
+    }
     Ok(())
 }
 
@@ -228,7 +292,7 @@ struct Plan {
 
 impl Plan {
     async fn carry_out(self, paths: &Paths, progress: &Progress) -> anyhow::Result<State> {
-        progress.step("Starting the name server and the relays");
+        let phase = progress.phase("Starting the relays", Some(START));
         services::stage(&self.programs, &paths.programs())?;
         let ca = Ca::ensure(paths)?;
         let mut machines = vec![(dns::NAME, dns::ADDRESS), network::GUEST];
@@ -277,11 +341,10 @@ impl Plan {
         };
         state.save(paths)?;
 
-        progress.step("Waiting for every unit, and loading the relays' zones");
         let mut zones = Vec::new();
         for (relay, rendering) in &self.renderings {
             let leader = state.leader(&relay.name)?;
-            check_units(leader, relay, rendering).await?;
+            check_units(paths, leader, relay, rendering).await?;
             if !relay.is_named() {
                 continue;
             }
@@ -296,12 +359,7 @@ impl Plan {
         fs::write(paths.resolv_conf(), resolv_conf(dns::ADDRESS))?;
         state.build = self.build;
         state.save(paths)?;
-        if !cgroup::limits_memory()? {
-            progress.step(
-                "MemoryMax of units is not enforced: the cgroup2 tree of this host has no memory controller",
-            );
-        }
-        progress.step("The relays are up");
+        phase.done(None);
         Ok(state)
     }
 
@@ -332,10 +390,18 @@ fn names(domain: &str) -> Vec<String> {
 }
 
 /// Fails with the state and the last log lines of every unit that should run and does not.
-async fn check_units(leader: Leader, relay: &Relay, rendering: &Rendering) -> anyhow::Result<()> {
+async fn check_units(
+    paths: &Paths,
+    leader: Leader,
+    relay: &Relay,
+    rendering: &Rendering,
+) -> anyhow::Result<()> {
     // Ends when no job is left; its exit code also tells of failed units, which are looked for one by one below.
     container::exec(leader, &["systemctl", "is-system-running", "--wait"]).await?;
-    let units = rendering.lasting_units()?;
+    let mut units = rendering.lasting_units()?;
+    if !has_iroh_relay(paths) {
+        units.remove(IROH_RELAY_UNIT);
+    }
     let mut argv = vec!["systemctl", "is-active", "--"];
     argv.extend(units.iter().map(String::as_str));
     let output = container::exec(leader, &argv).await?;

@@ -6,8 +6,8 @@ use std::path::Path;
 use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
 
-use super::paths::Paths;
 use crate::topology::Topology;
+use lab_front::paths::Paths;
 
 /// A running lab.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

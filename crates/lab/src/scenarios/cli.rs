@@ -4,12 +4,12 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context as _, bail};
+use lab_front::prerequisites::Need;
 use tokio::process::Command;
 
 use super::run::{Tally, chosen, play};
 use super::{Context, Needs, SCENARIOS};
-use crate::client::browser;
-use crate::machine::{Lab, Progress, cache, interrupted, programs};
+use crate::machine::{Lab, Progress, cache, install, interrupted};
 use crate::render;
 use crate::topology::Topology;
 
@@ -47,7 +47,7 @@ pub(crate) async fn test(arguments: &Test) -> anyhow::Result<ExitCode> {
         bail!("no scenario is called like this; `cargo lab test --list` shows them all");
     }
     if scenarios.iter().any(|scenario| scenario.needs == Needs::Browser) {
-        programs(&browser::PROGRAMS)?;
+        install(Need::Browser)?;
     }
     if !arguments.scenarios_only && arguments.topology.is_none() {
         if arguments.filters.is_empty() {
@@ -86,7 +86,7 @@ pub(crate) async fn test(arguments: &Test) -> anyhow::Result<ExitCode> {
 /// The tests of the crates.
 async fn crates() -> anyhow::Result<()> {
     let status = Command::from(crate::project::cargo())
-        .args(["test", "--release", "--workspace", "--quiet"])
+        .args(["test", "--profile", "lab", "--workspace", "--quiet"])
         .current_dir(crate::project::root())
         .kill_on_drop(true)
         .status()

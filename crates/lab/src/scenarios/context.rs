@@ -40,6 +40,7 @@ pub(crate) struct Context {
     across: OnceCell<Pair>,
     local: OnceCell<Pair>,
     iroh: OnceCell<Peers>,
+    iroh_relay: OnceCell<()>,
     zones: OnceCell<()>,
 }
 
@@ -54,6 +55,7 @@ impl Context {
             across: OnceCell::new(),
             local: OnceCell::new(),
             iroh: OnceCell::new(),
+            iroh_relay: OnceCell::new(),
             zones: OnceCell::new(),
         }
     }
@@ -105,6 +107,18 @@ impl Context {
         self.program
             .get_or_try_init(|| Program::prepare(&self.cache, resolver))
             .await
+    }
+
+    /// Starts the iroh relay on the relays: those of a lab run without it until a scenario needs it.
+    pub(crate) async fn iroh_relay(&self) -> anyhow::Result<()> {
+        let start = || async {
+            match &self.machines {
+                Some(machines) => machines.iroh_relay().await,
+                None => Ok(()),
+            }
+        };
+        self.iroh_relay.get_or_try_init(start).await?;
+        Ok(())
     }
 
     /// Two iroh endpoints.

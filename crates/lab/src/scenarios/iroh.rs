@@ -19,6 +19,7 @@ async fn announced(context: &Context, relay: &str) -> anyhow::Result<String> {
 
 /// Two endpoints send each other data through the relay, and cannot without it.
 pub(super) async fn peers_meet(context: &Context) -> anyhow::Result<()> {
+    context.iroh_relay().await?;
     let peers = context.iroh().await?;
     let resolver = context.topology.resolver.into();
     for relay in RELAYS {
@@ -34,6 +35,7 @@ pub(super) async fn peers_meet(context: &Context) -> anyhow::Result<()> {
 
 /// What clients ask to learn whether the relay is there, and whether a network lets them out.
 pub(super) async fn probes(context: &Context) -> anyhow::Result<()> {
+    context.iroh_relay().await?;
     for relay in RELAYS {
         let peer = context.peer(relay)?;
         for (path, status) in [("/ping", 200), ("/generate_204", 204)] {

@@ -175,7 +175,7 @@ pub(crate) const SCENARIOS: &[Scenario] = table! {
     "turn-allocations-per-account", Machines, 90, turn::quota;
 
     "iroh-clients-meet", Machines, 600, iroh::peers_meet;
-    "iroh-probes", Addresses, 60, iroh::probes;
+    "iroh-probes", Addresses, 600, iroh::probes;
 
     "quota-oldest-messages-go", Machines, 90, quota::oldest_go;
     "quota-messages-of-the-last-day-stay", Machines, 90, quota::last_day_stays;
@@ -230,7 +230,7 @@ pub(crate) const SCENARIOS: &[Scenario] = table! {
     "operator-bans-an-account", Machines, 120, operator::account_ban;
     "operator-creates-and-deletes-an-account", Machines, 90, operator::account_life;
     "operator-looks-into-the-queue", Machines, 90, operator::queue;
-    "operator-asks-for-the-status", Machines, 60, operator::status;
+    "operator-asks-for-the-status", Machines, 600, operator::status;
     "operator-probes-ports", Machines, 90, operator::ports;
 
     "filter-killed-within-a-message", Machines, 120, kill::filter_within_a_message;

@@ -356,6 +356,7 @@ pub(super) async fn queue(context: &Context) -> anyhow::Result<()> {
 }
 
 pub(super) async fn status(context: &Context) -> anyhow::Result<()> {
+    context.iroh_relay().await?;
     let account = context.account(RELAY).await?;
     let _session = account.imap().await?;
     let (good, text) = chatmail(context, &["status"]).await?;

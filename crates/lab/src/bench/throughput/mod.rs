@@ -79,7 +79,7 @@ async fn measure_all(lab: &Lab, progress: &Progress, arguments: &Throughput) -> 
             if arguments.no_baseline && setup == Setup::Defaults {
                 continue;
             }
-            progress.step(format_args!("measuring {senders} senders, {}", setup.name()));
+            progress.say(format_args!("measuring {senders} senders, {}", setup.name()));
             apply(lab, RELAY, setup).await?;
             let run = measure(lab, load).await?;
             let report = run.report(load, setup);

@@ -6,23 +6,15 @@ use std::process::Stdio;
 use anyhow::{Context as _, bail};
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
-use fantoccini::wd::WebDriverCompatibleCommand;
-use hyper::Method;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::server::ParsedCertificate;
-use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 use tokio::io::{AsyncBufReadExt as _, BufReader, Lines};
 use tokio::process::{Child, ChildStdout, Command};
-use url::{ParseError, Url};
 
 use super::STEP;
 use crate::topology::Topology;
-
-/// What must be installed, each with the Debian package that holds it.
-pub(crate) const PROGRAMS: [(&str, &str); 2] =
-    [("chromedriver", "chromium-driver"), ("chromium", "chromium")];
 
 /// Profiles and caches lie in memory and go with the processes.
 const IN_MEMORY: &str = "mount -t tmpfs tmpfs /tmp && exec chromedriver --port=0";
@@ -111,23 +103,4 @@ pub(super) fn key_of(certificate: &Path) -> anyhow::Result<String> {
         anyhow::Ok(BASE64_STANDARD.encode(Sha256::digest(key)))
     };
     parse().with_context(|| format!("reading {}", certificate.display()))
-}
-
-/// A command that only chromedriver has.
-#[derive(Debug)]
-pub(super) struct Post {
-    /// Below the session.
-    pub(super) path: &'static str,
-    /// Parameters.
-    pub(super) body: Value,
-}
-
-impl WebDriverCompatibleCommand for Post {
-    fn endpoint(&self, base: &Url, session: Option<&str>) -> Result<Url, ParseError> {
-        base.join(&format!("session/{}/{}", session.unwrap_or_default(), self.path))
-    }
-
-    fn method_and_body(&self, _: &Url) -> (Method, Option<String>) {
-        (Method::POST, Some(self.body.to_string()))
-    }
 }

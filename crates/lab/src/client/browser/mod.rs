@@ -3,22 +3,19 @@
 mod driver;
 mod log;
 mod picture;
+mod webdriver;
 
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
-use fantoccini::actions::{InputSource as _, KeyAction, KeyActions};
-use fantoccini::key::Key;
-use fantoccini::{Client, ClientBuilder, Locator};
-use hyper_util::client::legacy::connect::HttpConnector;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-pub(crate) use self::driver::PROGRAMS;
-use self::driver::{Driver, Post};
+use self::driver::Driver;
 pub(crate) use self::picture::Picture;
+use self::webdriver::Session;
 use crate::topology::{Certificate, Topology};
 
 /// Nothing that a browser is asked for takes longer.
@@ -55,7 +52,7 @@ pub(crate) struct Screen {
 
 /// A running browser. All of it ends with this value.
 pub(crate) struct Browser {
-    client: Client,
+    session: Session,
     _driver: Driver,
 }
 
@@ -89,17 +86,10 @@ impl Browser {
                 },
             },
         });
-        let wanted = serde_json::from_value(wanted)?;
         let driver = Driver::start().await?;
-        let client = step(
-            "starting Chromium",
-            ClientBuilder::new(HttpConnector::new())
-                .capabilities(wanted)
-                .connect(&driver.url),
-        )
-        .await?;
+        let session = step("starting Chromium", Session::start(&driver.url, wanted)).await?;
         let browser = Self {
-            client,
+            session,
             _driver: driver,
         };
         // What Chromium itself opens at its start is no page of ours.
@@ -111,7 +101,7 @@ impl Browser {
 
     /// Opens a page and waits until it is loaded with all that belongs to it.
     pub(crate) async fn open(&self, url: &str) -> anyhow::Result<()> {
-        step(&format!("opening {url}"), self.client.goto(url)).await?;
+        step(&format!("opening {url}"), self.session.open(url)).await?;
         let refused: String = self.ask(REFUSED).await?;
         ensure!(refused.is_empty(), "browser: {url} is not opened: {refused}");
         Ok(())
@@ -119,8 +109,7 @@ impl Browser {
 
     /// Address of the page that is open.
     pub(crate) async fn address(&self) -> anyhow::Result<String> {
-        let address = step("asking for the address", self.client.current_url()).await?;
-        Ok(address.into())
+        step("asking for the address", self.session.address()).await
     }
 
     /// Shows the page that is open on another screen.
@@ -150,24 +139,18 @@ impl Browser {
 
     /// What a script of ours says about the page. It runs also where pages must not run scripts.
     pub(crate) async fn ask<T: DeserializeOwned>(&self, script: &str) -> anyhow::Result<T> {
-        let answer = step("looking at the page", self.client.execute(script, Vec::new())).await?;
+        let answer = step("looking at the page", self.session.run(script)).await?;
         Ok(serde_json::from_value(answer)?)
     }
 
     /// Clicks the first element that a CSS selector finds.
     pub(crate) async fn click(&self, selector: &str) -> anyhow::Result<()> {
-        let name = format!("clicking {selector}");
-        let element = step(&name, self.client.find(Locator::Css(selector))).await?;
-        step(&name, element.click()).await
+        step(&format!("clicking {selector}"), self.session.click(selector)).await
     }
 
     /// Presses the Tab key, which moves the focus on.
     pub(crate) async fn press_tab(&self) -> anyhow::Result<()> {
-        let value = Key::Tab.into();
-        let tab = KeyActions::new("keyboard".to_owned())
-            .then(KeyAction::Down { value })
-            .then(KeyAction::Up { value });
-        step("pressing Tab", self.client.perform_actions(tab)).await
+        step("pressing Tab", self.session.press_tab()).await
     }
 
     /// What the console said since the last call.
@@ -181,24 +164,21 @@ impl Browser {
     }
 
     async fn log(&self, kind: &str) -> anyhow::Result<Value> {
-        self.post("se/log", json!({ "type": kind })).await
+        self.post("/se/log", json!({ "type": kind })).await
     }
 
     /// A command of the Chrome DevTools protocol.
     async fn devtools(&self, command: &str, parameters: Value) -> anyhow::Result<Value> {
         let body = json!({ "cmd": command, "params": parameters });
-        self.post("goog/cdp/execute", body).await
+        self.post("/goog/cdp/execute", body).await
     }
 
-    async fn post(&self, path: &'static str, body: Value) -> anyhow::Result<Value> {
-        step(path, self.client.issue_cmd(Post { path, body })).await
+    async fn post(&self, path: &str, body: Value) -> anyhow::Result<Value> {
+        step(path, self.session.post(path, body)).await
     }
 }
 
-async fn step<T, E>(name: &str, work: impl Future<Output = Result<T, E>>) -> anyhow::Result<T>
-where
-    E: std::error::Error + Send + Sync + 'static,
-{
+async fn step<T>(name: &str, work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
     tokio::time::timeout(STEP, work)
         .await
         .with_context(|| format!("browser: {name}: not within {STEP:?}"))?

@@ -6,13 +6,17 @@ use anyhow::Context as _;
 
 /// The lab's directory: `CHATMAIL_LAB_DIR`, or `chatmail-lab` in the user's cache directory.
 #[derive(Debug, Clone)]
-pub(super) struct Paths {
+pub struct Paths {
     base: PathBuf,
 }
 
 impl Paths {
     /// Reads the environment and makes the directory.
-    pub(super) fn from_environment() -> anyhow::Result<Self> {
+    ///
+    /// # Errors
+    ///
+    /// When the environment names no directory, or it cannot be made.
+    pub fn from_environment() -> anyhow::Result<Self> {
         let absolute = |name: &str| {
             std::env::var_os(name)
                 .map(PathBuf::from)
@@ -29,53 +33,69 @@ impl Paths {
         Ok(Self { base })
     }
 
+    /// The same for another lab's directory.
+    #[must_use]
+    pub fn at(base: PathBuf) -> Self {
+        Self { base }
+    }
+
     /// The directory itself.
-    pub(super) fn base(&self) -> &PathBuf {
+    pub fn base(&self) -> &PathBuf {
         &self.base
     }
 
     /// Debian tree that all machines share the `/usr` of; `key` names its package list.
-    pub(super) fn rootfs(&self, key: &str) -> PathBuf {
+    pub fn rootfs(&self, key: &str) -> PathBuf {
         self.base.join(format!("rootfs-{key}"))
     }
 
     /// Own tree of one machine: everything but `/usr`.
-    pub(super) fn machine(&self, name: &str) -> PathBuf {
+    pub fn machine(&self, name: &str) -> PathBuf {
         self.base.join("machines").join(name)
     }
 
     /// Our programs as the running relays see them.
-    pub(super) fn programs(&self) -> PathBuf {
+    pub fn programs(&self) -> PathBuf {
         self.base.join("programs")
     }
 
     /// Boot console of one machine.
-    pub(super) fn console(&self, name: &str) -> PathBuf {
+    pub fn console(&self, name: &str) -> PathBuf {
         self.base.join("machines").join(format!("{name}.console"))
     }
 
     /// resolv.conf(5) for clients of the running relays.
-    pub(super) fn resolv_conf(&self) -> PathBuf {
+    pub fn resolv_conf(&self) -> PathBuf {
         self.base.join("resolv.conf")
     }
 
     /// What runs at the moment.
-    pub(super) fn state(&self) -> PathBuf {
+    pub fn state(&self) -> PathBuf {
         self.base.join("state.json")
     }
 
+    /// What a program printed that the lab ran at its start.
+    pub fn log(&self, name: &str) -> PathBuf {
+        self.base.join("log").join(name)
+    }
+
+    /// Tools that the lab installs for itself.
+    pub fn tools(&self) -> PathBuf {
+        self.base.join("tools")
+    }
+
     /// Held while a lab is started or ended.
-    pub(super) fn lock(&self) -> PathBuf {
+    pub fn lock(&self) -> PathBuf {
         self.base.join("lock")
     }
 
     /// Certificate of the lab's CA, PEM.
-    pub(super) fn ca_certificate(&self) -> PathBuf {
+    pub fn ca_certificate(&self) -> PathBuf {
         self.base.join("ca.pem")
     }
 
     /// Key of the lab's CA, PEM.
-    pub(super) fn ca_key(&self) -> PathBuf {
+    pub fn ca_key(&self) -> PathBuf {
         self.base.join("ca.key")
     }
 }

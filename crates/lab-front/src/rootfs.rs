@@ -7,8 +7,8 @@ use std::process::{Command, Stdio};
 use anyhow::{Context as _, bail};
 use sha2::{Digest as _, Sha256};
 
-use super::paths::Paths;
-use super::progress::Progress;
+use crate::paths::Paths;
+use crate::tasks::Task;
 
 /// Release of Debian: the first with Dovecot 2.4 and Postfix 3.10, as NixOS 26.05 has them.
 const SUITE: &str = "trixie";
@@ -41,11 +41,14 @@ const PACKAGES: [&str; 24] = [
     "unbound",
 ];
 
+/// What the installation took where it was measured.
+const INSTALLATION_CPU_SECONDS: u64 = 100;
+
 /// Makes Debian's Dovecot tell IDLE clients of new mail soon, as the flake's patched one does.
-const PRELOAD_SOURCE: &str = include_str!("../../files/idle-soon.c");
+const PRELOAD_SOURCE: &str = include_str!("../files/idle-soon.c");
 
 /// Where it is in a machine.
-pub(super) const PRELOAD: &str = "/usr/lib/chatmail-lab/idle-soon.so";
+pub const PRELOAD: &str = "/usr/lib/chatmail-lab/idle-soon.so";
 
 /// Run on the finished tree. Nothing of Debian's starts by itself and no configuration of Debian's daemons is left:
 /// what runs in a relay is what the module rendered, and what packages only read moves below `/usr`. Units that only
@@ -71,15 +74,21 @@ rm -rf var/lib/apt var/cache var/lib/dpkg/info var/log var/lib/postfix var/lib/u
 mkdir -p var/cache var/log
 "#;
 
-/// Installs the tree unless it is there, and returns its path.
-pub(super) fn ensure(paths: &Paths, progress: &Progress) -> anyhow::Result<PathBuf> {
-    let tree = paths.rootfs(&key());
-    if tree.exists() {
-        return Ok(tree);
+/// The tree, if it is installed.
+pub fn installed(paths: &Paths) -> Option<PathBuf> {
+    Some(paths.rootfs(&key())).filter(|tree| tree.exists())
+}
+
+/// Installs the tree; nothing when it is there already.
+///
+/// # Errors
+///
+/// When what an interrupted installation left cannot be removed.
+pub fn install(paths: &Paths) -> anyhow::Result<Option<Task>> {
+    if installed(paths).is_some() {
+        return Ok(None);
     }
-    progress.step(format_args!(
-        "Installing Debian {SUITE} for the machines; only the first start does this"
-    ));
+    let tree = paths.rootfs(&key());
     let partial = tree.with_extension("partial");
     if partial.exists() {
         fs::remove_dir_all(&partial).with_context(|| format!("cannot remove {}", partial.display()))?;
@@ -102,19 +111,15 @@ pub(super) fn ensure(paths: &Paths, progress: &Progress) -> anyhow::Result<PathB
     ]);
     command.arg(format!("--customize-hook={CUSTOMIZE}"));
     command.arg(SUITE).arg(&partial).args(sources());
-    // Its standard output would end up in what `up --json` prints.
-    let status = command
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .status()
-        .context("cannot run mmdebstrap")?;
-    if !status.success() {
-        bail!("mmdebstrap could not install Debian {SUITE}: {status}");
-    }
-    compile_preload(&partial)?;
-    fs::rename(&partial, &tree).with_context(|| format!("cannot put {} in place", tree.display()))?;
-    remove_old(paths, &tree)?;
-    Ok(tree)
+    let name = format!("Installing Debian {SUITE} for the relays");
+    let paths = paths.clone();
+    let log = paths.log("mmdebstrap");
+    let task = Task::new(&name, INSTALLATION_CPU_SECONDS, command, &log).then(move || {
+        compile_preload(&partial)?;
+        fs::rename(&partial, &tree).with_context(|| format!("cannot put {} in place", tree.display()))?;
+        remove_old(&paths, &tree)
+    });
+    Ok(Some(task))
 }
 
 fn compile_preload(tree: &Path) -> anyhow::Result<()> {
@@ -134,7 +139,7 @@ fn compile_preload(tree: &Path) -> anyhow::Result<()> {
 }
 
 /// Changes with the package list and with what is done to the tree.
-pub(super) fn key() -> String {
+pub fn key() -> String {
     let mut hash = Sha256::new();
     for part in [SUITE, &PACKAGES.join(","), CUSTOMIZE, PRELOAD_SOURCE] {
         hash.update(part);
