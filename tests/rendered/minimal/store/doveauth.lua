@@ -1,37 +1,37 @@
 -- Logins and account lookups of Dovecot, as `passdb lua` and `userdb lua`.
 --
--- doveauth decides about passwords and creates accounts. While it does not answer, accounts that exist are verified
--- here against their password file, so that they log in while doveauth restarts; everybody else is asked to come back.
+-- doveauth verifies passwords and creates accounts. While it does not respond, this script verifies existing accounts
+-- against their password file, so that they can log in while doveauth restarts; all others get a temporary failure.
 --
 -- Settings (`lua_settings`, the same in both blocks because Dovecot loads the script once for both):
---   mailboxes_dir  folder that holds one folder per account, named by the full address
+--   mailboxes_dir  folder with one folder per account, named after the full address
 --   socket         Unix socket of doveauth
 --   owner          user and group that own the accounts
 --
--- Runs in Dovecot's auth-worker processes, as the owner of the accounts. A worker serves one login at a time and waits
--- while it does; every wait therefore has a limit.
+-- Runs in Dovecot's auth-worker processes, as the owner of the accounts. A worker serves one login at a time and blocks
+-- while it waits, so every wait has a limit.
 
 local auth = dovecot.auth
 
--- doveauth answers within 5 s, even if it is to say that it is too busy.
+-- doveauth answers within 5 s, even if only to report that it is too busy.
 local REQUEST_TIMEOUT = "8s"
 local CONNECT_TIMEOUT = "1s"
 
--- For so many seconds after a failure accounts that exist are verified here at once: a doveauth that hangs costs each
--- worker one wait, not one per login.
+-- Seconds after a failure during which the script verifies existing accounts at once: if doveauth hangs, each worker
+-- waits once, not for every login.
 local PAUSE = 5
 
--- Seconds between two passwords that one worker verifies itself. Nothing else bounds what hashing takes from the machine
--- while doveauth is down.
+-- Seconds between two passwords that one worker verifies itself. Nothing else limits the CPU time for hashing while
+-- doveauth is down.
 local VERIFY_EVERY = 1
 
--- As in doveauth: a longer password is wrong, whoever it is for.
+-- As in doveauth: a longer password is always wrong.
 local MAX_PASSWORD = 1024
 
--- The host is only for show: all requests go to the socket.
+-- The host name has no effect: all requests go to the socket.
 local URL = "http://doveauth"
 
--- Only these are ever stored. Dovecot takes a hash without a scheme for a cleartext password, which must not happen.
+-- The only schemes that are ever stored. Dovecot would treat a hash without a scheme as a cleartext password.
 local SCHEMES = { ["{ARGON2ID}"] = true, ["{SHA512-CRYPT}"] = true }
 
 -- Longest address (RFC 5321 sections 4.5.3.1.1 and 4.5.3.1.2, and the @).
@@ -48,7 +48,7 @@ function script_init(settings)
   owner = settings.owner
   assert(mailboxes_dir and settings.socket and owner, "lua_settings needs mailboxes_dir, socket and owner")
   client = dovecot.http.client({
-    -- A "proxy" is how Dovecot's client reaches a Unix socket.
+    -- Dovecot's HTTP client connects to a Unix socket only as a "proxy".
     proxy_socket_path = settings.socket,
     connect_timeout = CONNECT_TIMEOUT,
     request_timeout = REQUEST_TIMEOUT,
@@ -60,7 +60,7 @@ function script_init(settings)
   })
 end
 
--- The account's folder; none for what is not an address, which could name a folder elsewhere.
+-- The account's folder; nil for anything that is not an address, which could be a path to another folder.
 local function home_of(user)
   if #user <= MAX_ADDRESS and user:find("^[^@/%c%s.][^@/%c%s]*@[^@/%c%s.][^@/%c%s]*$") then
     return mailboxes_dir .. "/" .. user
@@ -68,8 +68,8 @@ local function home_of(user)
   return nil
 end
 
--- The stored hash; none when there is no account. An account whose password cannot be read is an error: it is neither
--- unknown nor let in.
+-- The stored hash; nil if there is no account. An account whose password cannot be read is an error: it is neither
+-- unknown nor allowed to log in.
 local function password_hash(home)
   local file, _, code = io.open(home .. "/password", "r")
   if not file then
@@ -87,16 +87,17 @@ local function password_hash(home)
   return hash
 end
 
--- `chatmail account ban` writes this.
+-- `chatmail account ban` writes this prefix.
 local function is_banned(hash)
   return hash:sub(1, 1) == "!"
 end
 
--- What doveauth says: "ok", "mismatch" or "tempfail"; none when it is down, which a request that it refuses is no sign of.
+-- The answer of doveauth: "ok", "mismatch" or "tempfail"; nil if doveauth is down. A request that it rejects does not
+-- mean that it is down.
 local function ask(user, password)
   local request = client:request({ url = URL .. "/auth", method = "POST" })
   request:add_header("Content-Type", "application/octet-stream")
-  -- No user has a line feed in its name.
+  -- No user name contains a line feed.
   request:set_payload(user .. "\n" .. password)
   local response = request:submit()
   local code = response:status()
@@ -108,8 +109,8 @@ local function ask(user, password)
   return nil
 end
 
--- "ok" if the password file says so, "mismatch" for a banned account; none in all other cases, so that nobody learns which
--- accounts exist.
+-- "ok" if the password matches the file, "mismatch" for a banned account; nil in all other cases, so that nobody can
+-- find out which accounts exist.
 local function verify_here(request, home, password)
   local now = os.time()
   local hash = home and password_hash(home)
@@ -154,7 +155,7 @@ function auth_password_verify(request, password)
       silent_until = 0
     else
       if not silent then
-        -- Not through the request, whose log lines carry the client's address.
+        -- Not logged through the request, whose lines contain the client's address.
         dovecot.i_warning("doveauth does not answer")
       end
       silent_until = os.time() + PAUSE
@@ -162,26 +163,26 @@ function auth_password_verify(request, password)
     end
   end
   if status == "ok" then
-    -- For `userdb prefetch`, which spares the lookup that would follow.
+    -- For `userdb prefetch`, which saves the lookup that would follow.
     return auth.PASSDB_RESULT_OK, fields(home, "userdb_")
   elseif status == "mismatch" then
     return auth.PASSDB_RESULT_PASSWORD_MISMATCH, nil
   end
-  -- Dovecot writes this to the log, with the account and the client's address; its unit drops the line.
+  -- Dovecot logs this with the account and the client's address; its unit drops the line.
   return auth.PASSDB_RESULT_INTERNAL_FAILURE, "doveauth asks to try again later"
 end
 
 function auth_userdb_lookup(request)
   local home = home_of(request.user)
   local hash = home and password_hash(home)
-  -- Mail to a banned account is returned, as if there was no account.
+  -- Mail to a banned account bounces, as if there were no account.
   if not hash or is_banned(hash) then
     return auth.USERDB_RESULT_USER_UNKNOWN, nil
   end
   return auth.USERDB_RESULT_OK, fields(home, "")
 end
 
--- Lua cannot list a folder: doveauth does, one address a line.
+-- Lua cannot list a folder: doveauth does, with one address per line.
 function auth_userdb_iterate()
   local response = client:request({ url = URL .. "/users", method = "GET" }):submit()
   if response:status() ~= 200 then

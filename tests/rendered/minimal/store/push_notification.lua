@@ -1,6 +1,6 @@
--- Tells chatmail-metadata about a new message, through METADATA: its dict sees `/private/messagenew` being set.
+-- Notifies chatmail-metadata of a new message through METADATA, by setting `/private/messagenew` in its dict.
 --
--- What a user sends to themself (for their other devices) wakes nobody.
+-- Messages that a user sends to themselves (for their other devices) trigger no notification.
 
 function dovecot_lua_notify_begin_txn(user)
   return user
@@ -11,7 +11,7 @@ function dovecot_lua_notify_event_message_new(user, event)
     return
   end
   local mailbox = user:mailbox(event.mailbox)
-  -- Opens the mailbox, too: on one that is not open metadata_set ends the whole process, and with it the delivery.
+  -- This also opens the mailbox: metadata_set on a closed one ends the whole process, and with it the delivery.
   mailbox:sync()
   mailbox:metadata_set("/private/messagenew", "")
   mailbox:free()
