@@ -33,9 +33,12 @@ let
     in
     [
       "acme-${domain}.service"
-      "acme-order-renew-${domain}.service"
-      "acme-renew-${domain}.timer"
-      "acme-setup.service"
+      "acme-${domain}.timer"
+      "acme-finished-${domain}.target"
+      "acme-fixperms.service"
+      "acme-lockfiles.service"
+      "acme-selfsigned-${domain}.service"
+      "acme-selfsigned-ca.service"
     ];
 
   names = lib.filter (name: config.systemd.units.${name}.enable or false) (
@@ -87,6 +90,13 @@ let
   groups = lib.filterAttrs (name: _: lib.elem name accounts) config.users.groups;
   id = number: if number == null then "-" else toString number;
 
+  # The rules of one file; those of the others need packages that are not available.
+  acmeRules = lib.concatMap (definition: definition.value) (
+    lib.filter (
+      definition: lib.hasInfix "/security/acme" definition.file
+    ) options.systemd.tmpfiles.rules.definitionsWithLocations
+  );
+
   firewall =
     let
       inherit (config.networking) firewall;
@@ -100,25 +110,23 @@ let
     in
     of "" firewall ++ lib.concatLists (lib.mapAttrsToList (name: of "${name} ") firewall.interfaces);
 
-  rulesOf =
-    group:
-    lib.concatLists (
+  rules = lib.concatLists (
+    lib.mapAttrsToList (
+      path: types:
       lib.mapAttrsToList (
-        path: types:
-        lib.mapAttrsToList (
-          type: rule:
-          lib.concatStringsSep " " [
-            type
-            path
-            rule.mode
-            rule.user
-            rule.group
-            rule.age
-            rule.argument
-          ]
-        ) types
-      ) config.systemd.tmpfiles.settings.${group} or { }
-    );
+        type: rule:
+        lib.concatStringsSep " " [
+          type
+          path
+          rule.mode
+          rule.user
+          rule.group
+          rule.age
+          rule.argument
+        ]
+      ) types
+    ) config.systemd.tmpfiles.settings."10-chatmail"
+  );
 in
 {
   # A host with failing assertions is not rendered.
@@ -143,8 +151,8 @@ in
     );
   # Links to files that services create at run time come last.
   tmpfiles =
-    rulesOf "10-chatmail"
-    ++ lib.optionals booted (rulesOf "10-acme")
+    rules
+    ++ lib.optionals booted acmeRules
     ++ lib.mapAttrsToList (path: file: "L+ /etc/${path} - - - - ${file.source}") (
       lib.filterAttrs (_: file: !isStored file) etc
     );

@@ -3,6 +3,7 @@
 
 mod account;
 mod dns;
+mod migrate;
 mod ports;
 mod queue;
 mod status;
@@ -34,6 +35,7 @@ enum Command {
     Dns(dns::Options),
     Ports(ports::Options),
     Website(website::Options),
+    Migrate(migrate::Options),
 }
 
 /// What a command has to say.
@@ -67,14 +69,16 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: &Arguments) -> anyhow::Result<bool> {
-    let settings = chatmail_core::Settings::load(&arguments.settings)?;
+    let settings = || chatmail_core::Settings::load(&arguments.settings);
     let answer = match &arguments.command {
-        Command::Status(options) => status::run(options, &settings)?,
-        Command::Account(options) => account::run(options, &settings)?,
+        Command::Status(options) => status::run(options, &settings()?)?,
+        Command::Account(options) => account::run(options, &settings()?)?,
         Command::Queue(options) => queue::run(options)?,
-        Command::Ports(options) => ports::run(options, &settings)?,
-        Command::Dns(options) => dns::run(options, &settings)?,
-        Command::Website(options) => website::run(options, &settings).map(|()| String::new().into())?,
+        Command::Ports(options) => ports::run(options, &settings()?)?,
+        Command::Dns(options) => dns::run(options, &settings()?)?,
+        Command::Website(options) => website::run(options, &settings()?).map(|()| String::new().into())?,
+        // It runs before there is a relay.
+        Command::Migrate(options) => migrate::run(options)?,
     };
     print(&answer.text)?;
     Ok(answer.good)

@@ -27,6 +27,7 @@ mod ip_only;
 mod iroh;
 mod kill;
 mod metrics;
+mod migrate;
 mod network;
 mod operator;
 mod outside;
@@ -224,6 +225,7 @@ pub(crate) const SCENARIOS: &[Scenario] = table! {
     "browser-keyboard", Browser, 60, browser::keyboard;
     "browser-content-policy", Browser, 60, browser::content_policy;
     "browser-finds-faults", Browser, 60, browser::finds_faults;
+    "migrate-prints-options", Machines, 30, migrate::options;
     "operator-dns-check", Machines, 90, operator::dns_right;
     "operator-dns-check-finds-faults", Machines, 120, operator::dns_faults;
     "operator-dns-check-knows-old-answers", Machines, 90, operator::dns_old_answers;

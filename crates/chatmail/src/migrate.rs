@@ -1,0 +1,206 @@
+//! `chatmail migrate`: the settings of a reference relay as NixOS options.
+
+mod ini;
+mod nix;
+mod options;
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, ensure};
+use serde_json::json;
+
+use self::options::Migrated;
+
+/// Larger than any `chatmail.ini`.
+const MAX_BYTES: u64 = 1 << 20;
+
+/// Print the NixOS options that correspond to a chatmail.ini of the reference relay.
+///
+/// The output is a NixOS module. Its comments name the settings that have no equivalent, with the reason, and those that
+/// are left out because they have the default of the reference. Exits with 1 if a setting is unknown.
+#[derive(clap::Args)]
+pub(crate) struct Options {
+    /// Settings file of the reference relay, versions 1.0 to 1.12.
+    #[arg(value_name = "chatmail.ini")]
+    file: PathBuf,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+pub(crate) fn run(options: &Options) -> anyhow::Result<crate::Answer> {
+    let file = &options.file;
+    let text = read(file).with_context(|| format!("cannot read {}", file.display()))?;
+    let settings = ini::parse(&text).with_context(|| format!("cannot parse {}", file.display()))?;
+    let migrated =
+        options::migrate(&settings).with_context(|| format!("cannot migrate {}", file.display()))?;
+    let text = if options.json {
+        as_json(&migrated)?
+    } else {
+        as_module(&migrated)
+    };
+    Ok(crate::Answer {
+        text,
+        good: migrated.unknown.is_empty(),
+    })
+}
+
+fn read(file: &Path) -> anyhow::Result<String> {
+    let size = std::fs::metadata(file)?.len();
+    ensure!(
+        size <= MAX_BYTES,
+        "it has {size} bytes, and at most {MAX_BYTES} are allowed"
+    );
+    Ok(std::fs::read_to_string(file)?)
+}
+
+fn as_json(migrated: &Migrated) -> anyhow::Result<String> {
+    let options: serde_json::Map<String, serde_json::Value> = migrated
+        .options
+        .iter()
+        .map(|option| (option.name.clone(), json!(option.value)))
+        .collect();
+    let without: serde_json::Map<String, serde_json::Value> = migrated
+        .without
+        .iter()
+        .map(|(key, reason)| (key.clone(), json!(reason)))
+        .collect();
+    let value = json!({
+        "options": options,
+        "without_equivalent": without,
+        "defaults": migrated.defaults,
+        "unknown": migrated.unknown,
+    });
+    Ok(serde_json::to_string_pretty(&value)? + "\n")
+}
+
+/// A NixOS module with one option per line.
+fn as_module(migrated: &Migrated) -> String {
+    let mut text = "{\n".to_owned();
+    for option in &migrated.options {
+        let value = nix::expression(&option.value);
+        if let Some(note) = option.note {
+            let _ = writeln!(text, "  # {note}");
+        }
+        let _ = writeln!(text, "  {} = {value};", option.name);
+    }
+    text.push_str("}\n");
+    let mut section = |title: &str, lines: Vec<String>| {
+        if !lines.is_empty() {
+            let _ = writeln!(text, "\n# {title}:");
+            for line in lines {
+                let _ = writeln!(text, "#   {line}");
+            }
+        }
+    };
+    let without = migrated.without.iter();
+    section(
+        "Settings without an equivalent",
+        without.map(|(key, reason)| format!("{key}: {reason}")).collect(),
+    );
+    section(
+        "Left out, because they have the default value of the reference",
+        migrated.defaults.clone(),
+    );
+    section(
+        "Not known to the reference, versions 1.0 to 1.12",
+        migrated.unknown.clone(),
+    );
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn module(text: &str) -> String {
+        as_module(&options::migrate(&ini::parse(text).unwrap()).unwrap())
+    }
+
+    #[test]
+    fn every_setting_of_the_reference() {
+        insta::assert_snapshot!(module(
+            "[params]
+mail_domain = chat.example.org
+max_user_send_per_minute = 80
+max_user_send_burst_size = 20
+max_mailbox_size = 1G
+max_message_size = 52428800
+delete_mails_after = 40
+delete_large_after = 14
+delete_inactive_users_after = 180
+username_min_length = 6
+username_max_length = 12
+password_min_length = 10
+passthrough_senders =
+passthrough_recipients = xstore@example.org echo@chat.example.org
+max_load_1m = 7.5
+min_available_memory = 300M
+min_free_disk_space = 2G
+max_imap_connections = 20000
+max_smtp_connections = 500
+tls_external_cert_and_key = /etc/ssl/fullchain.pem /etc/ssl/privkey.pem
+www_folder = www
+disable_ipv6 = True
+acme_email = admin@example.org
+iroh_relay = https://iroh.example.org
+mtail_address = 10.0.0.2
+imap_rawlog = false
+imap_compress = true
+privacy_postal = Example ${Association}
+    Example Street 1
+    12345 Example Town
+privacy_mail = privacy@example.org
+privacy_pdo = \"Officer\"
+privacy_supervisor = State Authority
+filtermail_smtp_port = 10080
+filtermail_smtp_port_incoming = 10081
+filtermail_http_port_incoming = 10082
+filtermail_lmtp_port_transport = 10083
+postfix_reinject_port = 10025
+postfix_reinject_port_incoming = 10026
+turn_socket_path = /run/chatmail-turn/turn.socket
+mailboxes_dir = /srv/mail/chat.example.org
+passdb_path = /home/vmail/passdb.sqlite
+favourite_colour = blue
+"
+        ));
+    }
+
+    #[test]
+    fn a_file_as_the_reference_writes_it_needs_the_domain_only() {
+        assert_eq!(
+            module(
+                "[params]\n# comment\nmail_domain = chat.example.org\n\n#max_mailbox_size = 1G\nmax_mailbox_size = 500M\n\
+                 privacy_postal =\n"
+            ),
+            "{\n  services.chatmail.enable = true;\n  services.chatmail.domain = \"chat.example.org\";\n}\n\n\
+             # Left out, because they have the default value of the reference:\n#   max_mailbox_size\n#   privacy_postal\n"
+        );
+    }
+
+    #[test]
+    fn errors_name_the_line_and_what_is_allowed() {
+        let error = |text: &str| {
+            let settings = match ini::parse(text) {
+                Ok(settings) => settings,
+                Err(error) => return error.to_string(),
+            };
+            format!("{:#}", options::migrate(&settings).err().unwrap())
+        };
+        let errors = [
+            "mail_domain = a.test\n",
+            "[params]\nmail_domain\n",
+            "[params]\nmail_domain = a.test\nmail_domain = b.test\n",
+            "[params]\n",
+            "[params]\nmail_domain = a.test\nmax_message_size = 30M\n",
+            "[params]\nmail_domain = a.test\nmax_mailbox_size = lots\n",
+            "[params]\nmail_domain = a.test\nmax_mailbox_size = 99999999999G\n",
+            "[params]\nmail_domain = a.test\nmax_load_1m = nan\n",
+            "[params]\nmail_domain = a.test\ntls_external_cert_and_key = /one\n",
+        ]
+        .map(error);
+        insta::assert_snapshot!(errors.join("\n"));
+    }
+}
