@@ -69,6 +69,7 @@ let
       ];
     };
   examples = lib.mapAttrs (_: host) {
+    host-daemon-settings = ../examples/daemon-settings.nix;
     host-existing-site = ../examples/existing-site.nix;
     host-full = ../examples/full.nix;
     host-minimal = ../examples/minimal.nix;
@@ -103,7 +104,9 @@ in
     rust "services-tests" [ ]
       "cargo test --release --frozen --workspace --exclude=lab --exclude=lab-front";
   # This also checks that the committed rendering is that of this module.
-  lab-tests = rust "lab-tests" [ pkgs.python3 ] "cargo test --release --frozen --package=lab --package=lab-front";
+  lab-tests = rust "lab-tests" [
+    pkgs.python3
+  ] "cargo test --release --frozen --package=lab --package=lab-front";
   rustfmt = rust "rustfmt" [ pkgs.rustfmt ] "cargo fmt --all --check";
 
   nixfmt = overSources "nixfmt" [ pkgs.nixfmt ] "find . -name '*.nix' -exec nixfmt --check {} +";

@@ -139,6 +139,41 @@ fn daemons_listen_on_ipv6_exactly_where_it_is_wanted() {
     }
 }
 
+/// The operator guide promises that settings of the daemons reach their files.
+#[test]
+fn settings_of_the_host_reach_the_daemons() {
+    for (file, changed, before) in [
+        (
+            "store/postfix-main.cf",
+            "maximal_queue_lifetime = 5d",
+            "maximal_queue_lifetime = 2d",
+        ),
+        (
+            "store/postfix-main.cf",
+            "smtpd_tls_mandatory_protocols = >=TLSv1.3",
+            "smtpd_tls_mandatory_protocols = >=TLSv1.2",
+        ),
+        (
+            "store/dovecot.conf",
+            "imap_hibernate_timeout = 5 mins",
+            "imap_hibernate_timeout = 30 s",
+        ),
+        ("store/dovecot.conf", "imap_idle_notify_interval = 3 mins", ""),
+        ("store/nginx.conf", "location = /.well-known/security.txt {", ""),
+        ("store/unbound.conf", "msg-cache-size: 16m", ""),
+    ] {
+        let has = |host: &str, line: &str| text(host, file).lines().any(|found| found.trim() == line);
+        assert!(has("daemon-settings", changed), "{file}: {changed}");
+        assert!(!has("minimal", changed), "{file}: {changed}");
+        if !before.is_empty() {
+            assert!(
+                has("minimal", before) && !has("daemon-settings", before),
+                "{file}: {before}"
+            );
+        }
+    }
+}
+
 #[test]
 fn a_relay_without_a_name_has_no_names_and_no_key() {
     let wants = text("ip-only", "wants");
