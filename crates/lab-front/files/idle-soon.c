@@ -1,6 +1,6 @@
-/* Dovecot waits 500 ms between noticing a new message and telling an IDLE client of it, so that bursts become one
- * answer. The flake's Dovecot is patched to wait 10 ms. This makes Debian's do the same in the lab: loaded into every
- * process, it changes the delay that mailbox-watch.c asks for and touches no other timeout. */
+/* Dovecot waits 500 ms after it has noticed a new message before it notifies an IDLE client, to combine bursts. The
+ * flake's Dovecot is patched to wait 10 ms. This library does the same for Debian's Dovecot in the lab: it is preloaded
+ * into every process and changes only the delay that mailbox-watch.c requests. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <string.h>

@@ -1,14 +1,14 @@
-// Measures the page that is open. The driver runs it, also where pages must not run scripts.
+// Measures the open page. The driver can run it even if the page itself must not run scripts.
 const root = document.documentElement;
 const text = element => element.textContent.trim() || element.tagName.toLowerCase();
 const links = [...document.querySelectorAll('a[href], button')];
 
 const ownText = element => [...element.childNodes].some(node => node.nodeType === 3 && node.data.trim());
 
-// WCAG 2.2, 2.5.8: a link within a sentence is as high as its line.
+// WCAG 2.2, 2.5.8: links in sentences may be as small as their line.
 const inSentence = link => getComputedStyle(link).display === 'inline' && ownText(link.parentElement);
 
-// WCAG 2.2, 1.4.3. Colors are opaque on these pages; where one is not, the contrast comes out as not enough.
+// WCAG 2.2, 1.4.3. Colors on these pages are opaque; a transparent one counts as too little contrast.
 const parts = color => color.match(/[\d.]+/g).map(Number);
 const luminance = color => {
   const [red, green, blue] = parts(color).map(part => {

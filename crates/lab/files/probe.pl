@@ -1,5 +1,5 @@
-# What this process can reach: reads lines `unix PATH`, `tcp ADDRESS:PORT`, `read PATH`, `list PATH` and `run COMMAND`,
-# and prints those that work.
+# Tests what this process can access: reads lines `unix PATH`, `tcp ADDRESS:PORT`, `read PATH`, `list PATH` and
+# `run COMMAND`, and prints those that succeed.
 use strict;
 use warnings;
 use Socket;
