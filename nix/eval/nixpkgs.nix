@@ -29,6 +29,7 @@ let
       lib = nixpkgsLib;
       versions = {
         dovecot = "2.4.4";
+        nginxStable = "1.30.0";
         nix = "2.28.0";
         opendkim = "2.11.0";
         postfix = "3.11";
@@ -36,37 +37,66 @@ let
       };
     };
 
-  services = tree + "/nixos/modules/services";
-  # Modules from before nixos-26.05 give way to stand-ins with the options of that release.
-  outdated =
-    !nixpkgsLib.hasInfix "settings.main" (builtins.readFile (services + "/mail/postfix.nix"));
+  moduleAt = path: tree + "/nixos/modules/${path}";
+  # Stand-ins, with the options and units of nixos-26.05, replace modules of older releases. A module that contains the
+  # text `since` is not older.
+  standIns =
+    nixpkgsLib.filterAttrs
+      (_: { module, since, ... }: !nixpkgsLib.hasInfix since (builtins.readFile (moduleAt module)))
+      {
+        acme = {
+          module = "security/acme/default.nix";
+          since = "acme-order-renew-";
+          replaced = [ "security/acme" ];
+        };
+        dovecot = {
+          module = "services/mail/dovecot.nix";
+          since = "dovecot_config_version";
+          replaced = [ "services/mail/dovecot.nix" ];
+        };
+        # This stand-in changes the older module.
+        nginx = {
+          module = "services/web-servers/nginx/default.nix";
+          since = "acme-order-renew-";
+          replaced = [ "services/web-servers/nginx/default.nix" ];
+          by = import ./modules/nginx.nix (moduleAt "services/web-servers/nginx/default.nix");
+        };
+        postfix = {
+          module = "services/mail/postfix.nix";
+          since = "settings.main";
+          # The other modules set options that the stand-in does not have.
+          replaced = [
+            "services/mail/mailman.nix"
+            "services/mail/mlmmj.nix"
+            "services/mail/postfix.nix"
+            "services/mail/public-inbox.nix"
+            "services/mail/rspamd.nix"
+            "services/mail/schleuder.nix"
+            "services/mail/sympa.nix"
+            "services/mail/zeyple.nix"
+            "services/misc/gitlab.nix"
+            "services/misc/sourcehut"
+            "services/monitoring/parsedmarc.nix"
+            "services/web-apps/discourse.nix"
+            "services/web-apps/mastodon.nix"
+            "services/web-apps/peertube.nix"
+          ];
+        };
+      };
   release = {
-    imports = [
-      ./modules/dovecot.nix
-      ./modules/postfix.nix
-    ];
-    # These modules set options that the stand-ins do not have.
-    disabledModules = map (name: services + "/${name}") [
-      "mail/dovecot.nix"
-      "mail/mailman.nix"
-      "mail/mlmmj.nix"
-      "mail/postfix.nix"
-      "mail/public-inbox.nix"
-      "mail/rspamd.nix"
-      "mail/schleuder.nix"
-      "mail/sympa.nix"
-      "mail/zeyple.nix"
-      "misc/gitlab.nix"
-      "misc/sourcehut"
-      "monitoring/parsedmarc.nix"
-      "web-apps/discourse.nix"
-      "web-apps/mastodon.nix"
-      "web-apps/peertube.nix"
-    ];
+    imports = nixpkgsLib.mapAttrsToList (
+      name: standIn: standIn.by or (./modules + "/${name}.nix")
+    ) standIns;
+    disabledModules = map moduleAt (
+      nixpkgsLib.concatMap (standIn: standIn.replaced) (nixpkgsLib.attrValues standIns)
+    );
   };
   # Building the manual needs more of nixpkgs than its modules.
   noManual.documentation.nixos.enable = nixpkgsLib.mkDefault false;
-  common = [ noManual ] ++ nixpkgsLib.optional outdated release;
+  common = [
+    noManual
+    release
+  ];
 
   # Hosts of the flake set only their system.
   withPackages =
@@ -101,10 +131,7 @@ in
 {
   lib = nixpkgsLib.extend (_: _: { inherit nixosSystem; });
   # Names of the modules that are not those of the tree.
-  standIns = nixpkgsLib.optionals outdated [
-    "dovecot"
-    "postfix"
-  ];
+  standIns = nixpkgsLib.attrNames standIns;
   legacyPackages = nixpkgsLib.genAttrs [ "x86_64-linux" "aarch64-linux" ] (
     system:
     let

@@ -33,12 +33,9 @@ let
     in
     [
       "acme-${domain}.service"
-      "acme-${domain}.timer"
-      "acme-finished-${domain}.target"
-      "acme-fixperms.service"
-      "acme-lockfiles.service"
-      "acme-selfsigned-${domain}.service"
-      "acme-selfsigned-ca.service"
+      "acme-order-renew-${domain}.service"
+      "acme-renew-${domain}.timer"
+      "acme-setup.service"
     ];
 
   names = lib.filter (name: config.systemd.units.${name}.enable or false) (
@@ -90,13 +87,6 @@ let
   groups = lib.filterAttrs (name: _: lib.elem name accounts) config.users.groups;
   id = number: if number == null then "-" else toString number;
 
-  # The rules of one file; those of the others need packages that are not available.
-  acmeRules = lib.concatMap (definition: definition.value) (
-    lib.filter (
-      definition: lib.hasInfix "/security/acme" definition.file
-    ) options.systemd.tmpfiles.rules.definitionsWithLocations
-  );
-
   firewall =
     let
       inherit (config.networking) firewall;
@@ -110,23 +100,25 @@ let
     in
     of "" firewall ++ lib.concatLists (lib.mapAttrsToList (name: of "${name} ") firewall.interfaces);
 
-  rules = lib.concatLists (
-    lib.mapAttrsToList (
-      path: types:
+  rulesOf =
+    group:
+    lib.concatLists (
       lib.mapAttrsToList (
-        type: rule:
-        lib.concatStringsSep " " [
-          type
-          path
-          rule.mode
-          rule.user
-          rule.group
-          rule.age
-          rule.argument
-        ]
-      ) types
-    ) config.systemd.tmpfiles.settings."10-chatmail"
-  );
+        path: types:
+        lib.mapAttrsToList (
+          type: rule:
+          lib.concatStringsSep " " [
+            type
+            path
+            rule.mode
+            rule.user
+            rule.group
+            rule.age
+            rule.argument
+          ]
+        ) types
+      ) config.systemd.tmpfiles.settings.${group} or { }
+    );
 in
 {
   # A host with failing assertions is not rendered.
@@ -151,8 +143,8 @@ in
     );
   # Links to files that services create at run time come last.
   tmpfiles =
-    rules
-    ++ lib.optionals booted acmeRules
+    rulesOf "10-chatmail"
+    ++ lib.optionals booted (rulesOf "10-acme")
     ++ lib.mapAttrsToList (path: file: "L+ /etc/${path} - - - - ${file.source}") (
       lib.filterAttrs (_: file: !isStored file) etc
     );

@@ -71,20 +71,34 @@ const LINKS: [(&str, &str, &str); 36] = [
 const NGINX: &str = "#!/bin/sh\n\
     exec /usr/sbin/nginx -g 'load_module /usr/lib/nginx/modules/ngx_stream_module.so;' \"$@\"\n";
 
-/// What NixOS makes temporary certificates with, called as NixOS calls it; Debian's openssl does the same.
+/// What NixOS makes temporary certificates with; Debian's openssl does the same.
 const MINICA: &str = r#"#!/bin/sh
 set -eu
-[ "$1 $3 $5" = '--ca-key --ca-cert --domains' ]
-key=$2 certificate=$4 names=$6
+domains='' addresses=''
+while [ $# -gt 0 ]; do
+    case $1 in
+    *=*) name=${1%%=*} value=${1#*=}; shift ;;
+    *) name=$1 value=$2; shift 2 ;;
+    esac
+    case $name in
+    --ca-key) key=$value ;;
+    --ca-cert) certificate=$value ;;
+    --domains) domains=$value ;;
+    --ip-addresses) addresses=$value ;;
+    *) echo "minica: $name is unknown" >&2; exit 2 ;;
+    esac
+done
+all=$(printf '%s\n%s\n' "$domains" "$addresses" | /usr/bin/sed '1s/[^,][^,]*/DNS:&/g;2s/[^,][^,]*/IP:&/g;/^$/d')
+names=$(echo $all | /usr/bin/tr ' ' ,)
 folder=${names%%,*}
+folder=${folder#*:}
 make() {
     /usr/bin/openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 365 "$@"
 }
 [ -e "$key" ] || make -subj /CN=minica -keyout "$key" -out "$certificate"
 mkdir -p "$folder"
 make -CA "$certificate" -CAkey "$key" -subj "/CN=$folder" \
-    -addext basicConstraints=critical,CA:FALSE \
-    -addext "subjectAltName=DNS:$(echo "$names" | /usr/bin/sed 's/,/,DNS:/g')" \
+    -addext basicConstraints=critical,CA:FALSE -addext "subjectAltName=$names" \
     -keyout "$folder/key.pem" -out "$folder/cert.pem"
 "#;
 
