@@ -28,7 +28,7 @@
     };
 
     messages = {
-      maxSize = 50 * 1024 * 1024;
+      maxSize = 100 * 1024 * 1024;
       maxRecipients = 500;
       maxPerMinute = 30;
       burst = 20;

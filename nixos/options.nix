@@ -209,7 +209,7 @@ in
     messages = {
       maxSize = mkOption {
         type = bytes;
-        default = 31457280;
+default = 52428800;
         description = "Maximum size of a message as transferred, in bytes. Encoding makes an attachment a third larger than its file.";
       };
       maxRecipients = mkOption {

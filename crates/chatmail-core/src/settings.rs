@@ -396,7 +396,7 @@ mod tests {
     #[test]
     fn wrong_files_name_key_finding_and_what_is_allowed() {
         let unknown = SAMPLE.replace("\"max_message_size\"", "\"max_mesage_size\"");
-        let wrong_type = SAMPLE.replace("31457280", "\"30M\"");
+        let wrong_type = SAMPLE.replace("52428800", "\"30M\"");
         let bad_mode = SAMPLE.replace("\"acme\"", "\"letsencrypt\"");
         let bad_range = SAMPLE.replace("\"username_min_length\": 9", "\"username_min_length\": 12");
         let bad_domain = SAMPLE.replace(

@@ -104,7 +104,7 @@ mod tests {
                 .unwrap()
         };
         assert_eq!(value(Key::IrohRelay), "https://chat.example.org");
-        assert_eq!(value(Key::MaxMessageSize), "31457280");
+        assert_eq!(value(Key::MaxMessageSize), "52428800");
         assert_eq!(value(Key::MaxSmtpRecipients), "1000");
         assert_eq!(value(Key::AppVersions), "{\"clients\":[]}");
         assert_eq!(

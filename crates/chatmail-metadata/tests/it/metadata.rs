@@ -31,7 +31,7 @@ async fn what_the_relay_announces() {
     insta::assert_snapshot!(transcript, @r"
     irohrelay: Ohttps://chat.example.org
     maxsmtprecipients: O1000
-    maxmessagesize: O31457280
+    maxmessagesize: O52428800
     appversions: N
     nothing: N
     ");

@@ -11,7 +11,7 @@ use crate::machine::Queued;
 
 const WITHIN: Duration = Duration::from_secs(30);
 /// Larger than `messages.maxSize` once it is armored.
-const TOO_LARGE: usize = 32_000_000;
+const TOO_LARGE: usize = 53_000_000;
 
 async fn send(sender: &Account, to: &str) -> anyhow::Result<Message> {
     let message = pgp::encrypted(&sender.address, 2000);

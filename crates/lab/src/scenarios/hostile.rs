@@ -21,7 +21,7 @@ const GOOD: usize = 8;
 const LARGE_SENDERS: usize = 10;
 const SMALL_SENDERS: usize = 30;
 /// Almost the largest message that a relay takes, and almost the largest of which any number is received at once.
-const LARGE: usize = 29 << 20;
+const LARGE: usize = 48 << 20;
 const SMALL: usize = 1_000_000;
 /// How much longer good mail may take while the machine is busy with hostile mail.
 const SLOWER: u32 = 20;

@@ -208,7 +208,7 @@ async fn there_and_back(context: &Context, other: &SystemOf<'_>, reloads: bool) 
 /// The limit that Postfix announces is the one of the new system.
 async fn in_effect(peer: &Peer, system: &SystemOf<'_>) -> anyhow::Result<()> {
     let want = match system.host {
-        "a" => "SIZE 31457280",
+        "a" => "SIZE 52428800",
         _ => "SIZE 20971520",
     };
     let announced = || async {

@@ -71,7 +71,7 @@ pub(super) async fn announcements(context: &Context) -> anyhow::Result<()> {
     let mut imap = account.imap().await?;
     for (entry, wanted) in [
         ("maxsmtprecipients", Some("1000")),
-        ("maxmessagesize", Some("31457280")),
+        ("maxmessagesize", Some("52428800")),
         ("nothing", None),
     ] {
         let found = imap
