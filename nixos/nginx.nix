@@ -9,6 +9,7 @@ let
   cfg = config.services.chatmail;
   d = cfg.domain;
   selfSigned = cfg.tls.mode == "self-signed";
+  receivesOverHttps = cfg.federation.https.receive;
   v6 = cfg.enableIPv6;
 
   newemail = "http://unix:${cfg.settings.newemail.socket}:/new";
@@ -128,6 +129,28 @@ let
     forceSSL = true;
   };
 
+  # Mail from other relays, as it comes: filtermail-mxdeliv cuts slow clients off, and Postfix counts connections of one
+  # address.
+  mxdeliv = {
+    proxyPass = "http://unix:${cfg.settings.mxdeliv.socket}:/mxdeliv";
+    extraConfig = ''
+      client_max_body_size ${toString cfg.messages.maxSize};
+      proxy_http_version 1.1;
+      proxy_request_buffering off;
+      proxy_set_header X-Real-IP $remote_addr;
+      proxy_connect_timeout 5s;
+      proxy_send_timeout 30s;
+      # Longer than Postfix waits for the filter.
+      proxy_read_timeout 200s;
+      error_page 413 @mxdeliv_too_large;
+      error_page 502 504 @mxdeliv_unavailable;
+    '';
+  };
+  plainText = status: text: ''
+    default_type text/plain;
+    return ${toString status} '${text}';
+  '';
+
   newAddress = {
     proxyPass = newemail;
     extraConfig =
@@ -242,6 +265,10 @@ in
             ${hurry}
             # nginx listens on a different port than the one that visitors see.
             absolute_redirect off;
+          ''
+          + lib.optionalString receivesOverHttps ''
+            # A field for each recipient of a message.
+            large_client_header_buffers 8 8k;
           '';
 
           locations = {
@@ -286,6 +313,13 @@ in
             '';
           };
         }
+        (lib.mkIf receivesOverHttps {
+          locations = {
+            "= /mxdeliv" = mxdeliv;
+            "@mxdeliv_too_large".extraConfig = plainText 413 "552 Message exceeds maximum size";
+            "@mxdeliv_unavailable".extraConfig = plainText 503 "451 4.3.0 Mail server temporarily unavailable";
+          };
+        })
         (lib.mkIf (!selfSigned) {
           locations."= /.well-known/mta-sts.txt".extraConfig = ''
             default_type text/plain;

@@ -209,7 +209,7 @@ in
     messages = {
       maxSize = mkOption {
         type = bytes;
-default = 52428800;
+        default = 52428800;
         description = "Maximum size of a message as transferred, in bytes. Encoding makes an attachment a third larger than its file.";
       };
       maxRecipients = mkOption {
@@ -227,6 +227,15 @@ default = 52428800;
         default = 10;
         description = "Number of messages that one address can submit at once.";
       };
+    };
+
+    federation.https.receive = mkOption {
+      type = types.bool;
+      default = true;
+      description = ''
+        Whether other relays can also deliver over HTTPS, at `/mxdeliv`, which reaches the relay if port 25 is blocked. The rules
+        are those of port 25.
+      '';
     };
 
     filter.transport = mkOption {
@@ -602,7 +611,7 @@ default = 52428800;
     };
 
     metrics = {
-      enable = lib.mkEnableOption "metrics for Prometheus: counters from the journal (mtail) on port 3903, Dovecot's on port 3904, and those of the relay's own services on ports 3905 to 3910; docs/metrics.md lists them";
+      enable = lib.mkEnableOption "metrics for Prometheus: counters from the journal (mtail) on port 3903, Dovecot's on port 3904, and those of the relay's own services on ports 3905 to 3911; docs/metrics.md lists them";
       package = lib.mkPackageOption pkgs "mtail" { };
       listenAddress = mkOption {
         type = types.str;

@@ -1,6 +1,7 @@
 # Postfix: accepts mail from other servers and from clients, passes it through the filters, and delivers it.
 #
 #   other servers  25 ──────> filtermail-incoming ──> filtered-incoming ──> queue ──> Dovecot (LMTP)
+#   other relays  443 ──> nginx ──> filtermail-mxdeliv ──> mxdeliv ──> filtermail-incoming ──> the same
 #   clients  465, 587 ──────> filtermail-outgoing ──> filtered-outgoing ──> queue ──> other servers, or Dovecot
 #                                                     OpenDKIM, header cleanup
 #
@@ -356,6 +357,15 @@ in
         filtered-incoming = smtpd settings.filtermail.incoming_reinject {
           maxproc = cfg.connections.filter;
         } (reinjection // { syslog_name = "postfix/reinject_incoming"; });
+        ${baseNameOf settings.mxdeliv.postfix} = lib.mkIf cfg.federation.https.receive (
+          # Like port 25, for mail from behind nginx, which has removed TLS.
+          smtpd settings.mxdeliv.postfix { maxproc = cfg.connections.smtp; } {
+            smtpd_proxy_filter = settings.filtermail.incoming_listen;
+            smtpd_tls_security_level = "none";
+            smtpd_upstream_proxy_protocol = "haproxy";
+            syslog_name = "postfix/mxdeliv";
+          }
+        );
         # dovecot.nix allows as many LMTP processes as these need.
         lmtp.maxproc = cfg.connections.delivery;
         submission-cleanup = {

@@ -116,10 +116,8 @@ let
   # Endpoints between Postfix and the filters. Postfix creates its sockets with mode 0666, in a folder that only the
   # group of its setgid programs can enter.
   overUnix = cfg.filter.transport == "unix";
+  queue = config.services.postfix.settings.main.queue_directory;
   filterSockets =
-    let
-      queue = config.services.postfix.settings.main.queue_directory;
-    in
     if overUnix then
       {
         outgoing_listen = "unix:/run/filtermail/outgoing.socket";
@@ -134,11 +132,12 @@ let
         incoming_listen = "127.0.0.1:10081";
         incoming_reinject = "127.0.0.1:10026";
       };
-  toPostfix = lib.optionalAttrs overUnix {
+  inPostfixGroup = {
     SupplementaryGroups = [ config.services.postfix.setgidGroup ];
     # The host's groups have no effect in a user namespace.
     PrivateUsers = false;
   };
+  toPostfix = lib.optionalAttrs overUnix inPostfixGroup;
 
   loopback = {
     RestrictAddressFamilies = [
@@ -209,6 +208,11 @@ in
             resolver = "127.0.0.1:53";
           }
           // filterSockets;
+          mxdeliv = {
+            socket = sockets.mxdeliv;
+            postfix = "unix:${queue}/public/mxdeliv";
+            max_connections = cfg.connections.smtp;
+          };
           newemail = {
             socket = "/run/newemail/newemail.socket";
             max_per_minute = cfg.web.newAddressesPerMinute;
@@ -245,6 +249,7 @@ in
                 metadata = metricsSockets.at 3908;
                 newemail = metricsSockets.at 3909;
                 lastlogin = metricsSockets.at 3910;
+                filtermail_mxdeliv = metricsSockets.at 3911;
               }
             else
               null;
@@ -368,6 +373,26 @@ in
             MemoryMax = filterMemory;
           };
       })
+
+      (lib.mkIf cfg.federation.https.receive (daemon {
+        name = "filtermail-mxdeliv";
+        description = "Mail from other relays over HTTPS";
+        command = [
+          "filtermail"
+          "mxdeliv"
+        ];
+        socket = unixSocket settings.mxdeliv.socket {
+          user = "root";
+          group = "nginx";
+        };
+        metrics = settings.metrics.filtermail_mxdeliv;
+        service = inPostfixGroup // {
+          DynamicUser = true;
+          PrivateNetwork = true;
+          # Of each message it holds what has just come, and the head of the request.
+          MemoryMax = cfg.connections.smtp * 256 * 1024 + 64 * 1048576;
+        };
+      }))
 
       (daemon {
         name = "newemail";

@@ -2,4 +2,5 @@
 # from there.
 {
   limit = "/run/filtermail/limit.socket";
+  mxdeliv = "/run/filtermail/mxdeliv.socket";
 }

@@ -33,6 +33,8 @@ pub struct Settings {
     pub filtermail: Filtermail,
     /// `POST /new`.
     pub newemail: Newemail,
+    /// Mail from other relays over HTTPS.
+    pub mxdeliv: Mxdeliv,
     /// When messages and accounts are removed.
     pub expire: Expire,
     /// How other servers and clients see the relay.
@@ -161,6 +163,18 @@ pub struct Filtermail {
     pub resolver: SocketAddr,
 }
 
+/// `POST /mxdeliv`: mail from other relays over HTTPS.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Mxdeliv {
+    /// Unix socket that nginx passes `/mxdeliv` to.
+    pub socket: PathBuf,
+    /// Where Postfix takes this mail, with the address of the client in the PROXY protocol.
+    pub postfix: Endpoint,
+    /// Requests served at once; further ones wait in the listen queue.
+    pub max_connections: usize,
+}
+
 /// `POST /new`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -249,6 +263,8 @@ pub struct Metrics {
     pub filtermail_outgoing: SocketAddr,
     /// filtermail for arriving mail.
     pub filtermail_incoming: SocketAddr,
+    /// Of the mail that arrives over HTTPS.
+    pub filtermail_mxdeliv: SocketAddr,
     /// chatmail-metadata.
     pub metadata: SocketAddr,
     /// newemail.

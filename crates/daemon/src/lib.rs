@@ -23,7 +23,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::either::Either;
 pub use tokio_util::sync::CancellationToken;
 
-pub use http::serve_http;
+pub use http::{HeadLimits, serve_http, serve_http_within};
 pub use listen::{Listener, Stream, connect};
 pub use serve::serve;
 

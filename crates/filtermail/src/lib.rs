@@ -2,12 +2,13 @@
 //!
 //! Postfix hands every message to one of two filters before it queues it, and gets it back from the filter at another
 //! socket. `check` decides by the bytes alone, `dkim` by signatures, `smtp` moves bytes, and `reply` holds every string
-//! that is said over SMTP.
+//! that is said over SMTP. `mxdeliv` takes mail over HTTPS and hands it to Postfix, which treats it as all arriving mail.
 
 pub mod check;
 pub mod dkim;
 pub mod metrics;
 pub mod milter;
+pub mod mxdeliv;
 pub mod policy;
 pub mod rate;
 pub mod reply;

@@ -18,11 +18,14 @@ enum Mode {
     Incoming(daemon::Options),
     /// Filters mail that users of this relay submit.
     Outgoing(daemon::Options),
+    /// Takes mail from other relays over HTTPS, behind nginx, and hands it to Postfix.
+    Mxdeliv(daemon::Options),
 }
 
 fn main() -> ExitCode {
     match Arguments::parse().mode {
         Mode::Incoming(options) => daemon::main(&options, filtermail::run_incoming),
         Mode::Outgoing(options) => daemon::main(&options, filtermail::run_outgoing),
+        Mode::Mxdeliv(options) => daemon::main(&options, filtermail::mxdeliv::run),
     }
 }

@@ -54,6 +54,12 @@ replies! {
     UNKNOWN_COMMAND = "500 5.5.1 Unknown command";
     /// The command's argument is malformed.
     SYNTAX = "501 5.5.4 Syntax error";
+    /// An envelope sender that is no address.
+    BAD_SENDER = "501 5.1.7 Bad sender address syntax";
+    /// A recipient that is no address.
+    BAD_RECIPIENT = "501 5.1.3 Bad recipient address syntax";
+    /// A message for nobody.
+    NO_RECIPIENTS = "554 5.5.1 Error: no valid recipients";
     /// `MAIL` before `HELO`, `RCPT` before `MAIL` and the like.
     BAD_SEQUENCE = "503 5.5.1 Bad sequence of commands";
     /// Submitted or arriving cleartext.

@@ -8,7 +8,7 @@ use anyhow::{Context as _, ensure};
 use serde::Serialize;
 
 /// The units of a relay; those that a host does not have are passed over.
-const UNITS: [&str; 22] = [
+const UNITS: [&str; 23] = [
     "postfix.service",
     "dovecot.service",
     "nginx.service",
@@ -19,6 +19,7 @@ const UNITS: [&str; 22] = [
     "chatmail-metadata.service",
     "filtermail-incoming.service",
     "filtermail-outgoing.service",
+    "filtermail-mxdeliv.service",
     "newemail.service",
     "chatmail-turn.service",
     "iroh-relay.service",

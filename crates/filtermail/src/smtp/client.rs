@@ -1,13 +1,14 @@
-//! Hands accepted messages back to Postfix.
+//! Hands messages to Postfix: those that a filter has accepted back, and those that come by other ways than SMTP in.
 
 use std::io;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use chatmail_core::Endpoint;
 use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::timeout;
 
-use super::{Envelope, Path, stuffed};
+use super::{Envelope, Path, Stuffing, stuffed};
 use crate::reply::Reply;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -68,8 +69,9 @@ impl Reinjector {
                 Ok(reply) => return reply,
             }
         }
-        let connection = match Connection::open(&self.address).await {
-            Ok(connection) => connection,
+        let connection = match Connection::open(&self.address, None).await {
+            Ok(Ok(connection)) => connection,
+            Ok(Err(reply)) => return self.failed(&io::Error::other(format!("it said {reply}"))),
             Err(error) => return self.failed(&error),
         };
         match self.transaction(connection, envelope, message).await {
@@ -105,54 +107,79 @@ impl Reinjector {
     }
 }
 
+/// A message on its way to Postfix, in parts as they arrive. Dropped before its end, it is gone.
+pub struct Delivery {
+    connection: Connection,
+    stuffing: Stuffing,
+}
+
+impl Delivery {
+    /// Offers an envelope to an smtpd that takes the client's address from the PROXY protocol. An error of Postfix's is
+    /// its reply.
+    pub async fn begin(
+        address: &Endpoint,
+        origin: IpAddr,
+        envelope: &Envelope,
+    ) -> io::Result<Result<Self, Reply>> {
+        let mut connection = match Connection::open(address, Some(origin)).await? {
+            Ok(connection) => connection,
+            Err(reply) => return Ok(Err(reply)),
+        };
+        Ok(match connection.envelope(envelope).await? {
+            None => Ok(Self {
+                connection,
+                stuffing: Stuffing::default(),
+            }),
+            Some(refused) => Err(refused.reply),
+        })
+    }
+
+    /// Passes the next part of the message on.
+    pub async fn write(&mut self, part: &[u8]) -> io::Result<()> {
+        write_pieces(&mut self.connection.stream, self.stuffing.piece(part)).await
+    }
+
+    /// Ends the message and waits this long for the reply to it.
+    pub async fn finish(mut self, wait: Duration) -> io::Result<Reply> {
+        self.connection.write(self.stuffing.end()).await?;
+        let reply = self.connection.reply(wait).await?;
+        // Nobody waits for the answer.
+        let _ = self.connection.write(b"QUIT\r\n").await;
+        Ok(reply)
+    }
+}
+
+/// What tells Postfix who is on the other side (PROXY protocol, version 1). Only the source is looked at.
+fn proxy_header(origin: IpAddr) -> String {
+    match origin.to_canonical() {
+        IpAddr::V4(address) => format!("PROXY TCP4 {address} 127.0.0.1 443 443\r\n"),
+        IpAddr::V6(address) => format!("PROXY TCP6 {address} ::1 443 443\r\n"),
+    }
+}
+
 impl Connection {
-    async fn open(address: &Endpoint) -> io::Result<Self> {
+    /// Connects and says hello. Postfix refuses a client that has too many connections with its first reply.
+    async fn open(address: &Endpoint, origin: Option<IpAddr>) -> io::Result<Result<Self, Reply>> {
         let stream = timeout(CONNECT_TIMEOUT, daemon::connect(address)).await??;
         let mut connection = Self {
             stream,
             input: Vec::with_capacity(512),
         };
-        connection.expect(b"220").await?;
+        if let Some(origin) = origin {
+            connection.write(proxy_header(origin).as_bytes()).await?;
+        }
+        let greeting = connection.reply(STEP_TIMEOUT).await?;
+        if !greeting.is_success() {
+            return Ok(Err(greeting.into_negative()));
+        }
         connection.write(b"EHLO localhost\r\n").await?;
         connection.expect(b"250").await?;
-        Ok(connection)
+        Ok(Ok(connection))
     }
 
-    /// All commands of a batch go out in one write: Postfix always offers `PIPELINING` (RFC 2920).
     async fn transaction(&mut self, envelope: &Envelope, message: &[u8]) -> Result<Outcome, Failure> {
-        let mut commands = String::new();
-        line(&mut commands, "MAIL FROM", &envelope.sender);
-        let mut batches = envelope.recipients.chunks(BATCH).peekable();
-        let mut awaited = 1;
-        let mut refused = None;
-        while let Some(batch) = batches.next() {
-            for recipient in batch {
-                line(&mut commands, "RCPT TO", recipient);
-            }
-            awaited += batch.len();
-            if batches.peek().is_none() {
-                commands.push_str("DATA\r\n");
-            }
-            self.write(commands.as_bytes()).await.map_err(Failure::Clean)?;
-            commands.clear();
-            for _ in 0..std::mem::take(&mut awaited) {
-                let reply = self.reply(STEP_TIMEOUT).await.map_err(Failure::Clean)?;
-                if !reply.is_success() {
-                    refused.get_or_insert(reply);
-                }
-            }
-        }
-        let data = self.reply(STEP_TIMEOUT).await.map_err(Failure::Clean)?;
-        let start = data.as_str().starts_with("354");
-        // All recipients get the message or none: otherwise some would get it twice when the client tries again.
-        if let Some(reply) = refused.or((!start).then_some(data)) {
-            return Ok(Outcome {
-                reply: reply.into_negative(),
-                // Within data the only way out without sending anything is to hang up.
-                reusable: !start
-                    && self.write(b"RSET\r\n").await.is_ok()
-                    && self.expect(b"250").await.is_ok(),
-            });
+        if let Some(refused) = self.envelope(envelope).await.map_err(Failure::Clean)? {
+            return Ok(refused);
         }
         write_pieces(&mut self.stream, stuffed(message))
             .await
@@ -162,6 +189,59 @@ impl Connection {
             reusable: !reply.as_str().starts_with("421"),
             reply,
         })
+    }
+
+    /// Everything before the message; none when Postfix waits for it.
+    async fn envelope(&mut self, envelope: &Envelope) -> io::Result<Option<Outcome>> {
+        let mut refused: Option<Reply> = None;
+        let data = match (self.commands(envelope, &mut refused).await, &refused) {
+            (Ok(data), _) => data,
+            (Err(error), None) => return Err(error),
+            // Postfix hangs up on whoever makes too many errors.
+            (Err(_), Some(reply)) => {
+                return Ok(Some(Outcome {
+                    reply: reply.clone().into_negative(),
+                    reusable: false,
+                }));
+            }
+        };
+        let start = data.as_str().starts_with("354");
+        // All recipients get the message or none: otherwise some would get it twice when the client tries again.
+        let Some(reply) = refused.or((!start).then_some(data)) else {
+            return Ok(None);
+        };
+        Ok(Some(Outcome {
+            reply: reply.into_negative(),
+            // Within data the only way out without sending anything is to hang up.
+            reusable: !start && self.write(b"RSET\r\n").await.is_ok() && self.expect(b"250").await.is_ok(),
+        }))
+    }
+
+    /// Sends the commands and returns the reply to `DATA`; `refused` is the first negative reply to another. All commands
+    /// of a batch go out in one write: Postfix always offers `PIPELINING` (RFC 2920).
+    async fn commands(&mut self, envelope: &Envelope, refused: &mut Option<Reply>) -> io::Result<Reply> {
+        let mut commands = String::new();
+        line(&mut commands, "MAIL FROM", &envelope.sender);
+        let mut batches = envelope.recipients.chunks(BATCH).peekable();
+        let mut awaited = 1;
+        while let Some(batch) = batches.next() {
+            for recipient in batch {
+                line(&mut commands, "RCPT TO", recipient);
+            }
+            awaited += batch.len();
+            if batches.peek().is_none() {
+                commands.push_str("DATA\r\n");
+            }
+            self.write(commands.as_bytes()).await?;
+            commands.clear();
+            for _ in 0..std::mem::take(&mut awaited) {
+                let reply = self.reply(STEP_TIMEOUT).await?;
+                if !reply.is_success() {
+                    refused.get_or_insert(reply);
+                }
+            }
+        }
+        self.reply(STEP_TIMEOUT).await
     }
 
     async fn write(&mut self, bytes: &[u8]) -> io::Result<()> {

@@ -157,33 +157,64 @@ impl Body {
 
 /// A message as it goes over the wire with its final dot, in pieces of the message and the dots between them.
 pub fn stuffed(message: &[u8]) -> impl Iterator<Item = &[u8]> {
-    let mut dots = memmem::find_iter(message, b"\n.").map(|at| at + 1);
-    let mut first = message.starts_with(b".").then_some(0);
-    let mut from = 0;
-    let end: &[u8] = if message.is_empty() || message.ends_with(b"\r\n") {
-        b".\r\n"
-    } else {
-        b"\r\n.\r\n"
-    };
-    let mut ended = false;
-    std::iter::from_fn(move || {
-        if ended {
-            return None;
+    let mut stuffing = Stuffing::default();
+    let pieces = stuffing.piece(message);
+    pieces.chain(std::iter::once(stuffing.end()))
+}
+
+/// Doubles leading dots of a message that comes in parts.
+#[derive(Debug)]
+pub struct Stuffing {
+    /// The last two bytes so far. Before the first byte a line begins, as after a line break.
+    last: [u8; 2],
+}
+
+impl Default for Stuffing {
+    fn default() -> Self {
+        Self { last: *b"\r\n" }
+    }
+}
+
+impl Stuffing {
+    /// The next part as it goes over the wire: its pieces and the dots between them.
+    pub fn piece<'a>(&mut self, part: &'a [u8]) -> impl Iterator<Item = &'a [u8]> + use<'a> {
+        let mut first = (self.last[1] == b'\n' && part.starts_with(b".")).then_some(0);
+        match part {
+            [] => {}
+            [one] => self.last = [self.last[1], *one],
+            [.., before, last] => self.last = [*before, *last],
         }
-        Some(match first.take().or_else(|| dots.next()) {
-            Some(dot) => {
-                let piece = message.get(from..dot).unwrap_or_default();
-                from = dot;
-                [piece, b"."]
+        let mut dots = memmem::find_iter(part, b"\n.").map(|at| at + 1);
+        let mut from = 0;
+        let mut ended = false;
+        std::iter::from_fn(move || {
+            if ended {
+                return None;
             }
-            None => {
-                ended = true;
-                [message.get(from..).unwrap_or_default(), end]
-            }
+            Some(match first.take().or_else(|| dots.next()) {
+                Some(dot) => {
+                    let piece = part.get(from..dot).unwrap_or_default();
+                    from = dot;
+                    [piece, b"."]
+                }
+                None => {
+                    ended = true;
+                    [part.get(from..).unwrap_or_default(), b""]
+                }
+            })
         })
-    })
-    .flatten()
-    .filter(|piece| !piece.is_empty())
+        .flatten()
+        .filter(|piece| !piece.is_empty())
+    }
+
+    /// What ends the message after its last part.
+    pub fn end(&self) -> &'static [u8] {
+        if self.last == *b"\r\n" {
+            b".\r\n"
+        } else {
+            b"\r\n.\r\n"
+        }
+    }
 }
 
 #[cfg(test)]
@@ -286,6 +317,17 @@ mod tests {
             let (received, left) = receive(&wire, piece, 1000).unwrap();
             prop_assert_eq!(received, Received::Message(message.into_bytes()));
             prop_assert_eq!(left, rest.into_bytes());
+        }
+
+        #[test]
+        fn parts_are_stuffed_as_the_whole_is(message in "(a|\\.|\r|\n|\r\n){0,40}", size in 1usize..9) {
+            let mut stuffing = Stuffing::default();
+            let mut wire = Vec::new();
+            for part in message.as_bytes().chunks(size) {
+                wire.extend(stuffing.piece(part).flatten());
+            }
+            wire.extend_from_slice(stuffing.end());
+            prop_assert_eq!(wire, stuffed(message.as_bytes()).collect::<Vec<_>>().concat());
         }
 
         #[test]

@@ -12,9 +12,9 @@ use std::sync::Arc;
 use chatmail_core::Endpoint;
 use tokio::sync::Semaphore;
 
-pub use client::Reinjector;
+pub use client::{Delivery, Reinjector};
 pub use command::{Command, parse_command};
-pub use data::{Body, Received, stuffed};
+pub use data::{Body, Received, Stuffing, stuffed};
 pub use session::serve_connection;
 
 use crate::check::Verdict;

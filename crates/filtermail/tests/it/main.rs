@@ -11,5 +11,6 @@ mod differential;
 mod dkim;
 mod fixtures;
 mod generator;
+mod mxdeliv;
 mod relay;
 mod session;

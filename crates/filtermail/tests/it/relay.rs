@@ -56,6 +56,10 @@ async fn postfix_session(
             return Ok(());
         }
         let line = line.trim_end().to_owned();
+        if line.starts_with("PROXY ") {
+            commands.push(line);
+            continue;
+        }
         let reply = match line.get(..4).unwrap_or_default() {
             "EHLO" => "250-sink\r\n250 PIPELINING",
             "DATA" => "354 go",

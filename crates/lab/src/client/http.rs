@@ -68,23 +68,15 @@ pub(crate) async fn get_plain(address: SocketAddr, name: &str, path: &str) -> an
     exchange(Wire::connect(address).await?, name, "GET", path, "en").await
 }
 
-async fn exchange(
-    mut wire: Wire,
-    name: &str,
-    method: &str,
-    path: &str,
-    languages: &str,
-) -> anyhow::Result<Answer> {
+/// Writes a request as it is; what the server then says until it closes the connection.
+pub(crate) async fn send(mut wire: Wire, request: &[u8]) -> anyhow::Result<Answer> {
+    wire.write(request).await?;
+    answer(wire).await
+}
+
+/// What the server says until it closes the connection.
+pub(crate) async fn answer(mut wire: Wire) -> anyhow::Result<Answer> {
     let secured = wire.secured().cloned();
-    let length = if method == "POST" {
-        "content-length: 0\r\n"
-    } else {
-        ""
-    };
-    let request = format!(
-        "{method} {path} HTTP/1.1\r\nhost: {name}\r\naccept-language: {languages}\r\n{length}connection: close\r\n\r\n"
-    );
-    wire.write(request.as_bytes()).await?;
     let answer = wire.read_to_end(MAX_ANSWER).await?;
     let (status, head, body) = split(&answer).context("not an HTTP answer")?;
     Ok(Answer {
@@ -93,6 +85,24 @@ async fn exchange(
         body: body.to_vec(),
         secured,
     })
+}
+
+async fn exchange(
+    wire: Wire,
+    name: &str,
+    method: &str,
+    path: &str,
+    languages: &str,
+) -> anyhow::Result<Answer> {
+    let length = if method == "POST" {
+        "content-length: 0\r\n"
+    } else {
+        ""
+    };
+    let request = format!(
+        "{method} {path} HTTP/1.1\r\nhost: {name}\r\naccept-language: {languages}\r\n{length}connection: close\r\n\r\n"
+    );
+    send(wire, request.as_bytes()).await
 }
 
 fn split(answer: &[u8]) -> Option<(u16, &str, &[u8])> {

@@ -6,6 +6,7 @@ pub(crate) mod http;
 pub(crate) mod imap;
 pub(crate) mod iroh;
 pub(crate) mod message;
+pub(crate) mod mxdeliv;
 pub(crate) mod outside;
 pub(crate) mod pgp;
 pub(crate) mod smtp;

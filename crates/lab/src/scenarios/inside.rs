@@ -84,7 +84,7 @@ const MAILBOXES: &[&str] = &[
 const PUBLIC: &[&str] = &["unix /var/lib/postfix/queue/public/*"];
 
 /// What each may reach besides; a `*` at the end stands for anything. Everything else must be closed to it.
-const ALLOWED: [(Who, &[&[&str]]); 18] = [
+const ALLOWED: [(Who, &[&[&str]]); 19] = [
     (Who::User("nobody"), &[]),
     (
         Who::User("postfix"),
@@ -108,13 +108,18 @@ const ALLOWED: [(Who, &[&[&str]]); 18] = [
     (Who::User("dovecot2"), &[&["unix /run/dovecot2/*"]]),
     (
         Who::User("nginx"),
-        &[&["unix /run/newemail/newemail.socket", "unix /run/nginx/*"]],
+        &[&[
+            "unix /run/newemail/newemail.socket",
+            "unix /run/filtermail/mxdeliv.socket",
+            "unix /run/nginx/*",
+        ]],
     ),
     (Who::Service("doveauth"), &[MAILBOXES]),
     (Who::Service("lastlogin"), &[MAILBOXES]),
     (Who::Service("chatmail-metadata"), &[MAILBOXES]),
     (Who::Service("filtermail-outgoing"), &[PUBLIC]),
     (Who::Service("filtermail-incoming"), &[MAILBOXES, PUBLIC]),
+    (Who::Service("filtermail-mxdeliv"), &[PUBLIC]),
     (Who::Service("newemail"), &[]),
     (
         Who::Service("opendkim"),
@@ -129,7 +134,11 @@ const ALLOWED: [(Who, &[&[&str]]); 18] = [
     (Who::Service("iroh-relay"), &[]),
     (
         Who::Service("nginx"),
-        &[&["unix /run/newemail/newemail.socket", "unix /run/nginx/*"]],
+        &[&[
+            "unix /run/newemail/newemail.socket",
+            "unix /run/filtermail/mxdeliv.socket",
+            "unix /run/nginx/*",
+        ]],
     ),
     (Who::Service("unbound"), &[]),
 ];

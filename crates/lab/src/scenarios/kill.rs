@@ -311,9 +311,10 @@ pub(super) async fn newemail(context: &Context) -> anyhow::Result<()> {
 
 /// Every service of both relays is killed while two people write to each other.
 pub(super) async fn all_while_people_write(context: &Context) -> anyhow::Result<()> {
-    const SERVICES: [&str; 6] = [
+    const SERVICES: [&str; 7] = [
         "filtermail-outgoing",
         "filtermail-incoming",
+        "filtermail-mxdeliv",
         "doveauth",
         "lastlogin",
         "chatmail-metadata",

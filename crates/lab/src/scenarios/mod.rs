@@ -28,6 +28,7 @@ mod iroh;
 mod kill;
 mod metrics;
 mod migrate;
+mod mxdeliv;
 mod network;
 mod operator;
 mod outside;
@@ -148,6 +149,10 @@ pub(crate) const SCENARIOS: &[Scenario] = table! {
     "address-extension", Addresses, 60, delivery::address_extension;
     "burst-to-one-account", Machines, 240, burst::messages;
     "burst-to-extensions-of-one-address", Machines, 240, burst::address_extensions;
+    "https-and-smtp-give-the-same-verdict", Machines, 180, mxdeliv::same_verdict;
+    "mail-arrives-over-https", Machines, 180, mxdeliv::arrives;
+    "requests-to-deliver-are-bounded", Machines, 120, mxdeliv::requests;
+    "slow-clients-over-https-are-cut-off", Machines, 240, mxdeliv::slow_clients;
     "message-too-large", Addresses, 90, delivery::too_large;
     "vrfy-tells-nothing", Addresses, 30, delivery::vrfy;
     "header-cleanup", Addresses, 60, headers::cleanup;

@@ -16,7 +16,7 @@ const PUBLIC: [&str; 10] = [
 /// UDP ports that calls are relayed through (`turn.minPort`, `turn.maxPort`): each is open while its call lasts.
 const CALLS: RangeInclusive<u16> = 50000..=52999;
 /// Metrics. Relay a has `metrics.listenAddress`, for a Prometheus server on another machine.
-const METRICS: RangeInclusive<u16> = 3903..=3910;
+const METRICS: RangeInclusive<u16> = 3903..=3911;
 /// What the relay's parts reach each other at.
 const INTERNAL: [&str; 5] = ["tcp 53", "udp 53", "tcp 10465", "tcp 10904", "tcp 10993"];
 /// Ports of the filters, where `filter.transport` is `tcp`: on relay b.

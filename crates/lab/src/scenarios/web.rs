@@ -177,9 +177,6 @@ pub(super) async fn files_for_machines(context: &Context) -> anyhow::Result<()> 
         ] {
             missing(&peer, path).await?;
         }
-        // Relays that deliver over HTTPS go on with SMTP after any error here.
-        let delivery = http::request(peer.port(443), &peer.tls, &peer.domain, "POST", "/mxdeliv").await?;
-        ensure!(delivery.status == 404, "/mxdeliv answers: {}", delivery.head);
 
         let path = "/.well-known/mta-sts.txt";
         if relay == STRICT {

@@ -44,6 +44,7 @@ fn addresses_are_given_out_without_an_address_for_metrics() {
         settings.metrics = Some(chatmail_core::settings::Metrics {
             doveauth: nowhere,
             filtermail_incoming: nowhere,
+            filtermail_mxdeliv: nowhere,
             filtermail_outgoing: nowhere,
             lastlogin: nowhere,
             metadata: nowhere,

@@ -19,8 +19,8 @@ pub(super) use self::dashboard::has_data;
 const RELAY: &str = "a";
 /// How long mail may take, and a number to appear.
 const WITHIN: Duration = Duration::from_secs(30);
-/// Ports of doveauth, the two filters, chatmail-metadata, newemail and lastlogin.
-const SERVICES: [u16; 6] = [3905, 3906, 3907, 3908, 3909, 3910];
+/// Ports of doveauth, the two filters, chatmail-metadata, newemail, lastlogin and of mail over HTTPS.
+const SERVICES: [u16; 7] = [3905, 3906, 3907, 3908, 3909, 3910, 3911];
 /// Dovecot's port.
 const DOVECOT: u16 = 3904;
 

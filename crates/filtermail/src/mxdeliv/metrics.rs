@@ -1,0 +1,57 @@
+//! What is counted.
+
+use metrics::{counter, describe_counter};
+
+const REQUESTS: &str = "chatmail_mxdeliv_requests_total";
+
+/// What became of a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Outcome {
+    /// The message is in the queue.
+    Accepted,
+    /// The sender should try again.
+    Deferred,
+    /// The envelope or the message was rejected.
+    Refused,
+    /// The message was larger than the relay takes.
+    TooLarge,
+    /// The client went away, or was too slow.
+    Aborted,
+    /// Postfix could not be asked.
+    Unavailable,
+}
+
+impl Outcome {
+    const ALL: [Self; 6] = [
+        Self::Accepted,
+        Self::Deferred,
+        Self::Refused,
+        Self::TooLarge,
+        Self::Aborted,
+        Self::Unavailable,
+    ];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Accepted => "accepted",
+            Self::Deferred => "deferred",
+            Self::Refused => "refused",
+            Self::TooLarge => "too_large",
+            Self::Aborted => "aborted",
+            Self::Unavailable => "unavailable",
+        }
+    }
+}
+
+/// Names the metrics.
+pub(super) fn describe() {
+    describe_counter!(REQUESTS, "Requests to deliver a message over HTTPS, by result.");
+    for outcome in Outcome::ALL {
+        counter!(REQUESTS, "result" => outcome.name()).absolute(0);
+    }
+}
+
+/// A request was answered.
+pub(super) fn count(outcome: Outcome) {
+    counter!(REQUESTS, "result" => outcome.name()).increment(1);
+}

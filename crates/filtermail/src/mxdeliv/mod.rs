@@ -1,0 +1,329 @@
+//! `POST /mxdeliv`: mail from other relays over HTTPS, behind nginx.
+//!
+//! Whatever arrives is offered to Postfix over SMTP, with the address of the client, and so passes the same rules and the
+//! same filter as mail to port 25. Nothing is decided here but what has no counterpart there: how a request becomes an
+//! envelope, how slowly it may come, and which status a reply becomes.
+
+mod envelope;
+mod metrics;
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::{Body, Bytes};
+use axum::extract::State;
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::post;
+use chatmail_core::settings::{Filtermail, Mxdeliv};
+use daemon::{HeadLimits, Service};
+use http_body_util::BodyExt as _;
+use tokio::time::{Instant, timeout_at};
+
+use self::metrics::Outcome;
+use crate::reply::Reply;
+use crate::smtp::{Delivery, Envelope};
+
+/// Header fields that a request may have beside one for each recipient.
+const OTHER_FIELDS: usize = 100;
+/// What nginx takes of a head (`large_client_header_buffers`), and room for the fields that it adds.
+const MAX_HEAD: usize = 96 * 1024;
+/// Every client has this much time for its message.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// Whoever needs more has to send this many bytes in each further second.
+const SLOWEST: u64 = 8 * 1024;
+/// Longest wait for Postfix's reply to a message. Postfix waits 180 s for the filter (`smtpd_proxy_timeout`).
+const FINAL_TIMEOUT: Duration = Duration::from_secs(190);
+
+/// What requests share.
+struct Door {
+    postfix: chatmail_core::Endpoint,
+    max_message_size: u64,
+    max_recipients: usize,
+}
+
+/// Runs the service.
+pub async fn run(mut service: Service) -> anyhow::Result<()> {
+    let settings = Arc::clone(&service.settings);
+    let listener = service.unix_listener(&settings.mxdeliv.socket)?;
+    service.serve_metrics(|addresses| addresses.filtermail_mxdeliv, metrics::describe)?;
+    let max_recipients = crate::max_recipients(&settings);
+    let router = router(&settings.mxdeliv, &settings.filtermail, max_recipients);
+    let limits = HeadLimits {
+        fields: max_recipients + OTHER_FIELDS,
+        bytes: MAX_HEAD,
+    };
+    service.ready("taking mail over HTTPS");
+    daemon::serve_http_within(
+        &service,
+        listener,
+        settings.mxdeliv.max_connections,
+        router,
+        limits,
+    )
+    .await;
+    Ok(())
+}
+
+/// The one route.
+pub fn router(settings: &Mxdeliv, filter: &Filtermail, max_recipients: usize) -> Router {
+    let door = Arc::new(Door {
+        postfix: settings.postfix.clone(),
+        max_message_size: filter.max_message_size as u64,
+        max_recipients,
+    });
+    Router::new()
+        .route("/mxdeliv", post(receive))
+        .method_not_allowed_fallback(async || (StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed"))
+        .with_state(door)
+}
+
+async fn receive(State(door): State<Arc<Door>>, headers: HeaderMap, body: Body) -> Response {
+    let mut body = Arriving::new(body, door.max_message_size);
+    let answer = door.deliver(&headers, &mut body).await;
+    if answer.rest_is_read() {
+        // nginx reads the answer only once it could pass the whole body on.
+        body.drop_rest().await;
+    }
+    metrics::count(answer.outcome());
+    answer.into_response()
+}
+
+/// What a request is answered with.
+#[derive(Debug, PartialEq)]
+enum Answer {
+    /// What the relay says of the message, or of its envelope.
+    Reply(Reply),
+    /// Larger than any message that the relay takes.
+    TooLarge,
+    /// The client took too long.
+    TooSlow,
+    /// The client went away.
+    Gone,
+    /// Postfix cannot be asked for now.
+    Unavailable,
+}
+
+impl Answer {
+    fn outcome(&self) -> Outcome {
+        match self {
+            Self::Reply(reply) if reply.is_success() => Outcome::Accepted,
+            Self::Reply(reply) if reply.as_str().starts_with('4') => Outcome::Deferred,
+            Self::Reply(_) => Outcome::Refused,
+            Self::TooLarge => Outcome::TooLarge,
+            Self::TooSlow | Self::Gone => Outcome::Aborted,
+            Self::Unavailable => Outcome::Unavailable,
+        }
+    }
+
+    /// Whether what is left of the body is worth reading.
+    fn rest_is_read(&self) -> bool {
+        matches!(self, Self::Reply(_) | Self::Unavailable)
+    }
+}
+
+impl IntoResponse for Answer {
+    fn into_response(self) -> Response {
+        let (status, reply) = match self {
+            Self::Reply(reply) if reply.is_success() => (StatusCode::OK, reply),
+            Self::Reply(reply) => (StatusCode::BAD_REQUEST, reply),
+            Self::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, Reply::TOO_LARGE),
+            Self::TooSlow | Self::Gone => (StatusCode::REQUEST_TIMEOUT, Reply::TIMEOUT),
+            Self::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, Reply::REINJECT_FAILED),
+        };
+        (status, reply.as_str().to_owned()).into_response()
+    }
+}
+
+impl Door {
+    async fn deliver(&self, headers: &HeaderMap, body: &mut Arriving) -> Answer {
+        if declared_length(headers).is_some_and(|length| length > self.max_message_size) {
+            return Answer::TooLarge;
+        }
+        let Some(origin) = origin(headers) else {
+            tracing::error!("nginx does not say who is asking");
+            return Answer::Unavailable;
+        };
+        let envelope = match envelope::parse(headers, self.max_recipients) {
+            Ok(envelope) => envelope,
+            Err(reply) => return Answer::Reply(reply),
+        };
+        match self.pass_on(&envelope, origin, body).await {
+            Ok(answer) => answer,
+            Err(error) => {
+                tracing::warn!("cannot hand a message to {}: {error}", self.postfix);
+                Answer::Unavailable
+            }
+        }
+    }
+
+    /// Offers the message to Postfix as it comes.
+    async fn pass_on(
+        &self,
+        envelope: &Envelope,
+        origin: IpAddr,
+        body: &mut Arriving,
+    ) -> std::io::Result<Answer> {
+        let mut delivery = match Delivery::begin(&self.postfix, origin, envelope).await? {
+            Ok(delivery) => delivery,
+            Err(reply) => return Ok(Answer::Reply(reply)),
+        };
+        loop {
+            match body.next().await {
+                Ok(Some(part)) => delivery.write(&part).await?,
+                Ok(None) => break,
+                // Postfix drops what has no end.
+                Err(answer) => return Ok(answer),
+            }
+        }
+        Ok(Answer::Reply(delivery.finish(FINAL_TIMEOUT).await?))
+    }
+}
+
+/// A body that has to come in time and within the limit.
+struct Arriving {
+    body: Body,
+    received: u64,
+    max: u64,
+    begin: Instant,
+}
+
+impl Arriving {
+    fn new(body: Body, max: u64) -> Self {
+        Self {
+            body,
+            received: 0,
+            max,
+            begin: Instant::now(),
+        }
+    }
+
+    /// The next bytes; none at the end.
+    async fn next(&mut self) -> Result<Option<Bytes>, Answer> {
+        loop {
+            let deadline = self.begin + allowed(self.received);
+            let frame = match timeout_at(deadline, self.body.frame()).await {
+                Err(_) => return Err(Answer::TooSlow),
+                Ok(None) => return Ok(None),
+                Ok(Some(Err(_))) => return Err(Answer::Gone),
+                Ok(Some(Ok(frame))) => frame,
+            };
+            // Trailers say nothing about a message.
+            let Ok(part) = frame.into_data() else { continue };
+            self.received = self.received.saturating_add(part.len() as u64);
+            if self.received > self.max {
+                return Err(Answer::TooLarge);
+            }
+            return Ok(Some(part));
+        }
+    }
+
+    /// Reads what is left, within the same bounds.
+    async fn drop_rest(&mut self) {
+        while let Ok(Some(_)) = self.next().await {}
+    }
+}
+
+/// How long it may take until more than `received` bytes are there.
+fn allowed(received: u64) -> Duration {
+    PATIENCE + Duration::from_secs(received / SLOWEST)
+}
+
+fn declared_length(headers: &HeaderMap) -> Option<u64> {
+    headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}
+
+/// The address of the client, which nginx states.
+fn origin(headers: &HeaderMap) -> Option<IpAddr> {
+    headers.get("x-real-ip")?.to_str().ok()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn replies_and_their_status() {
+        let status = |text: &str| Answer::Reply(Reply::relayed(text)).into_response().status();
+        assert_eq!(status("250 2.0.0 Ok: queued as X"), StatusCode::OK);
+        // Relays of the reference look at the text for more.
+        assert_eq!(status("451 4.7.5 later"), StatusCode::BAD_REQUEST);
+        assert_eq!(status("523 Encryption Needed"), StatusCode::BAD_REQUEST);
+        let response = |answer: Answer| answer.into_response().status().as_u16();
+        assert_eq!(response(Answer::TooLarge), 413);
+        assert_eq!(response(Answer::TooSlow), 408);
+        assert_eq!(response(Answer::Unavailable), 503);
+    }
+
+    #[test]
+    fn time_grows_with_what_has_come() {
+        assert_eq!(allowed(0), Duration::from_secs(60));
+        assert_eq!(allowed(SLOWEST - 1), Duration::from_secs(60));
+        assert_eq!(allowed(50 << 20), Duration::from_secs(60 + 6400));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn slow_and_endless_bodies_are_cut_off() {
+        // One byte each second, for ever.
+        let drip = async_body(|number| (number < 100_000).then_some((1, Duration::from_secs(1))));
+        let mut body = Arriving::new(drip, 1 << 20);
+        let begin = Instant::now();
+        let mut end = Ok(None);
+        for _ in 0..100_000 {
+            match body.next().await {
+                Ok(Some(_)) => {}
+                other => {
+                    end = other;
+                    break;
+                }
+            }
+        }
+        assert_eq!(end, Err(Answer::TooSlow));
+        assert_eq!(begin.elapsed().as_secs(), 60);
+
+        // As fast as can be, for ever.
+        let flood = async_body(|_| Some((64 * 1024, Duration::ZERO)));
+        let mut body = Arriving::new(flood, 1 << 20);
+        let mut parts = 0;
+        let end = loop {
+            match body.next().await {
+                Ok(Some(_)) => parts += 1,
+                other => break other,
+            }
+        };
+        assert_eq!((end, parts), (Err(Answer::TooLarge), 16));
+    }
+
+    /// A body of parts of a size, each after a pause.
+    fn async_body(part: impl Fn(usize) -> Option<(usize, Duration)> + Send + 'static) -> Body {
+        let (sender, receiver) = tokio::sync::mpsc::channel::<Bytes>(1);
+        tokio::spawn(async move {
+            for number in 0.. {
+                let Some((size, pause)) = part(number) else { return };
+                tokio::time::sleep(pause).await;
+                if sender.send(Bytes::from(vec![b'x'; size])).await.is_err() {
+                    return;
+                }
+            }
+        });
+        Body::new(Channel(receiver))
+    }
+
+    struct Channel(tokio::sync::mpsc::Receiver<Bytes>);
+
+    impl axum::body::HttpBody for Channel {
+        type Data = Bytes;
+        type Error = std::convert::Infallible;
+
+        fn poll_frame(
+            mut self: std::pin::Pin<&mut Self>,
+            context: &mut std::task::Context<'_>,
+        ) -> std::task::Poll<Option<Result<hyper::body::Frame<Bytes>, Self::Error>>> {
+            self.0
+                .poll_recv(context)
+                .map(|part| part.map(|part| Ok(hyper::body::Frame::data(part))))
+        }
+    }
+}
