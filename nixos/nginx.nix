@@ -129,8 +129,8 @@ let
     forceSSL = true;
   };
 
-  # Mail from other relays, as it comes: filtermail-mxdeliv cuts slow clients off, and Postfix counts connections of one
-  # address.
+  # Mail from other relays, passed on unbuffered: filtermail-mxdeliv disconnects slow clients, and Postfix limits the
+  # connections of one address.
   mxdeliv = {
     proxyPass = "http://unix:${cfg.settings.mxdeliv.socket}:/mxdeliv";
     extraConfig = ''

@@ -233,8 +233,8 @@ in
       type = types.bool;
       default = true;
       description = ''
-        Whether other relays can also deliver over HTTPS, at `/mxdeliv`, which reaches the relay if port 25 is blocked. The rules
-        are those of port 25.
+        Whether other relays can also deliver over HTTPS, at `/mxdeliv`, for example because port 25 is blocked.
+        The same rules apply as on port 25.
       '';
     };
 

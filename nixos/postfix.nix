@@ -358,7 +358,7 @@ in
           maxproc = cfg.connections.filter;
         } (reinjection // { syslog_name = "postfix/reinject_incoming"; });
         ${baseNameOf settings.mxdeliv.postfix} = lib.mkIf cfg.federation.https.receive (
-          # Like port 25, for mail from behind nginx, which has removed TLS.
+          # Like port 25, for mail that nginx has received over HTTPS.
           smtpd settings.mxdeliv.postfix { maxproc = cfg.connections.smtp; } {
             smtpd_proxy_filter = settings.filtermail.incoming_listen;
             smtpd_tls_security_level = "none";

@@ -389,7 +389,7 @@ in
         service = inPostfixGroup // {
           DynamicUser = true;
           PrivateNetwork = true;
-          # Of each message it holds what has just come, and the head of the request.
+          # For each message, it holds the part that has just arrived and the head of the request.
           MemoryMax = cfg.connections.smtp * 256 * 1024 + 64 * 1048576;
         };
       }))
