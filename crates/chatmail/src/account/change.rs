@@ -1,20 +1,15 @@
 //! What changes an account.
 
-use std::fs;
 use std::process::Command;
-use std::time::SystemTime;
 
 use anyhow::{Context as _, bail, ensure};
-use chatmail_core::account::{Account, AccountLock, MailStore, REMOVED_PREFIX, is_banned};
+use chatmail_core::account::{Account, AccountLock, MailStore, is_banned};
 use chatmail_core::{Address, Settings};
 
 use super::store::{as_owner, existing};
 
 /// What `doveadm kick` ends with when nobody is logged in (`EX_NOHOST`).
 const NO_SESSION: i32 = 68;
-
-/// How often the removal of a folder starts over that a delivery writes to.
-const ATTEMPTS: usize = 3;
 
 pub(crate) fn create(settings: &Settings, address: &Address, hash: &str) -> anyhow::Result<()> {
     as_owner(settings, || {
@@ -58,26 +53,11 @@ pub(crate) fn delete(settings: &Settings, address: &Address) -> anyhow::Result<S
     as_owner(settings, || {
         let (account, _) = existing(settings, address)?;
         let _lock = lock(&account, address)?;
-        remove(settings, &account, address).with_context(|| format!("cannot remove {address}"))
+        MailStore::new(&settings.mailboxes_dir)
+            .remove(address)
+            .with_context(|| format!("cannot remove {address}"))
     })?;
     Ok(format!("{address} is removed.\n"))
-}
-
-/// As chatmail-expire removes: moved aside first, so that the address is free at once, and with a day of the last login
-/// that makes its next run end a removal which was cut short.
-fn remove(settings: &Settings, account: &Account, address: &Address) -> anyhow::Result<()> {
-    account.set_last_login(SystemTime::UNIX_EPOCH)?;
-    let aside = settings.mailboxes_dir.join(format!("{REMOVED_PREFIX}{address}"));
-    fs::rename(account.dir(), &aside)?;
-    let mut attempts = 1;
-    loop {
-        match fs::remove_dir_all(&aside) {
-            Err(error) if error.kind() == std::io::ErrorKind::DirectoryNotEmpty && attempts < ATTEMPTS => {
-                attempts += 1;
-            }
-            removed => return Ok(removed?),
-        }
-    }
 }
 
 fn lock(account: &Account, address: &Address) -> anyhow::Result<AccountLock> {
