@@ -108,8 +108,8 @@ in
         name = "chatmail-metrics";
         description = "Account counts that the web site serves";
         command = [
-          "chatmail-metrics"
-          "--output"
+          "chatmail-fsreport"
+          "--legacy-metrics"
           "/var/lib/chatmail-metrics/metrics"
         ];
         at = "*:0/5";

@@ -10,6 +10,7 @@ pub mod grammar;
 pub mod limits;
 pub mod maildir;
 pub mod password;
+pub mod postqueue;
 pub mod removal;
 pub mod settings;
 pub mod turn;

@@ -10,8 +10,26 @@ use serde::{Deserialize, Serialize};
 
 use crate::endpoint::Endpoint;
 
-/// Where the rendered settings lie on a relay.
-pub const DEFAULT_PATH: &str = "/etc/chatmail/settings.json";
+/// The option of every program that names its settings file.
+#[derive(Debug, Clone, clap::Args)]
+pub struct SettingsFile {
+    /// Settings file that the NixOS module renders.
+    #[arg(
+        id = "settings",
+        long,
+        value_name = "PATH",
+        global = true,
+        default_value = "/etc/chatmail/settings.json"
+    )]
+    pub path: PathBuf,
+}
+
+impl SettingsFile {
+    /// Reads and checks the file.
+    pub fn load(&self) -> Result<Settings, SettingsError> {
+        Settings::load(&self.path)
+    }
+}
 
 /// All settings of a relay.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -391,56 +409,4 @@ impl Settings {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const SAMPLE: &str = include_str!("../testdata/settings.json");
-
-    fn refused(text: &str) -> String {
-        Settings::parse(text, Path::new("settings.json"))
-            .unwrap_err()
-            .to_string()
-    }
-
-    #[test]
-    fn the_sample_survives_a_round_trip() {
-        let settings = Settings::parse(SAMPLE, Path::new("settings.json")).unwrap();
-        let again = serde_json::to_string(&settings).unwrap();
-        assert_eq!(Settings::parse(&again, Path::new("x")).unwrap(), settings);
-    }
-
-    #[test]
-    fn wrong_files_name_key_finding_and_what_is_allowed() {
-        let unknown = SAMPLE.replace("\"max_message_size\"", "\"max_mesage_size\"");
-        let wrong_type = SAMPLE.replace("52428800", "\"30M\"");
-        let bad_mode = SAMPLE.replace("\"acme\"", "\"letsencrypt\"");
-        let bad_range = SAMPLE.replace("\"username_min_length\": 9", "\"username_min_length\": 12");
-        let bad_domain = SAMPLE.replace(
-            "\"domain\": \"chat.example.org\"",
-            "\"domain\": \"Chat.example.org\"",
-        );
-        insta::assert_snapshot!(
-            [
-                unknown,
-                wrong_type,
-                bad_mode,
-                bad_range,
-                bad_domain,
-                format!("{SAMPLE} x")
-            ]
-            .map(|text| refused(&text))
-            .join("\n")
-        );
-    }
-
-    #[test]
-    fn every_key_is_needed() {
-        let sample: serde_json::Value = serde_json::from_str(SAMPLE).unwrap();
-        for key in sample.as_object().unwrap().keys() {
-            let mut less = sample.clone();
-            less.as_object_mut().unwrap().remove(key);
-            let message = refused(&less.to_string());
-            assert!(message.contains(&format!("missing field `{key}`")), "{message}");
-        }
-    }
-}
+mod tests;

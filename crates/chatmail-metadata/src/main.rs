@@ -12,22 +12,15 @@ use chatmail_metadata::push::http::{NotificationServer, REQUEST_TIMEOUT};
 use chatmail_metadata::push::{LIMITS, Notifier};
 use chatmail_metadata::service::MetadataDict;
 use chatmail_metadata::tokens::MetadataStore;
-use clap::Parser;
 use daemon::Service;
 
 /// Dovecot opens a connection per request of a client or delivery, and closes it when it has its answer.
 const MAX_CONNECTIONS: usize = 1024;
 
-/// Tells clients what the relay offers, remembers their devices, and wakes those when mail arrives.
-#[derive(Parser)]
-#[command(version)]
-struct Arguments {
-    #[command(flatten)]
-    daemon: daemon::Options,
-}
+const ABOUT: &str = "Serves IMAP METADATA and sends push notifications";
 
 fn main() -> ExitCode {
-    daemon::main(&Arguments::parse().daemon, run)
+    daemon::main(&daemon::Cli::parse("chatmail-metadata", ABOUT), run)
 }
 
 async fn run(mut service: Service) -> anyhow::Result<()> {
@@ -48,13 +41,13 @@ async fn run(mut service: Service) -> anyhow::Result<()> {
     let queue_dir = &settings.metadata.queue_dir;
     let notifier = Notifier::open(queue_dir, Arc::clone(&tokens), server, LIMITS, Clock::system())
         .with_context(|| format!("cannot open the push queue {}", queue_dir.display()))?;
-    let inlet = notifier.inlet();
+    let push = notifier.handle();
     let announcements = Announcements::new(Arc::clone(&settings));
     let limits = Limits {
         entries: settings.metadata.max_entries,
         bytes: settings.metadata.max_entry_bytes,
     };
-    let dict = MetadataDict::new(announcements, tokens, limits, inlet.clone(), Clock::system());
+    let dict = MetadataDict::new(announcements, tokens, limits, push.clone(), Clock::system());
     service.ready("serving METADATA and push notifications");
 
     let shutdown = service.shutdown.clone();
@@ -69,7 +62,7 @@ async fn run(mut service: Service) -> anyhow::Result<()> {
         }
     });
     tokio::join!(serving, notifier.run(&shutdown));
-    tokio::task::spawn_blocking(move || inlet.close())
+    tokio::task::spawn_blocking(move || push.close())
         .await
         .context("cannot close the push queue")
 }

@@ -11,7 +11,7 @@ use crate::announce::Announcements;
 use crate::entries::Limits;
 use crate::lookup::{Key, Kind};
 use crate::metrics;
-use crate::push::{Inlet, Post};
+use crate::push::{Post, PushHandle};
 use crate::tokens::{MetadataStore, StoreError};
 
 /// Answers for all accounts. Cheap to clone.
@@ -25,7 +25,7 @@ struct Inner<P> {
     announcements: Announcements,
     store: Arc<MetadataStore>,
     limits: Limits,
-    push: Inlet<P>,
+    push: PushHandle<P>,
     clock: Clock,
 }
 
@@ -53,7 +53,7 @@ impl<P: Post> MetadataDict<P> {
         announcements: Announcements,
         store: Arc<MetadataStore>,
         limits: Limits,
-        push: Inlet<P>,
+        push: PushHandle<P>,
         clock: Clock,
     ) -> Self {
         let inner = Arc::new(Inner {

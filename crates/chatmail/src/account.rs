@@ -16,7 +16,7 @@ use self::store::{as_owner, existing};
 
 /// List, show, create, delete, ban and unban accounts.
 #[derive(clap::Args)]
-pub(crate) struct Options {
+pub(crate) struct Cli {
     #[command(subcommand)]
     command: Command,
 }
@@ -68,8 +68,8 @@ enum Command {
     },
 }
 
-pub(crate) fn run(options: &Options, settings: &Settings) -> anyhow::Result<crate::Answer> {
-    let text = match &options.command {
+pub(crate) fn run(cli: &Cli, settings: &Settings) -> anyhow::Result<crate::Answer> {
+    let text = match &cli.command {
         Command::List { banned, json } => list::all(settings, *banned, *json)?,
         Command::Show { address, json } => list::one(settings, &parse(address, settings)?, *json)?,
         Command::Create {

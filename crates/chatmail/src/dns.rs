@@ -12,7 +12,7 @@ use time::OffsetDateTime;
 
 /// Print the DNS records that the relay needs, or check that they are published.
 #[derive(clap::Args)]
-pub(crate) struct Options {
+pub(crate) struct Cli {
     /// Compare the records with those that the zone's name servers and the relay's resolver answer. Ends with 1 when
     /// required ones are not right.
     #[arg(long, conflicts_with = "zone")]
@@ -36,21 +36,21 @@ pub(crate) struct Options {
     serial: Option<u32>,
 }
 
-pub(crate) fn run(options: &Options, settings: &Settings) -> anyhow::Result<crate::Answer> {
+pub(crate) fn run(cli: &Cli, settings: &Settings) -> anyhow::Result<crate::Answer> {
     records::zone_exists(settings)?;
     let key = dkim::public_key(&settings.dns.dkim_key_file)?;
     let records = records::of(settings, &key)?;
-    if options.check {
-        return check::run(settings, &records, options.json);
+    if cli.check {
+        return check::run(settings, &records, cli.json);
     }
-    if !options.zone {
+    if !cli.zone {
         return Ok(zone::table(&settings.domain, &records).into());
     }
-    let head = if options.without_soa {
+    let head = if cli.without_soa {
         zone::Head::None
     } else {
         zone::Head::Soa {
-            serial: options.serial.unwrap_or_else(now),
+            serial: cli.serial.unwrap_or_else(now),
         }
     };
     Ok(zone::file(&settings.domain, head, &records).into())

@@ -10,32 +10,31 @@ mod status;
 mod tls;
 mod website;
 
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
+use chatmail_core::settings::SettingsFile;
 use clap::{Parser, Subcommand};
 
 /// Runs a chatmail relay.
 #[derive(Parser)]
 #[command(version)]
-struct Arguments {
-    /// Settings file that the NixOS module renders.
-    #[arg(long, value_name = "PATH", global = true, default_value = chatmail_core::settings::DEFAULT_PATH)]
-    settings: PathBuf,
+struct Cli {
+    #[command(flatten)]
+    settings: SettingsFile,
     #[command(subcommand)]
     command: Command,
 }
 
 #[derive(Subcommand)]
 enum Command {
-    Status(status::Options),
-    Account(account::Options),
-    Queue(queue::Options),
-    Dns(dns::Options),
-    Ports(ports::Options),
-    Website(website::Options),
-    Migrate(migrate::Options),
+    Status(status::Cli),
+    Account(account::Cli),
+    Queue(queue::Cli),
+    Dns(dns::Cli),
+    Ports(ports::Cli),
+    Website(website::Cli),
+    Migrate(migrate::Cli),
 }
 
 /// What a command has to say.
@@ -52,8 +51,7 @@ impl From<String> for Answer {
 }
 
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
-    match run(&arguments) {
+    match run(&Cli::parse()) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
@@ -68,17 +66,17 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(arguments: &Arguments) -> anyhow::Result<bool> {
-    let settings = || chatmail_core::Settings::load(&arguments.settings);
-    let answer = match &arguments.command {
-        Command::Status(options) => status::run(options, &settings()?)?,
-        Command::Account(options) => account::run(options, &settings()?)?,
-        Command::Queue(options) => queue::run(options)?,
-        Command::Ports(options) => ports::run(options, &settings()?)?,
-        Command::Dns(options) => dns::run(options, &settings()?)?,
-        Command::Website(options) => website::run(options, &settings()?).map(|()| String::new().into())?,
-        // It runs before there is a relay.
-        Command::Migrate(options) => migrate::run(options)?,
+fn run(cli: &Cli) -> anyhow::Result<bool> {
+    let settings = || cli.settings.load();
+    let answer = match &cli.command {
+        Command::Status(cli) => status::run(cli, &settings()?)?,
+        Command::Account(cli) => account::run(cli, &settings()?)?,
+        Command::Queue(cli) => queue::run(cli)?,
+        Command::Ports(cli) => ports::run(cli, &settings()?)?,
+        Command::Dns(cli) => dns::run(cli, &settings()?)?,
+        Command::Website(cli) => website::run(cli, &settings()?).map(|()| String::new().into())?,
+        // There may be no relay yet.
+        Command::Migrate(cli) => migrate::run(cli)?,
     };
     print(&answer.text)?;
     Ok(answer.good)

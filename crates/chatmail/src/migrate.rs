@@ -20,7 +20,7 @@ const MAX_BYTES: u64 = 1 << 20;
 /// The output is a NixOS module. Its comments name the settings that have no equivalent, with the reason, and those that
 /// are left out because they have the default of the reference. Exits with 1 if a setting is unknown.
 #[derive(clap::Args)]
-pub(crate) struct Options {
+pub(crate) struct Cli {
     /// Settings file of the reference relay, versions 1.0 to 1.12.
     #[arg(value_name = "chatmail.ini")]
     file: PathBuf,
@@ -29,13 +29,13 @@ pub(crate) struct Options {
     json: bool,
 }
 
-pub(crate) fn run(options: &Options) -> anyhow::Result<crate::Answer> {
-    let file = &options.file;
+pub(crate) fn run(cli: &Cli) -> anyhow::Result<crate::Answer> {
+    let file = &cli.file;
     let text = read(file).with_context(|| format!("cannot read {}", file.display()))?;
     let settings = ini::parse(&text).with_context(|| format!("cannot parse {}", file.display()))?;
     let migrated =
         options::migrate(&settings).with_context(|| format!("cannot migrate {}", file.display()))?;
-    let text = if options.json {
+    let text = if cli.json {
         as_json(&migrated)?
     } else {
         as_module(&migrated)

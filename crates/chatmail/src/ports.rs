@@ -29,7 +29,7 @@ const TLS_PORTS: [(u16, Option<&str>, &str); 5] = [
 /// Connect to the ports of the relay by its public addresses, and verify its certificate. Ends with 1 when something
 /// fails. A firewall of the provider is not seen from here: also connect from elsewhere.
 #[derive(clap::Args)]
-pub(crate) struct Options {
+pub(crate) struct Cli {
     /// Also connect to the mail servers of a domain on port 25, which many providers block.
     #[arg(long, value_name = "DOMAIN")]
     mx_of: Option<String>,
@@ -45,13 +45,13 @@ struct Probe {
     problem: Option<String>,
 }
 
-pub(crate) fn run(options: &Options, settings: &Settings) -> anyhow::Result<crate::Answer> {
+pub(crate) fn run(cli: &Cli, settings: &Settings) -> anyhow::Result<crate::Answer> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    let probes = runtime.block_on(probe(options, settings));
+    let probes = runtime.block_on(probe(cli, settings));
     let good = probes.iter().all(|probe| probe.problem.is_none());
-    let text = if options.json {
+    let text = if cli.json {
         serde_json::to_string_pretty(&probes)? + "\n"
     } else {
         table(&probes)
@@ -59,7 +59,7 @@ pub(crate) fn run(options: &Options, settings: &Settings) -> anyhow::Result<crat
     Ok(crate::Answer { text, good })
 }
 
-async fn probe(options: &Options, settings: &Settings) -> Vec<Probe> {
+async fn probe(cli: &Cli, settings: &Settings) -> Vec<Probe> {
     let mut probes = Vec::new();
     let mut add = |what: String, result: anyhow::Result<()>| {
         let problem = result.err().map(|error| format!("{error:#}"));
@@ -83,7 +83,7 @@ async fn probe(options: &Options, settings: &Settings) -> Vec<Probe> {
             );
         }
     }
-    if let Some(domain) = &options.mx_of {
+    if let Some(domain) = &cli.mx_of {
         add(
             format!("port 25 of the mail servers of {domain}"),
             outgoing(settings, domain).await,

@@ -5,7 +5,8 @@ use std::fmt::Write as _;
 use std::process::Command as Process;
 
 use anyhow::{Context as _, ensure};
-use serde::{Deserialize, Serialize};
+use chatmail_core::postqueue::{self, Message};
+use serde::Serialize;
 use time::OffsetDateTime;
 
 /// Longest reason that is shown; remote servers write them.
@@ -13,7 +14,7 @@ const MAX_REASON: usize = 200;
 
 /// List, show, retry and drop mail that is under way.
 #[derive(clap::Args)]
-pub(crate) struct Options {
+pub(crate) struct Cli {
     #[command(subcommand)]
     command: Option<Command>,
     /// Print JSON; for the list and the summary.
@@ -44,24 +45,6 @@ enum Command {
     },
 }
 
-/// A line of `postqueue -j`; see postqueue(1).
-#[derive(Debug, Serialize, Deserialize)]
-pub(crate) struct Message {
-    pub(crate) queue_name: String,
-    queue_id: String,
-    arrival_time: i64,
-    message_size: u64,
-    sender: String,
-    recipients: Vec<Recipient>,
-}
-
-#[derive(Debug, Serialize, Deserialize)]
-struct Recipient {
-    address: String,
-    #[serde(default)]
-    delay_reason: Option<String>,
-}
-
 #[derive(Debug, PartialEq, Eq, Serialize)]
 struct Destination {
     domain: String,
@@ -69,11 +52,11 @@ struct Destination {
     reasons: BTreeMap<String, usize>,
 }
 
-pub(crate) fn run(options: &Options) -> anyhow::Result<crate::Answer> {
-    let text = match options.command.as_ref().unwrap_or(&Command::List) {
-        Command::List if options.json => serde_json::to_string_pretty(&messages()?)? + "\n",
+pub(crate) fn run(cli: &Cli) -> anyhow::Result<crate::Answer> {
+    let text = match cli.command.as_ref().unwrap_or(&Command::List) {
+        Command::List if cli.json => serde_json::to_string_pretty(&messages()?)? + "\n",
         Command::List => list(&messages()?),
-        Command::Summary if options.json => serde_json::to_string_pretty(&summary(&messages()?))? + "\n",
+        Command::Summary if cli.json => serde_json::to_string_pretty(&summary(&messages()?))? + "\n",
         Command::Summary => summary_text(&summary(&messages()?)),
         Command::Show { id } => postfix("postcat", &["-q", "-e", "-h", known(id)?])?,
         Command::Retry { id: Some(id) } => {
@@ -94,13 +77,7 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<crate::Answer> {
 
 /// What is in the queue.
 pub(crate) fn messages() -> anyhow::Result<Vec<Message>> {
-    parse(&postfix("postqueue", &["-j"])?)
-}
-
-fn parse(text: &str) -> anyhow::Result<Vec<Message>> {
-    text.lines()
-        .map(|line| serde_json::from_str(line).context("cannot read what postqueue printed"))
-        .collect()
+    postqueue::parse(&postfix("postqueue", &["-j"])?).context("cannot parse the output of postqueue -j")
 }
 
 /// The ID of a message that is there. Postfix takes `ALL` for an ID, which one must not mean by accident.
@@ -230,25 +207,25 @@ mod tests {
 
     #[test]
     fn the_summary_counts_by_destination_and_reason() {
-        let text = summary_text(&summary(&parse(QUEUE).unwrap()));
+        let text = summary_text(&summary(&postqueue::parse(QUEUE).unwrap()));
         assert_eq!(
             text,
             "y.test: 2 recipient(s)\n       1  refused\n       1  timed out…\nz.test: 1 recipient(s)\n       1  under way\n"
         );
         assert_eq!(
-            summary_text(&summary(&parse("").unwrap())),
+            summary_text(&summary(&postqueue::parse("").unwrap())),
             "Nothing is waiting.\n"
         );
     }
 
     #[test]
     fn the_list_shows_no_control_characters_of_other_servers() {
-        let text = list(&parse(QUEUE).unwrap());
+        let text = list(&postqueue::parse(QUEUE).unwrap());
         assert!(text.starts_with("4bQ1  deferred  2025-10-09 08:53 UTC  700 bytes  from a@x.test\n    to b@Y.test\n       timed out"), "{text}");
         assert!(
             text.contains("8 bytes  from <>\n    to b@z.test\n2 message(s) in the queue\n"),
             "{text}"
         );
-        assert!(parse("queue is down\n").is_err());
+        assert!(postqueue::parse("queue is down\n").is_err());
     }
 }

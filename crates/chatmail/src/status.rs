@@ -31,7 +31,7 @@ const DAY: i64 = 24 * 60 * 60;
 
 /// Show how the relay is doing. Ends with 1 when something needs attention.
 #[derive(clap::Args)]
-pub(crate) struct Options {
+pub(crate) struct Cli {
     /// Print JSON.
     #[arg(long)]
     json: bool,
@@ -86,9 +86,9 @@ struct Accounts {
     active_30_days: usize,
 }
 
-pub(crate) fn run(options: &Options, settings: &Settings) -> anyhow::Result<crate::Answer> {
+pub(crate) fn run(cli: &Cli, settings: &Settings) -> anyhow::Result<crate::Answer> {
     let status = look(settings)?;
-    let text = if options.json {
+    let text = if cli.json {
         serde_json::to_string_pretty(&status)? + "\n"
     } else {
         status.text()

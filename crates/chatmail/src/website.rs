@@ -14,7 +14,7 @@ use chatmail_core::settings::TlsMode;
 
 /// Build the web site of the relay from Markdown.
 #[derive(clap::Args)]
-pub(crate) struct Options {
+pub(crate) struct Cli {
     /// Folder of sources. May be given again: files of later folders replace those of earlier ones, and add to them.
     #[arg(long, required = true, value_name = "DIR")]
     source: Vec<PathBuf>,
@@ -33,8 +33,8 @@ struct Invitation {
     code: Option<String>,
 }
 
-pub(crate) fn run(options: &Options, settings: &Settings) -> anyhow::Result<()> {
-    let files = source::merge(&options.source)?;
+pub(crate) fn run(cli: &Cli, settings: &Settings) -> anyhow::Result<()> {
+    let files = source::merge(&cli.source)?;
     let invitation = Invitation::of(settings);
     let mut site = pages::build(&files, settings, &invitation)?;
     if let Some(code) = &invitation.code {
@@ -43,7 +43,7 @@ pub(crate) fn run(options: &Options, settings: &Settings) -> anyhow::Result<()> 
         site.insert(format!("{name}.png").into(), png);
         site.insert(format!("{name}.svg").into(), svg);
     }
-    output::write(&options.output, &site)
+    output::write(&cli.output, &site)
 }
 
 impl Invitation {

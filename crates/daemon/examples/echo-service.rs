@@ -2,17 +2,11 @@
 
 use std::process::ExitCode;
 
-use clap::Parser;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-#[derive(Parser)]
-struct Cli {
-    #[command(flatten)]
-    options: daemon::Options,
-}
-
 fn main() -> ExitCode {
-    daemon::main(&Cli::parse().options, async |mut service| {
+    let cli = daemon::Cli::parse("echo-service", "Echoes what a connection says");
+    daemon::main(&cli, async |mut service| {
         let socket = std::env::var("ECHO_SOCKET")?;
         let listener = service.unix_listener(socket.as_ref())?;
         service.ready("echoing");

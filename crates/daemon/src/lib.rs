@@ -10,13 +10,15 @@ mod metrics;
 mod serve;
 
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use chatmail_core::settings::SettingsFile;
 use chatmail_core::{Endpoint, Settings};
+use clap::{Args as _, FromArgMatches as _};
 use sd_notify::NotifyState;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::signal::unix::{SignalKind, signal};
@@ -34,15 +36,25 @@ pub const DRAIN: Duration = Duration::from_secs(20);
 /// What [`main`] allows beyond [`DRAIN`] for a service to return.
 const DRAIN_GRACE: Duration = Duration::from_secs(2);
 
-/// Command line of every service.
+/// The command line of a service.
 #[derive(Debug, Clone, clap::Args)]
-pub struct Options {
-    /// Settings file that the NixOS module renders.
-    #[arg(long, value_name = "PATH", default_value = chatmail_core::settings::DEFAULT_PATH)]
-    pub settings: PathBuf,
-    /// Only check the settings file: exit with 0 if the service could start with it.
+pub struct Cli {
+    #[command(flatten)]
+    settings: SettingsFile,
+    /// Check the settings file and exit: with status 0 if the service could start with it.
     #[arg(long)]
-    pub check_config: bool,
+    check_config: bool,
+}
+
+impl Cli {
+    /// Parses the command line of a service that has no other options.
+    pub fn parse(name: &'static str, about: &'static str) -> Self {
+        let command = clap::Command::new(name)
+            .version(env!("CARGO_PKG_VERSION"))
+            .about(about);
+        let matches = Self::augment_args(command).get_matches();
+        Self::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
+    }
 }
 
 /// A running service.
@@ -58,9 +70,9 @@ pub struct Service {
 ///
 /// Loads the settings, sends log lines to the journal, answers systemd's watchdog, and turns SIGTERM and SIGINT into
 /// `Service::shutdown`. An error is printed as one line and makes the exit code 1.
-pub fn main(options: &Options, run: impl AsyncFnOnce(Service) -> anyhow::Result<()>) -> ExitCode {
+pub fn main(cli: &Cli, run: impl AsyncFnOnce(Service) -> anyhow::Result<()>) -> ExitCode {
     log::init();
-    match start(options, run) {
+    match start(cli, run) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!("{error:#}");
@@ -69,9 +81,9 @@ pub fn main(options: &Options, run: impl AsyncFnOnce(Service) -> anyhow::Result<
     }
 }
 
-fn start(options: &Options, run: impl AsyncFnOnce(Service) -> anyhow::Result<()>) -> anyhow::Result<()> {
-    let settings = Arc::new(Settings::load(&options.settings)?);
-    if options.check_config {
+fn start(cli: &Cli, run: impl AsyncFnOnce(Service) -> anyhow::Result<()>) -> anyhow::Result<()> {
+    let settings = Arc::new(cli.settings.load()?);
+    if cli.check_config {
         return Ok(());
     }
     let runtime = tokio::runtime::Builder::new_multi_thread()

@@ -4,7 +4,7 @@
 //!
 //! - [`login`]: what a login means, and the rules for new accounts;
 //! - [`hasher`]: how many of them are computed at once;
-//! - [`memory`]: logins that need no computing because they were verified before;
+//! - [`verified`]: logins that need no computing because they were verified before;
 //! - [`locks`]: one creation of an address at a time;
 //! - [`http`]: the requests of the script;
 //! - [`metrics`]: what is counted;
@@ -15,5 +15,5 @@ pub mod http;
 pub mod lastlogin;
 pub mod locks;
 pub mod login;
-pub mod memory;
 pub mod metrics;
+pub mod verified;

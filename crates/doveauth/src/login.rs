@@ -15,8 +15,8 @@ use zeroize::Zeroizing;
 
 use crate::hasher::{Busy, Hasher, Lane, Place};
 use crate::locks::{self, Locks};
-use crate::memory::Memory;
 use crate::metrics;
+use crate::verified::VerifiedLogins;
 
 /// How long a login may take, waiting for a lock and for its turn to be hashed included. Dovecot's Lua script waits
 /// a little longer, and the client behind it much longer.
@@ -95,8 +95,8 @@ enum LoginError {
 pub struct Logins {
     settings: Arc<Settings>,
     store: MailStore,
-    memory: Memory,
-    wrong: Memory,
+    right: VerifiedLogins,
+    wrong: VerifiedLogins,
     hasher: Hasher,
     locks: Locks,
     busy_since: Mutex<Option<Instant>>,
@@ -128,8 +128,8 @@ impl Logins {
         let processors = std::thread::available_parallelism().map_or(1, |all| all.get().min(MAX_PARALLEL));
         Self {
             store: MailStore::new(&settings.mailboxes_dir),
-            memory: Memory::new(REMEMBERED),
-            wrong: Memory::new(REMEMBERED_WRONG),
+            right: VerifiedLogins::new(REMEMBERED),
+            wrong: VerifiedLogins::new(REMEMBERED_WRONG),
             hasher: Hasher::new(processors, settings.doveauth.max_hashing),
             settings,
             locks: Locks::default(),
@@ -225,7 +225,7 @@ impl Logins {
             return self.verify(address, &account, password, stored).await;
         }
         let stored = self.hash(password, place).await?;
-        let proof = self.memory.proof(address, password, &stored);
+        let proof = self.right.proof(address, password, &stored);
         let created = address.clone();
         blocking(move || {
             locked.account.create(&stored)?;
@@ -235,7 +235,7 @@ impl Logins {
             Ok(())
         })
         .await?;
-        self.memory.remember(proof);
+        self.right.remember(proof);
         Ok(Outcome::Ok)
     }
 
@@ -279,8 +279,8 @@ impl Logins {
         password: &Password,
         stored: String,
     ) -> Result<Outcome, LoginError> {
-        let proof = self.memory.proof(address, password, &stored);
-        if self.memory.knows(proof) {
+        let proof = self.right.proof(address, password, &stored);
+        if self.right.knows(proof) {
             metrics::remembered();
             return Ok(Outcome::Ok);
         }
@@ -293,7 +293,7 @@ impl Logins {
             .compare(password, &stored, self.hasher.admit(Lane::Known)?)
             .await?
         {
-            Verdict::Match => self.memory.remember(proof),
+            Verdict::Match => self.right.remember(proof),
             Verdict::Mismatch => {
                 self.wrong.remember(wrong);
                 return Ok(Outcome::Mismatch);
@@ -317,7 +317,7 @@ impl Logins {
     ) -> Result<(), LoginError> {
         let locked = self.lock(address, account.clone()).await?;
         let stored = self.hash(password, self.hasher.admit(Lane::Known)?).await?;
-        let proof = self.memory.proof(address, password, &stored);
+        let proof = self.right.proof(address, password, &stored);
         blocking(move || {
             if locked.account.password_hash()?.as_deref() == Some(&*outdated) {
                 locked.account.set_password_hash(&stored)?;
@@ -326,7 +326,7 @@ impl Logins {
         })
         .await?;
         // Worth nothing if another hash is stored.
-        self.memory.remember(proof);
+        self.right.remember(proof);
         Ok(())
     }
 

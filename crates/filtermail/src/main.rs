@@ -7,7 +7,7 @@ use clap::{Parser, Subcommand};
 /// Lets only end-to-end encrypted mail pass.
 #[derive(Debug, Parser)]
 #[command(version)]
-struct Arguments {
+struct Cli {
     #[command(subcommand)]
     mode: Mode,
 }
@@ -15,17 +15,17 @@ struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Mode {
     /// Filters mail that arrives from other servers.
-    Incoming(daemon::Options),
+    Incoming(daemon::Cli),
     /// Filters mail that users of this relay submit.
-    Outgoing(daemon::Options),
-    /// Takes mail from other relays over HTTPS, behind nginx, and hands it to Postfix.
-    Mxdeliv(daemon::Options),
+    Outgoing(daemon::Cli),
+    /// Accept mail from other relays over HTTPS, behind nginx, and pass it to Postfix.
+    Mxdeliv(daemon::Cli),
 }
 
 fn main() -> ExitCode {
-    match Arguments::parse().mode {
-        Mode::Incoming(options) => daemon::main(&options, filtermail::run_incoming),
-        Mode::Outgoing(options) => daemon::main(&options, filtermail::run_outgoing),
-        Mode::Mxdeliv(options) => daemon::main(&options, filtermail::mxdeliv::run),
+    match Cli::parse().mode {
+        Mode::Incoming(cli) => daemon::main(&cli, filtermail::run_incoming),
+        Mode::Outgoing(cli) => daemon::main(&cli, filtermail::run_outgoing),
+        Mode::Mxdeliv(cli) => daemon::main(&cli, filtermail::mxdeliv::run),
     }
 }

@@ -9,21 +9,13 @@ mod web;
 
 use std::process::ExitCode;
 
-use clap::Parser;
-
 /// Connections served at once. nginx opens one for each request; the rate limit is reached long before this.
 const MAX_CONNECTIONS: usize = 256;
 
-/// Answers `POST /new` with an address and a password for a new user.
-#[derive(Parser)]
-#[command(version)]
-struct Arguments {
-    #[command(flatten)]
-    options: daemon::Options,
-}
+const ABOUT: &str = "Answers `POST /new` with an address and a password for a new user";
 
 fn main() -> ExitCode {
-    daemon::main(&Arguments::parse().options, async |mut service| {
+    daemon::main(&daemon::Cli::parse("newemail", ABOUT), async |mut service| {
         let socket = service.settings.newemail.socket.clone();
         let listener = service.unix_listener(&socket)?;
         service.serve_metrics(|addresses| addresses.newemail, metrics::describe)?;

@@ -1,12 +1,11 @@
 //! Daily removal of old messages and unused accounts.
 #![allow(clippy::print_stdout, reason = "the summary is the program's output")]
 
-use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Instant, SystemTime};
 
 use anyhow::Context as _;
-use chatmail_core::Settings;
+use chatmail_core::settings::SettingsFile;
 use chatmail_expire::apply::{self, Mode, Tally};
 use chatmail_expire::output::{self, Log, unix_seconds};
 use chatmail_expire::plan::{DAY, Rules};
@@ -18,10 +17,9 @@ use clap::Parser;
 /// Without --remove nothing is changed: the numbers are what a real run would remove.
 #[derive(Parser)]
 #[command(version)]
-struct Args {
-    /// Settings file of the relay.
-    #[arg(long, value_name = "PATH", default_value = "/etc/chatmail/settings.json")]
-    settings: PathBuf,
+struct Cli {
+    #[command(flatten)]
+    settings: SettingsFile,
     /// Assume date to be N days older than now.
     #[arg(long, value_name = "N", default_value_t = 0)]
     days: u32,
@@ -37,16 +35,16 @@ struct Args {
 }
 
 fn main() -> ExitCode {
-    output::exit(run(&Args::parse()))
+    output::exit(run(&Cli::parse()))
 }
 
-fn run(args: &Args) -> anyhow::Result<ExitCode> {
+fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
     let start = Instant::now();
-    let settings = Settings::load(&args.settings)?;
-    let now = unix_seconds(SystemTime::now()) - i64::from(args.days) * DAY;
+    let settings = cli.settings.load()?;
+    let now = unix_seconds(SystemTime::now()) - i64::from(cli.days) * DAY;
     let rules = Rules::new(&settings.expire, now);
-    let mode = if args.remove { Mode::Remove } else { Mode::DryRun };
-    let log = Log::new(args.verbose);
+    let mode = if cli.remove { Mode::Remove } else { Mode::DryRun };
+    let log = Log::new(cli.verbose);
 
     let mut tally = Tally::default();
     match Store::open(&settings.mailboxes_dir).context("cannot open the mail store")? {
@@ -54,7 +52,7 @@ fn run(args: &Args) -> anyhow::Result<ExitCode> {
             if mode == Mode::Remove {
                 store.finish_removals(&rules, &log)?;
             }
-            let parts = store.visit(args.maxnum, Tally::default, |tally, name| {
+            let parts = store.visit(cli.maxnum, Tally::default, |tally, name| {
                 apply::expire(&store, name, &rules, mode, &log, tally);
             })?;
             parts.into_iter().for_each(|part| tally += part);

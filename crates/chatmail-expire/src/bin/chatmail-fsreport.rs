@@ -6,8 +6,8 @@ use std::process::ExitCode;
 use std::time::SystemTime;
 
 use anyhow::Context as _;
-use chatmail_core::Settings;
 use chatmail_core::maildir::Part;
+use chatmail_core::settings::SettingsFile;
 use chatmail_expire::output::{self, Log, unix_seconds, write_atomic};
 use chatmail_expire::plan::DAY;
 use chatmail_expire::render;
@@ -19,10 +19,9 @@ use clap::builder::PossibleValue;
 /// Report about file system storage usage of all mailboxes and messages.
 #[derive(Parser)]
 #[command(version)]
-struct Args {
-    /// Settings file of the relay.
-    #[arg(long, value_name = "PATH", default_value = "/etc/chatmail/settings.json")]
-    settings: PathBuf,
+struct Cli {
+    #[command(flatten)]
+    settings: SettingsFile,
     /// Assume date to be DAYS older than now.
     #[arg(long, value_name = "DAYS", default_value_t = 0)]
     days: u32,
@@ -38,8 +37,8 @@ struct Args {
     /// Write Prometheus metrics to PATH instead of a report; into `fsreport.prom` if PATH is a folder.
     #[arg(long, value_name = "PATH")]
     textfile: Option<PathBuf>,
-    /// Write the account counts under their old names (accounts, ci_accounts, nonci_accounts) to FILE instead of a
-    /// report.
+    /// Write the numbers of accounts (accounts, ci_accounts, nonci_accounts) to FILE instead of a report. Without other
+    /// output, messages are not read.
     #[arg(long, value_name = "FILE", num_args = 0..=1, default_missing_value = "/var/www/html/metrics")]
     legacy_metrics: Option<PathBuf>,
     /// Print the report as JSON.
@@ -61,23 +60,29 @@ impl clap::ValueEnum for Subfolder {
 }
 
 fn main() -> ExitCode {
-    output::exit(run(&Args::parse()))
+    output::exit(run(&Cli::parse()))
 }
 
-fn run(args: &Args) -> anyhow::Result<ExitCode> {
-    let settings = Settings::load(&args.settings)?;
+fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
+    let settings = cli.settings.load()?;
     let scope = Scope {
-        now: unix_seconds(SystemTime::now()) - i64::from(args.days) * DAY,
-        min_login_age: args.min_login_age,
-        part: args.mdir.as_ref().map(|&Subfolder(part)| part),
+        now: unix_seconds(SystemTime::now()) - i64::from(cli.days) * DAY,
+        min_login_age: cli.min_login_age,
+        part: cli.mdir.as_ref().map(|&Subfolder(part)| part),
     };
     let log = Log::new(false);
 
+    let to_files = cli.textfile.is_some() || cli.legacy_metrics.is_some();
+    let only_accounts = to_files && cli.textfile.is_none() && !cli.json;
     let mut report = Report::default();
     match Store::open(&settings.mailboxes_dir).context("cannot open the mail store")? {
         Some(store) => {
-            let parts = store.visit(args.maxnum, Report::default, |report, name| {
-                report::add_mailbox(report, &store, name, &scope, &log);
+            let parts = store.visit(cli.maxnum, Report::default, |report, name| {
+                if only_accounts {
+                    report::count_account(&mut report.accounts, &store, name, &log);
+                } else {
+                    report::add_mailbox(report, &store, name, &scope, &log);
+                }
             })?;
             parts.into_iter().for_each(|part| report += part);
         }
@@ -87,17 +92,16 @@ fn run(args: &Args) -> anyhow::Result<ExitCode> {
         )),
     }
 
-    let to_files = args.textfile.is_some() || args.legacy_metrics.is_some();
-    if let Some(mut path) = args.textfile.clone() {
+    if let Some(mut path) = cli.textfile.clone() {
         if path.is_dir() {
             path.push("fsreport.prom");
         }
         write_atomic(&path, &render::prometheus(&report))?;
     }
-    if let Some(path) = &args.legacy_metrics {
+    if let Some(path) = &cli.legacy_metrics {
         write_atomic(path, &render::account_metrics(report.accounts))?;
     }
-    if args.json {
+    if cli.json {
         print!("{}", render::json(&report, &scope)?);
     } else if !to_files {
         print!("{}", render::text(&report, &scope));

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use std::time::SystemTime;
 
 use anyhow::{Context as _, bail};
-use chatmail_core::Settings;
+use chatmail_core::settings::SettingsFile;
 use chatmail_expire::apply;
 use chatmail_expire::output::{self, Log, unix_seconds};
 use chatmail_expire::plan::Rules;
@@ -19,10 +19,9 @@ use clap::Parser;
 /// The oldest go first; those of the last 24 hours stay.
 #[derive(Parser)]
 #[command(version)]
-struct Args {
-    /// Settings file of the relay.
-    #[arg(long, value_name = "PATH", default_value = "/etc/chatmail/settings.json")]
-    settings: PathBuf,
+struct Cli {
+    #[command(flatten)]
+    settings: SettingsFile,
     /// Target mailbox size in megabytes (1024 * 1024 bytes).
     target_mb: u64,
     /// Path to a user mailbox; it has to be in the relay's mail store.
@@ -30,13 +29,13 @@ struct Args {
 }
 
 fn main() -> ExitCode {
-    output::exit(run(&Args::parse()))
+    output::exit(run(&Cli::parse()))
 }
 
-fn run(args: &Args) -> anyhow::Result<ExitCode> {
-    let settings = Settings::load(&args.settings)?;
+fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
+    let settings = cli.settings.load()?;
     let rules = Rules::new(&settings.expire, unix_seconds(SystemTime::now()));
-    let name = mailbox_name(&args.mailbox_path, &settings.mailboxes_dir)?;
+    let name = mailbox_name(&cli.mailbox_path, &settings.mailboxes_dir)?;
     let log = Log::new(false);
 
     let mailbox = match Store::open(&settings.mailboxes_dir)? {
@@ -44,9 +43,9 @@ fn run(args: &Args) -> anyhow::Result<ExitCode> {
         None => None,
     };
     let Some(mailbox) = mailbox else {
-        bail!("{} is not a mailbox", args.mailbox_path.display());
+        bail!("{} is not a mailbox", cli.mailbox_path.display());
     };
-    let target = args.target_mb.saturating_mul(1024 * 1024);
+    let target = cli.target_mb.saturating_mul(1024 * 1024);
     let (messages, until) = (rules.trim_messages_to, rules.trim_until);
     let removed = apply::expire_to_target(&mailbox, target, messages, until, &log)?;
     if removed > 0 {

@@ -1,4 +1,4 @@
-//! chatmail-fsreport and chatmail-metrics.
+//! chatmail-fsreport.
 
 use std::fs;
 
@@ -100,7 +100,10 @@ fn the_web_site_gets_account_counts() {
     let tree = store();
     let output = tree.root().join("metrics");
     for _ in 0..2 {
-        let ran = tree.run("chatmail-metrics", &["--output".as_ref(), output.as_os_str()]);
+        let ran = tree.run(
+            "chatmail-fsreport",
+            &["--legacy-metrics".as_ref(), output.as_os_str()],
+        );
         assert!(ran.success, "{}", ran.stderr);
         assert_eq!(ran.stdout, "");
     }
@@ -112,7 +115,10 @@ fn an_empty_store_is_no_problem() {
     let tree = Tree::new();
     fs::remove_dir(tree.store()).unwrap();
     let output = tree.root().join("metrics");
-    let ran = tree.run("chatmail-metrics", &["--output".as_ref(), output.as_os_str()]);
+    let ran = tree.run(
+        "chatmail-fsreport",
+        &["--legacy-metrics".as_ref(), output.as_os_str()],
+    );
     assert!(ran.success, "{}", ran.stderr);
     assert!(fs::read_to_string(output).unwrap().contains("\naccounts 0\n"));
     assert!(tree.run("chatmail-fsreport", &["--json"]).success);

@@ -77,7 +77,6 @@ impl Tree {
             "chatmail-expire" => env!("CARGO_BIN_EXE_chatmail-expire"),
             "chatmail-quota-expire" => env!("CARGO_BIN_EXE_chatmail-quota-expire"),
             "chatmail-fsreport" => env!("CARGO_BIN_EXE_chatmail-fsreport"),
-            "chatmail-metrics" => env!("CARGO_BIN_EXE_chatmail-metrics"),
             other => panic!("no program {other}"),
         };
         let mut command = Command::new(program);

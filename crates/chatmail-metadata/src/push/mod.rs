@@ -93,15 +93,15 @@ pub struct Notifier<P> {
 
 /// A handle that takes messages; [`Notifier::run`] sends.
 #[derive(Debug)]
-pub struct Inlet<P>(Arc<Shared<P>>);
+pub struct PushHandle<P>(Arc<Shared<P>>);
 
-impl<P> Clone for Inlet<P> {
+impl<P> Clone for PushHandle<P> {
     fn clone(&self) -> Self {
         Self(Arc::clone(&self.0))
     }
 }
 
-impl<P: Post> Inlet<P> {
+impl<P: Post> PushHandle<P> {
     /// Takes a message for an account: what has to be sent is stored when this returns. Blocks on the disk.
     pub fn message(&self, address: &Address) -> Result<(), PushError> {
         let shared = &self.0;
@@ -125,7 +125,7 @@ impl<P: Post> Inlet<P> {
     }
 }
 
-impl<P: Post> Inlet<P> {
+impl<P: Post> PushHandle<P> {
     /// Tries once more to store what is in memory alone; call it last. Blocks on the disk.
     pub fn close(&self) {
         self.0.store_all();
@@ -151,8 +151,8 @@ impl<P: Post> Notifier<P> {
     }
 
     /// For whoever hears of messages.
-    pub fn inlet(&self) -> Inlet<P> {
-        Inlet(Arc::clone(&self.shared))
+    pub fn handle(&self) -> PushHandle<P> {
+        PushHandle(Arc::clone(&self.shared))
     }
 
     /// Sends until `shutdown` is cancelled, then lets requests that are under way end.

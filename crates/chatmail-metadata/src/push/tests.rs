@@ -86,7 +86,7 @@ impl Fixture {
         self.dir.path().join("pending_notifications")
     }
 
-    fn start_with(&self, limits: Limits) -> (Inlet<Server>, tokio::task::JoinHandle<()>) {
+    fn start_with(&self, limits: Limits) -> (PushHandle<Server>, tokio::task::JoinHandle<()>) {
         let notifier = Notifier::open(
             &self.queue_dir(),
             Arc::clone(&self.tokens),
@@ -95,13 +95,13 @@ impl Fixture {
             self.clock.clone(),
         )
         .unwrap();
-        let inlet = notifier.inlet();
+        let push = notifier.handle();
         let shutdown = self.shutdown.clone();
         let running = tokio::spawn(async move { notifier.run(&shutdown).await });
-        (inlet, running)
+        (push, running)
     }
 
-    fn start(&self) -> (Inlet<Server>, tokio::task::JoinHandle<()>) {
+    fn start(&self) -> (PushHandle<Server>, tokio::task::JoinHandle<()>) {
         self.start_with(LIMITS)
     }
 
@@ -124,9 +124,9 @@ impl Fixture {
     }
 }
 
-async fn message(inlet: &Inlet<Server>, address: &Address) {
-    let (inlet, address) = (inlet.clone(), address.clone());
-    spawn_blocking(move || inlet.message(&address).unwrap())
+async fn message(push: &PushHandle<Server>, address: &Address) {
+    let (push, address) = (push.clone(), address.clone());
+    spawn_blocking(move || push.message(&address).unwrap())
         .await
         .unwrap();
 }
@@ -135,9 +135,9 @@ async fn message(inlet: &Inlet<Server>, address: &Address) {
 async fn a_message_wakes_each_device_once_and_leaves_nothing() {
     let f = Fixture::new(&[]);
     let address = f.account("abcdefghi", &["one", "two"]);
-    let (inlet, _running) = f.start();
+    let (push, _running) = f.start();
     for _ in 0..10 {
-        message(&inlet, &address).await;
+        message(&push, &address).await;
     }
     assert_eq!(f.files(), 2, "stored before Dovecot hears that it was taken");
     sleep(Duration::from_secs(1)).await;
@@ -151,9 +151,9 @@ async fn a_message_wakes_each_device_once_and_leaves_nothing() {
 async fn an_account_without_devices_costs_nothing() {
     let f = Fixture::new(&[]);
     let address = f.account("abcdefghi", &[]);
-    let (inlet, _running) = f.start();
-    message(&inlet, &address).await;
-    message(&inlet, &Address::parse("unknown00@chat.example.org").unwrap()).await;
+    let (push, _running) = f.start();
+    message(&push, &address).await;
+    message(&push, &Address::parse("unknown00@chat.example.org").unwrap()).await;
     sleep(Duration::from_secs(1)).await;
     assert_eq!(f.requests(), []);
     assert_eq!(f.files(), 0);
@@ -163,13 +163,13 @@ async fn an_account_without_devices_costs_nothing() {
 async fn failures_are_repeated_and_then_given_up() {
     let f = Fixture::new(&vec![failed(None); 5]);
     let address = f.account("abcdefghi", &["one"]);
-    let (inlet, _running) = f.start();
-    message(&inlet, &address).await;
+    let (push, _running) = f.start();
+    message(&push, &address).await;
     sleep(Duration::from_secs(DEADLINE)).await;
     let seconds: Vec<_> = f.requests().into_iter().map(|(second, _)| second).collect();
     assert_eq!(seconds, [0, 8, 72, 584, 4680]);
     assert_eq!(f.files(), 0, "given up");
-    message(&inlet, &address).await;
+    message(&push, &address).await;
     sleep(Duration::from_secs(1)).await;
     assert_eq!(f.requests().len(), 6, "a later message is told");
 }
@@ -178,8 +178,8 @@ async fn failures_are_repeated_and_then_given_up() {
 async fn the_server_says_when() {
     let f = Fixture::new(&[failed(Some(300)), failed(Some(0))]);
     let address = f.account("abcdefghi", &["one"]);
-    let (inlet, _running) = f.start();
-    message(&inlet, &address).await;
+    let (push, _running) = f.start();
+    message(&push, &address).await;
     sleep(Duration::from_secs(400)).await;
     let seconds: Vec<_> = f.requests().into_iter().map(|(second, _)| second).collect();
     assert_eq!(seconds, [0, 300, 301]);
@@ -190,12 +190,12 @@ async fn the_server_says_when() {
 async fn a_device_that_is_gone_is_forgotten() {
     let f = Fixture::new(&[Reply::Gone]);
     let address = f.account("abcdefghi", &["one"]);
-    let (inlet, _running) = f.start();
-    message(&inlet, &address).await;
+    let (push, _running) = f.start();
+    message(&push, &address).await;
     sleep(Duration::from_secs(1)).await;
     assert_eq!(f.tokens.tokens(&address, UNIX).unwrap().len(), 0);
     assert_eq!(f.files(), 0);
-    message(&inlet, &address).await;
+    message(&push, &address).await;
     sleep(Duration::from_secs(1)).await;
     assert_eq!(f.requests().len(), 1);
 }
@@ -206,17 +206,17 @@ async fn a_killed_process_loses_nothing() {
     f.server.0.lock().unwrap().latency = Duration::from_secs(30);
     let one = f.account("abcdefghi", &["one"]);
     let two = f.account("bcdefghij", &["two"]);
-    let (inlet, running) = f.start();
-    message(&inlet, &one).await;
+    let (push, running) = f.start();
+    message(&push, &one).await;
     sleep(Duration::from_secs(1)).await;
-    message(&inlet, &two).await;
+    message(&push, &two).await;
     // One request is under way, one notification waits.
     running.abort();
     assert!(running.await.unwrap_err().is_cancelled());
     assert_eq!(f.files(), 2);
     assert_eq!(f.tokens_requested(), ["one"]);
     f.server.0.lock().unwrap().latency = Duration::ZERO;
-    let (_inlet, _running) = f.start();
+    let (_push, _running) = f.start();
     sleep(Duration::from_secs(1)).await;
     let mut tokens = f.tokens_requested();
     tokens.sort();
@@ -229,15 +229,15 @@ async fn an_orderly_end_waits_for_requests_under_way() {
     let f = Fixture::new(&[]);
     f.server.0.lock().unwrap().latency = Duration::from_secs(3);
     let address = f.account("abcdefghi", &["one"]);
-    let (inlet, running) = f.start();
-    message(&inlet, &address).await;
+    let (push, running) = f.start();
+    message(&push, &address).await;
     sleep(Duration::from_secs(1)).await;
     f.shutdown.cancel();
     running.await.unwrap();
     assert_eq!(f.started.elapsed().as_secs(), 3);
     assert_eq!(f.files(), 0);
     // What comes after is stored for the next start.
-    message(&inlet, &address).await;
+    message(&push, &address).await;
     assert_eq!(f.files(), 1);
 }
 
@@ -260,7 +260,7 @@ async fn the_queue_of_the_reference_is_taken_over() {
     );
     write(&"0e".repeat(16), "broken".to_owned());
     write(&format!("{}.tmp", "0f".repeat(16)), address.to_owned());
-    let (_inlet, _running) = f.start();
+    let (_push, _running) = f.start();
     sleep(Duration::from_secs(1)).await;
     let mut tokens = f.tokens_requested();
     tokens.sort();
@@ -272,11 +272,11 @@ async fn the_queue_of_the_reference_is_taken_over() {
 async fn a_disk_that_takes_nothing_loses_nothing() {
     let f = Fixture::new(&[failed(None), failed(None)]);
     let address = f.account("abcdefghi", &["one"]);
-    let (inlet, running) = f.start();
+    let (push, running) = f.start();
     // Stands for a full disk: the folder cannot be written to.
     let away = f.dir.path().join("away");
     fs::rename(f.queue_dir(), &away).unwrap();
-    message(&inlet, &address).await;
+    message(&push, &address).await;
     sleep(Duration::from_secs(1)).await;
     assert_eq!(f.requests().len(), 1);
     // There is room again: at the next failure it moves to the disk.
@@ -291,11 +291,11 @@ async fn a_disk_that_takes_nothing_loses_nothing() {
 
     // What is in memory at the end goes to the disk then.
     fs::rename(f.queue_dir(), &away).unwrap();
-    message(&inlet, &address).await;
+    message(&push, &address).await;
     f.shutdown.cancel();
     running.await.unwrap();
     fs::rename(&away, f.queue_dir()).unwrap();
-    spawn_blocking(move || inlet.close()).await.unwrap();
+    spawn_blocking(move || push.close()).await.unwrap();
     assert_eq!(f.files(), 1);
 }
 
@@ -308,14 +308,14 @@ async fn memory_is_bounded_and_the_rest_waits_on_disk() {
         entries: 4,
         ..LIMITS
     };
-    let (inlet, _running) = f.start_with(limits);
+    let (push, _running) = f.start_with(limits);
     for number in 0..20 {
         let token = format!("token-{number}");
         let address = f.account(&format!("account{number:02}"), &[&token]);
-        message(&inlet, &address).await;
+        message(&push, &address).await;
     }
     assert_eq!(f.files(), 20);
-    assert_eq!(inlet.0.schedule().items().count(), 4);
+    assert_eq!(push.0.schedule().items().count(), 4);
     sleep(Duration::from_secs(60)).await;
     let mut tokens = f.tokens_requested();
     tokens.sort();
@@ -338,9 +338,9 @@ async fn one_account_does_not_hold_up_another() {
         requests: 8,
         ..LIMITS
     };
-    let (inlet, _running) = f.start_with(limits);
-    message(&inlet, &loud).await;
-    message(&inlet, &quiet).await;
+    let (push, _running) = f.start_with(limits);
+    message(&push, &loud).await;
+    message(&push, &quiet).await;
     sleep(Duration::from_secs(1)).await;
     let first = f.tokens_requested();
     assert_eq!(first.len(), 5, "four of one account");

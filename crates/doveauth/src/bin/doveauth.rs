@@ -3,7 +3,6 @@
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use clap::Parser;
 use daemon::Service;
 use doveauth::http;
 use doveauth::login::Logins;
@@ -11,16 +10,10 @@ use doveauth::login::Logins;
 /// Dovecot's auth workers, each with one connection, and some room.
 const MAX_CONNECTIONS: usize = 512;
 
-/// Answers Dovecot's question who may log in, and creates accounts at their first login.
-#[derive(Parser)]
-#[command(version)]
-struct Arguments {
-    #[command(flatten)]
-    daemon: daemon::Options,
-}
+const ABOUT: &str = "Answers Dovecot who may log in, and creates accounts at their first login";
 
 fn main() -> ExitCode {
-    daemon::main(&Arguments::parse().daemon, run)
+    daemon::main(&daemon::Cli::parse("doveauth", ABOUT), run)
 }
 
 async fn run(mut service: Service) -> anyhow::Result<()> {

@@ -3,7 +3,6 @@
 use std::process::ExitCode;
 
 use chatmail_core::account::MailStore;
-use clap::Parser;
 use daemon::Service;
 use doveauth::lastlogin::LastLogins;
 use dovecot_dict::Limits;
@@ -11,16 +10,10 @@ use dovecot_dict::Limits;
 /// Dovecot opens a connection per login and closes it when it has its answer.
 const MAX_CONNECTIONS: usize = 512;
 
-/// Stores the day of the last login of each account.
-#[derive(Parser)]
-#[command(version)]
-struct Arguments {
-    #[command(flatten)]
-    daemon: daemon::Options,
-}
+const ABOUT: &str = "Stores the day of the last login of each account";
 
 fn main() -> ExitCode {
-    daemon::main(&Arguments::parse().daemon, run)
+    daemon::main(&daemon::Cli::parse("lastlogin", ABOUT), run)
 }
 
 async fn run(mut service: Service) -> anyhow::Result<()> {

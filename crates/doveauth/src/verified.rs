@@ -19,7 +19,7 @@ pub struct Proof([u8; 32]);
 /// Holds between `capacity / 2` and `capacity` of those used last: when the younger half is full, the older half is
 /// forgotten.
 #[derive(Debug)]
-pub struct Memory {
+pub struct VerifiedLogins {
     keyed: Hmac<Sha256>,
     halves: Mutex<Halves>,
     half: usize,
@@ -31,7 +31,7 @@ struct Halves {
     old: HashSet<Proof>,
 }
 
-impl Memory {
+impl VerifiedLogins {
     /// Remembers up to `capacity` logins (about 40 bytes each), with a key of its own.
     pub fn new(capacity: usize) -> Self {
         Self {
@@ -42,7 +42,7 @@ impl Memory {
         }
     }
 
-    /// The proof for a password, which is worth something once [`Memory::remember`] has it. `stored` is what the
+    /// The proof for a password, which is worth something once [`VerifiedLogins::remember`] has it. `stored` is what the
     /// password file holds now.
     pub fn proof(&self, address: &Address, password: &[u8], stored: &str) -> Proof {
         let mut mac = self.keyed.clone();
@@ -95,17 +95,17 @@ mod tests {
 
     #[test]
     fn only_the_same_password_and_hash_are_known() {
-        let memory = Memory::new(10);
-        let proof = memory.proof(&address(), b"correcthorse", "{ARGON2ID}x");
-        assert!(!memory.knows(proof));
-        memory.remember(proof);
-        assert!(memory.knows(proof));
-        assert!(!memory.knows(memory.proof(&address(), b"correcthorse", "{ARGON2ID}y")));
-        assert!(!memory.knows(memory.proof(&address(), b"correcthorsf", "{ARGON2ID}x")));
-        assert!(!memory.knows(memory.proof(&address(), b"correcthorse{", "ARGON2ID}x")));
+        let logins = VerifiedLogins::new(10);
+        let proof = logins.proof(&address(), b"correcthorse", "{ARGON2ID}x");
+        assert!(!logins.knows(proof));
+        logins.remember(proof);
+        assert!(logins.knows(proof));
+        assert!(!logins.knows(logins.proof(&address(), b"correcthorse", "{ARGON2ID}y")));
+        assert!(!logins.knows(logins.proof(&address(), b"correcthorsf", "{ARGON2ID}x")));
+        assert!(!logins.knows(logins.proof(&address(), b"correcthorse{", "ARGON2ID}x")));
         assert_ne!(
             proof,
-            Memory::new(10).proof(&address(), b"correcthorse", "{ARGON2ID}x"),
+            VerifiedLogins::new(10).proof(&address(), b"correcthorse", "{ARGON2ID}x"),
             "every process has another key"
         );
     }
@@ -113,11 +113,11 @@ mod tests {
     proptest! {
         #[test]
         fn the_last_used_are_kept_and_the_number_is_bounded(uses in prop::collection::vec(0_u8..60, 0..400)) {
-            let memory = Memory::new(20);
+            let logins = VerifiedLogins::new(20);
             for name in &uses {
-                let proof = memory.proof(&address(), name.to_string().as_bytes(), "");
-                if !memory.knows(proof) {
-                    memory.remember(proof);
+                let proof = logins.proof(&address(), name.to_string().as_bytes(), "");
+                if !logins.knows(proof) {
+                    logins.remember(proof);
                 }
             }
             let mut last: Vec<_> = Vec::new();
@@ -127,9 +127,9 @@ mod tests {
                 }
             }
             for name in last.iter().take(10) {
-                prop_assert!(memory.knows(memory.proof(&address(), name.to_string().as_bytes(), "")));
+                prop_assert!(logins.knows(logins.proof(&address(), name.to_string().as_bytes(), "")));
             }
-            let halves = memory.halves.lock().unwrap();
+            let halves = logins.halves.lock().unwrap();
             prop_assert!(halves.young.len() + halves.old.len() <= 20);
         }
     }
