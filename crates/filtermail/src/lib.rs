@@ -23,7 +23,7 @@ use daemon::{Listener, Service};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::Semaphore;
 
-use crate::metrics::Direction;
+use crate::check::Direction;
 use crate::smtp::{LARGE_AT_ONCE, Policy, Server, serve_connection};
 
 /// Name of the socket that Postfix asks at whether somebody may send (`FileDescriptorName=`).
@@ -44,7 +44,10 @@ pub async fn run_outgoing(mut service: Service) -> anyhow::Result<()> {
     let asked = service.named_unix_listener(LIMIT_SOCKET, &filter.limit_socket)?;
     let listener = service.listener(&filter.outgoing_listen)?;
     let direction = Direction::Outgoing;
-    service.serve_metrics(|addresses| addresses.filtermail_outgoing, || direction.describe())?;
+    service.serve_metrics(
+        |addresses| addresses.filtermail_outgoing,
+        || metrics::describe(direction),
+    )?;
     let server = Server {
         direction,
         policy: policy::Outgoing::new(Arc::clone(&limit)),
@@ -70,7 +73,10 @@ pub async fn run_incoming(mut service: Service) -> anyhow::Result<()> {
     let verifier = dkim::Verifier::new(filter.resolver, filter.max_connections)?;
     let listener = service.listener(&filter.incoming_listen)?;
     let direction = Direction::Incoming;
-    service.serve_metrics(|addresses| addresses.filtermail_incoming, || direction.describe())?;
+    service.serve_metrics(
+        |addresses| addresses.filtermail_incoming,
+        || metrics::describe(direction),
+    )?;
     let server = Server {
         direction,
         policy: policy::Incoming::new(

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use metrics::{counter, describe_counter, describe_histogram, histogram};
 
+use crate::check::Direction;
 use crate::reply::Reply;
 
 const MESSAGES: &str = "chatmail_filter_messages_total";
@@ -14,70 +15,56 @@ const KEYS: &str = "chatmail_dkim_keys_total";
 /// What becomes of a message.
 const VERDICTS: [&str; 5] = ["accepted", "cleartext", "refused", "deferred", "limited"];
 
-/// Which of the two filters this process is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Direction {
-    /// For submitted mail.
-    Outgoing,
-    /// For arriving mail.
-    Incoming,
+/// Names the metrics of one filter and sets them to zero, so that none appears only with the first message.
+pub(crate) fn describe(direction: Direction) {
+    describe_counter!(MESSAGES, "Messages by direction and what became of them.");
+    describe_histogram!(
+        DURATION,
+        "Time from the end of a message to the reply, including the time in which Postfix takes it back."
+    );
+    for verdict in VERDICTS {
+        count(direction, verdict, 0);
+    }
+    if direction == Direction::Incoming {
+        describe_counter!(DKIM, "Messages whose DKIM signatures were verified, by result.");
+        describe_counter!(KEYS, "DKIM keys needed, by whether they were in the cache.");
+        for result in ["valid", "invalid", "temporary"] {
+            counter!(DKIM, "result" => result).absolute(0);
+        }
+        for cache in ["hit", "miss"] {
+            counter!(KEYS, "cache" => cache).absolute(0);
+        }
+    }
 }
 
-impl Direction {
-    fn name(self) -> &'static str {
-        match self {
-            Self::Outgoing => "outgoing",
-            Self::Incoming => "incoming",
-        }
-    }
+/// Counts a message by the reply to it.
+pub(crate) fn answered(direction: Direction, reply: &Reply, took: Duration) {
+    let verdict = if reply.is_success() {
+        "accepted"
+    } else if *reply == Reply::ENCRYPTION_NEEDED {
+        "cleartext"
+    } else if reply.as_str().starts_with('4') {
+        "deferred"
+    } else {
+        "refused"
+    };
+    count(direction, verdict, 1);
+    histogram!(DURATION, "direction" => name(direction)).record(took);
+}
 
-    fn count(self, verdict: &'static str, messages: u64) {
-        counter!(MESSAGES, "direction" => self.name(), "verdict" => verdict).increment(messages);
-    }
+/// Counts a message of a sender who has sent too many.
+pub(crate) fn limited() {
+    count(Direction::Outgoing, "limited", 1);
+}
 
-    /// Names the metrics.
-    pub(crate) fn describe(self) {
-        describe_counter!(
-            MESSAGES,
-            "Messages that were answered, by direction and what became of them."
-        );
-        describe_histogram!(
-            DURATION,
-            "Time from the end of a message to its answer, Postfix taking it back included."
-        );
-        for verdict in VERDICTS {
-            self.count(verdict, 0);
-        }
-        if self == Self::Incoming {
-            describe_counter!(DKIM, "Messages whose DKIM signatures were verified, by result.");
-            describe_counter!(KEYS, "DKIM keys that were asked for: found in the cache or not.");
-            for result in ["valid", "invalid", "temporary"] {
-                counter!(DKIM, "result" => result).absolute(0);
-            }
-            for cache in ["hit", "miss"] {
-                counter!(KEYS, "cache" => cache).absolute(0);
-            }
-        }
-    }
+fn count(direction: Direction, verdict: &'static str, messages: u64) {
+    counter!(MESSAGES, "direction" => name(direction), "verdict" => verdict).increment(messages);
+}
 
-    /// A message was answered.
-    pub(crate) fn answered(self, reply: &Reply, took: Duration) {
-        let verdict = if reply.is_success() {
-            "accepted"
-        } else if *reply == Reply::ENCRYPTION_NEEDED {
-            "cleartext"
-        } else if reply.as_str().starts_with('4') {
-            "deferred"
-        } else {
-            "refused"
-        };
-        self.count(verdict, 1);
-        histogram!(DURATION, "direction" => self.name()).record(took);
-    }
-
-    /// A sender has sent too much already.
-    pub(crate) fn limited(self) {
-        self.count("limited", 1);
+fn name(direction: Direction) -> &'static str {
+    match direction {
+        Direction::Outgoing => "outgoing",
+        Direction::Incoming => "incoming",
     }
 }
 

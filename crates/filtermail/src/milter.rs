@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::timeout;
 
-use crate::metrics::Direction;
+use crate::metrics;
 use crate::rate::SendLimit;
 use crate::reply::Reply;
 
@@ -114,7 +114,7 @@ where
                 if let Message::From(sender) = &message {
                     let judged = limit.reserve(sender);
                     message = Message::Judged(judged.map_err(|seconds| {
-                        Direction::Outgoing.limited();
+                        metrics::limited();
                         Reply::too_much_mail(sender, seconds)
                     }));
                 }

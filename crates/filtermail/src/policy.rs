@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use bytes::Bytes;
 use chatmail_core::{Address, MailStore};
 use tokio::sync::Semaphore;
 
@@ -11,7 +12,7 @@ use crate::check::incoming::{self, Examined};
 use crate::check::mime::Entity;
 use crate::check::{Verdict, bounds, outgoing};
 use crate::dkim::{DkimVerdict, Signatures, Verifier};
-use crate::metrics::Direction;
+use crate::metrics;
 use crate::rate::SendLimit;
 use crate::reply::Reply;
 use crate::smtp::{Admission, Envelope, LARGE, LARGE_AT_ONCE, Policy};
@@ -49,25 +50,20 @@ impl Policy for Outgoing {
         match self.limit.redeem(address) {
             Ok(()) => Admission::Accept,
             Err(seconds) => {
-                Direction::Outgoing.limited();
+                metrics::limited();
                 Admission::Close(Reply::too_much_mail(address, seconds))
             }
         }
     }
 
-    async fn judge(&self, envelope: &mut Envelope, message: Vec<u8>) -> (Vec<u8>, Verdict) {
+    async fn judge(&self, envelope: &mut Envelope, message: &Bytes) -> Verdict {
         let sender = envelope.sender.address.clone();
-        let recipients: Vec<String> = envelope
-            .recipients
-            .iter()
-            .map(|path| path.address.clone())
-            .collect();
+        let recipients = envelope.recipient_addresses();
         let examine = move |message: &[u8]| {
             bounds::check(message)?;
             outgoing::examine(message, &sender, &recipients)
         };
-        let (message, examined) = self.checks.run(message, BLOCKING, examine).await;
-        let verdict = match examined {
+        match self.checks.run(message, BLOCKING, examine).await {
             None => Verdict::Reject(Reply::CHECK_FAILED),
             Some(Err(reply)) => Verdict::Reject(reply),
             Some(Ok(outgoing::Kind::Encrypted)) => {
@@ -82,8 +78,7 @@ impl Policy for Outgoing {
                     refuse_cleartext(&envelope.sender.address)
                 }
             }
-        };
-        (message, verdict)
+        }
     }
 }
 
@@ -109,21 +104,15 @@ impl Incoming {
         }
     }
 
-    async fn check_sender(
-        &self,
-        examined: &Examined,
-        envelope: &Envelope,
-        message: Vec<u8>,
-    ) -> (Vec<u8>, Verdict) {
+    /// Whether the message comes from the domain in its `From` field.
+    async fn check_sender(&self, examined: &Examined, envelope: &Envelope, message: &Bytes) -> Verdict {
         if let Some(literal) = examined.literal {
-            let verdict = match incoming::check_literal(literal, envelope.origin, self.own_literal) {
+            return match incoming::check_literal(literal, envelope.origin, self.own_literal) {
                 Ok(()) => Verdict::Accept,
                 Err(reply) => Verdict::Reject(reply),
             };
-            return (message, verdict);
         }
-        let (message, verdict) = self.verify(&examined.domain, message).await;
-        let verdict = match verdict.counted() {
+        match self.verify(&examined.domain, message).await.counted() {
             DkimVerdict::Valid => Verdict::Accept,
             DkimVerdict::Invalid(reason) => {
                 tracing::info!("Incoming: Rejected mail without a valid DKIM signature: {reason}");
@@ -133,36 +122,30 @@ impl Incoming {
                 tracing::warn!("Incoming: cannot look up a DKIM key: {reason}");
                 Verdict::Reject(Reply::DKIM_TEMPORARY)
             }
-        };
-        (message, verdict)
+        }
     }
 
     /// Parses the signatures and hashes the body, looks the keys up, and verifies.
-    async fn verify(&self, domain: &str, message: Vec<u8>) -> (Vec<u8>, DkimVerdict) {
-        let failed = |message| (message, DkimVerdict::Temporary("a check failed".to_owned()));
+    async fn verify(&self, domain: &str, message: &Bytes) -> DkimVerdict {
+        let failed = || DkimVerdict::Temporary("a check failed".to_owned());
         let now = SystemTime::now()
             .duration_since(SystemTime::UNIX_EPOCH)
             .map_or(0, |since| since.as_secs());
-        let large = message.len() > LARGE;
         let of = domain.to_owned();
         let find = move |message: &[u8]| Signatures::find(&Entity::split(message), &of, now);
-        let (message, signatures) = self.checks.run(message, BLOCKING, find).await;
-        let signatures = match signatures {
-            None => return failed(message),
-            Some(Err(reason)) => return (message, DkimVerdict::Invalid(reason)),
+        let signatures = match self.checks.run(message, BLOCKING, find).await {
+            None => return failed(),
+            Some(Err(reason)) => return DkimVerdict::Invalid(reason),
             Some(Ok(signatures)) => signatures,
         };
         let names = signatures.key_names();
-        let keys = match self.verifier.find(domain, &names, large).await {
+        let keys = match self.verifier.find(domain, &names, message.len() > LARGE).await {
             Ok(keys) => keys,
-            Err(verdict) => return (message, verdict),
+            Err(verdict) => return verdict,
         };
         let verify = move |message: &[u8]| signatures.verify(&Entity::split(message), &keys);
-        let (message, verdict) = self.checks.run(message, 0, verify).await;
-        match verdict {
-            Some(verdict) => (message, verdict),
-            None => failed(message),
-        }
+        let verdict = self.checks.run(message, 0, verify).await;
+        verdict.unwrap_or_else(failed)
     }
 }
 
@@ -171,16 +154,15 @@ impl Policy for Incoming {
         Admission::Accept
     }
 
-    async fn judge(&self, envelope: &mut Envelope, message: Vec<u8>) -> (Vec<u8>, Verdict) {
+    async fn judge(&self, envelope: &mut Envelope, message: &Bytes) -> Verdict {
         let sender = envelope.sender.address.clone();
         let examine = move |message: &[u8]| {
             bounds::check(message)?;
             incoming::examine(message, &sender)
         };
-        let (message, examined) = self.checks.run(message, BLOCKING, examine).await;
-        let examined = match examined {
-            None => return (message, Verdict::Reject(Reply::CHECK_FAILED)),
-            Some(Err(reply)) => return (message, Verdict::Reject(reply)),
+        let examined = match self.checks.run(message, BLOCKING, examine).await {
+            None => return Verdict::Reject(Reply::CHECK_FAILED),
+            Some(Err(reply)) => return Verdict::Reject(reply),
             Some(Ok(examined)) => examined,
         };
         if examined.reset_sender {
@@ -196,11 +178,7 @@ impl Policy for Incoming {
             }
             incoming::Kind::Cleartext => {
                 tracing::info!("Incoming: Filtering unencrypted mail.");
-                let recipients: Vec<String> = envelope
-                    .recipients
-                    .iter()
-                    .map(|path| path.address.clone())
-                    .collect();
+                let recipients = envelope.recipient_addresses();
                 let (store, domain) = (self.store.clone(), self.domain.clone());
                 let refused = tokio::task::spawn_blocking(move || {
                     recipients
@@ -208,7 +186,7 @@ impl Policy for Incoming {
                         .any(|recipient| refuses_cleartext(&store, &domain, recipient))
                 });
                 if refused.await.unwrap_or(true) {
-                    return (message, refuse_cleartext(&examined.from));
+                    return refuse_cleartext(&examined.from);
                 }
             }
         }
@@ -258,17 +236,15 @@ impl Checks {
         }
     }
 
-    /// Runs a check on a message and gives the message back; off the event loop if it has more than `blocking` bytes.
-    /// None when the check did not come to an end; then the message is gone too.
+    /// Runs a check on a message; off the event loop if it has more than `blocking` bytes. None when the check panics.
     async fn run<T: Send + 'static>(
         &self,
-        message: Vec<u8>,
+        message: &Bytes,
         blocking: usize,
         check: impl FnOnce(&[u8]) -> T + Send + 'static,
-    ) -> (Vec<u8>, Option<T>) {
+    ) -> Option<T> {
         if message.len() <= blocking {
-            let result = check(&message);
-            return (message, Some(result));
+            return Some(check(message));
         }
         let lane = if message.len() > LARGE {
             &self.large
@@ -277,18 +253,14 @@ impl Checks {
         };
         // The semaphore is never closed. The permit goes along: a check whose connection is gone still runs.
         let permit = Arc::clone(lane).acquire_owned().await.ok();
+        let message = message.clone();
         let task = tokio::task::spawn_blocking(move || {
             let _permit = permit;
-            let result = check(&message);
-            (message, result)
+            check(&message)
         });
-        match task.await {
-            Ok((message, result)) => (message, Some(result)),
-            Err(error) => {
-                tracing::error!("a check failed: {error}");
-                (Vec::new(), None)
-            }
-        }
+        task.await
+            .inspect_err(|error| tracing::error!("a check failed: {error}"))
+            .ok()
     }
 }
 

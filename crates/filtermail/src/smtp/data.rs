@@ -1,6 +1,7 @@
 //! Message data on the wire: leading dots (RFC 5321 section 4.5.2) are taken out in place as bytes arrive, and put
 //! back as separate pieces when the message is written, so that a message is held once.
 
+use bytes::Bytes;
 use memchr::{memchr2, memmem};
 
 use crate::check::bounds::MAX_HEADER;
@@ -10,7 +11,7 @@ const READ_SIZE: usize = 64 * 1024;
 
 /// Message data while it is received.
 #[derive(Debug)]
-pub struct Body {
+pub struct MessageData {
     /// The message so far, and behind `clean` bytes that are not looked at yet.
     bytes: Vec<u8>,
     clean: usize,
@@ -29,7 +30,7 @@ pub struct Body {
 #[derive(Debug, PartialEq, Eq)]
 pub enum Received {
     /// The whole message.
-    Message(Vec<u8>),
+    Message(Bytes),
     /// There was more than the relay takes; it was dropped as it came.
     TooLarge,
     /// So was a message whose header does not end within [`MAX_HEADER`].
@@ -39,7 +40,7 @@ pub enum Received {
     BareLineBreak,
 }
 
-impl Body {
+impl MessageData {
     /// Receives at most `max` bytes; `expected` is what the client declared.
     pub fn new(max: usize, expected: usize) -> Self {
         Self {
@@ -149,7 +150,7 @@ impl Body {
         } else if self.bare_line_break {
             Received::BareLineBreak
         } else {
-            Received::Message(self.bytes)
+            Received::Message(self.bytes.into())
         };
         (received, rest)
     }
@@ -223,13 +224,13 @@ mod tests {
     use proptest::prelude::*;
 
     fn receive(wire: &[u8], piece: usize, max: usize) -> Option<(Received, Vec<u8>)> {
-        let mut body = Body::new(max, 0);
+        let mut data = MessageData::new(max, 0);
         let mut done = false;
         for piece in wire.chunks(piece) {
-            body.buffer().extend_from_slice(piece);
-            done = body.advance();
+            data.buffer().extend_from_slice(piece);
+            done = data.advance();
         }
-        done.then(|| body.finish())
+        done.then(|| data.finish())
     }
 
     fn whole(wire: &str) -> Option<Received> {
@@ -238,7 +239,7 @@ mod tests {
 
     #[test]
     fn only_crlf_dot_crlf_ends_a_message() {
-        let message = |text: &str| Some(Received::Message(text.as_bytes().to_vec()));
+        let message = |text: &str| Some(Received::Message(text.to_owned().into()));
         assert_eq!(whole(".\r\n"), message(""));
         assert_eq!(whole("a\r\n..\r\n.b\r\n.\r\n"), message("a\r\n.\r\nb\r\n"));
         for open in [
@@ -262,18 +263,18 @@ mod tests {
     #[test]
     fn what_is_too_large_is_dropped_as_it_comes() {
         let wire = format!("{}.\r\nQUIT\r\n", "0123456789\r\n".repeat(100_000));
-        let mut body = Body::new(5000, usize::MAX);
+        let mut data = MessageData::new(5000, usize::MAX);
         let mut held = 0;
         for piece in wire.as_bytes().chunks(999) {
-            body.buffer().extend_from_slice(piece);
-            body.advance();
-            held = held.max(body.held());
+            data.buffer().extend_from_slice(piece);
+            data.advance();
+            held = held.max(data.held());
         }
         assert!(held < 10_000, "{held}");
-        assert_eq!(body.finish(), (Received::TooLarge, b"QUIT\r\n".to_vec()));
+        assert_eq!(data.finish(), (Received::TooLarge, b"QUIT\r\n".to_vec()));
         assert_eq!(
             receive(b"01234567\r\n.\r\n", 4, 10).unwrap().0,
-            Received::Message(b"01234567\r\n".to_vec())
+            Received::Message("01234567\r\n".into())
         );
         assert_eq!(
             receive(b"012345678\r\n.\r\n", 4, 10).unwrap().0,
@@ -286,14 +287,14 @@ mod tests {
         let line = format!("A: {}\r\n", "x".repeat(95));
         let header = line.repeat(MAX_HEADER / line.len());
         let receive = |wire: String| {
-            let mut body = Body::new(usize::MAX, 0);
+            let mut data = MessageData::new(usize::MAX, 0);
             let mut held = 0;
             for piece in wire.as_bytes().chunks(997) {
-                body.buffer().extend_from_slice(piece);
-                body.advance();
-                held = held.max(body.held());
+                data.buffer().extend_from_slice(piece);
+                data.advance();
+                held = held.max(data.held());
             }
-            (body.finish().0, held)
+            (data.finish().0, held)
         };
         let (received, held) = receive(format!("{}.\r\n", header.repeat(10)));
         assert_eq!(received, Received::HeaderTooLarge);
@@ -301,7 +302,7 @@ mod tests {
         let message = format!("{header}\r\n{}", "body\r\n".repeat(100_000));
         assert_eq!(
             receive(format!("{message}.\r\n")).0,
-            Received::Message(message.into_bytes())
+            Received::Message(message.into())
         );
     }
 
@@ -315,7 +316,7 @@ mod tests {
             let mut wire = stuffed(message.as_bytes()).collect::<Vec<_>>().concat();
             wire.extend_from_slice(rest.as_bytes());
             let (received, left) = receive(&wire, piece, 1000).unwrap();
-            prop_assert_eq!(received, Received::Message(message.into_bytes()));
+            prop_assert_eq!(received, Received::Message(message.into()));
             prop_assert_eq!(left, rest.into_bytes());
         }
 

@@ -9,16 +9,16 @@ mod session;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use chatmail_core::Endpoint;
 use tokio::sync::Semaphore;
 
 pub use client::{Delivery, Reinjector};
 pub use command::{Command, parse_command};
-pub use data::{Body, Received, Stuffing, stuffed};
+pub use data::{MessageData, Received, Stuffing, stuffed};
 pub use session::serve_connection;
 
-use crate::check::Verdict;
-use crate::metrics::Direction;
+use crate::check::{Direction, Verdict};
 use crate::reply::Reply;
 
 /// Messages above this many bytes are received a few at a time.
@@ -48,6 +48,13 @@ pub struct Envelope {
     pub origin: Option<IpAddr>,
 }
 
+impl Envelope {
+    /// Addresses of all recipients.
+    pub fn recipient_addresses(&self) -> Vec<String> {
+        self.recipients.iter().map(|path| path.address.clone()).collect()
+    }
+}
+
 /// Answer to `MAIL`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Admission {
@@ -64,12 +71,8 @@ pub trait Policy: Sync {
     /// Looks at an envelope sender.
     fn sender(&self, address: &str) -> Admission;
 
-    /// Looks at a whole message, may change the envelope, and gives the message back.
-    fn judge(
-        &self,
-        envelope: &mut Envelope,
-        message: Vec<u8>,
-    ) -> impl Future<Output = (Vec<u8>, Verdict)> + Send;
+    /// Decides on a whole message, and may change the envelope.
+    fn judge(&self, envelope: &mut Envelope, message: &Bytes) -> impl Future<Output = Verdict> + Send;
 }
 
 /// What all connections of a filter share.

@@ -11,8 +11,9 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, timeout};
 
 use super::command::{Command, parse_command};
-use super::{Admission, Body, Envelope, LARGE, Path, Policy, Received, Reinjector, Server};
+use super::{Admission, Envelope, LARGE, MessageData, Path, Policy, Received, Reinjector, Server};
 use crate::check::Verdict;
+use crate::metrics;
 use crate::reply::Reply;
 
 /// Longest silence of the client. Postfix waits as long for its own client (`smtpd_timeout`).
@@ -191,9 +192,9 @@ where
             Received::TooLarge => Reply::TOO_LARGE,
             Received::HeaderTooLarge => Reply::HEADER_TOO_LARGE,
             Received::BareLineBreak => Reply::BARE_LINE_BREAK,
-            Received::Message(message) => match self.server.policy.judge(&mut envelope, message).await {
-                (_, Verdict::Reject(reply)) => reply,
-                (message, Verdict::Accept) => {
+            Received::Message(message) => match self.server.policy.judge(&mut envelope, &message).await {
+                Verdict::Reject(reply) => reply,
+                Verdict::Accept => {
                     let begin = Instant::now();
                     let reply = self.reinjector.send(&envelope, &message).await;
                     reinjection = begin.elapsed();
@@ -201,7 +202,7 @@ where
                 }
             },
         };
-        self.server.direction.answered(&reply, begin.elapsed());
+        metrics::answered(self.server.direction, &reply, begin.elapsed());
         self.say(&reply);
         self.flush().await?;
         tracing::debug!(
@@ -214,15 +215,15 @@ where
 
     /// Receives message data to its end; none when the client goes away or falls silent.
     async fn receive(&mut self) -> io::Result<Option<(Received, Option<OwnedSemaphorePermit>)>> {
-        let mut body = Body::new(self.server.max_message_size, 0);
+        let mut data = MessageData::new(self.server.max_message_size, 0);
         let mut permit = None;
-        body.buffer().extend_from_slice(&self.input);
+        data.buffer().extend_from_slice(&self.input);
         self.input.clear();
-        while !body.advance() {
-            if permit.is_none() && body.held() > LARGE {
+        while !data.advance() {
+            if permit.is_none() && data.held() > LARGE {
                 permit = self.server.large.clone().acquire_owned().await.ok();
             }
-            match timeout(IDLE_TIMEOUT, self.stream.read_buf(body.buffer())).await {
+            match timeout(IDLE_TIMEOUT, self.stream.read_buf(data.buffer())).await {
                 Ok(read) => {
                     if read? == 0 {
                         return Ok(None);
@@ -234,7 +235,7 @@ where
                 }
             }
         }
-        let (received, rest) = body.finish();
+        let (received, rest) = data.finish();
         self.input.extend_from_slice(&rest);
         Ok(Some((received, permit)))
     }

@@ -92,7 +92,7 @@ async fn postfix_session(
 /// A filter's shared state.
 pub(crate) fn server<P: Policy>(policy: P, reinject: impl Into<chatmail_core::Endpoint>) -> Server<P> {
     Server {
-        direction: filtermail::metrics::Direction::Incoming,
+        direction: filtermail::check::Direction::Incoming,
         policy,
         max_message_size: 100_000,
         max_recipients: 1000,
