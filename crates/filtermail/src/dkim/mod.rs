@@ -1,14 +1,15 @@
 //! DKIM verification of arriving mail (RFC 6376), with strict alignment: a signature counts only if its `d=` is the
 //! domain of the `From` field.
 //!
-//! mail-auth parses signatures and verifies them, each with one key at a time. What signature and which key counts is
-//! decided here, and so is who may wait for a key. The body hash is computed here too, because mail-auth feeds the
-//! body to the hash byte by byte, which costs half a second for a large message, and because it keeps lines at the end
-//! that have nothing but white space.
+//! mail-auth verifies the signed fields with one key at a time. This module decides which signatures and which keys
+//! count, and which messages may wait for a key. It parses each signature once: mail-auth's parser accepts repeated tags
+//! and cannot tell absent ones. It also computes the body hash: mail-auth feeds the body to the hash byte by byte, which
+//! takes half a second for a large message, and keeps lines of white space at the end of the body.
 
 mod body;
 mod keys;
 mod record;
+mod signature;
 mod signed;
 mod tags;
 mod waits;
