@@ -1,8 +1,8 @@
 //! The folder of an account and the files in it that our services own.
 //!
-//! The layout is the reference relay's, so that mail stores move in and out unchanged:
-//! `password` holds the hash, and its modification time the day of the last login;
-//! `enforceE2EEincoming` refuses cleartext while it exists; the rest is Dovecot's.
+//! The layout is that of the reference relay, so that a mail store can be moved in and out unchanged:
+//! `password` contains the hash, and its modification time is the day of the last login;
+//! while `enforceE2EEincoming` exists, cleartext is rejected; all other files are Dovecot's.
 
 use std::fs::{self, File};
 use std::io::{self, Read as _, Write};
@@ -14,22 +14,22 @@ use nix::fcntl::{Flock, FlockArg};
 
 use crate::address::Address;
 
-/// File that holds the password hash in Dovecot's `{SCHEME}hash` form.
+/// File with the password hash in Dovecot's `{SCHEME}hash` form.
 pub const PASSWORD_FILE: &str = "password";
 
-/// File whose existence refuses cleartext mail to the account.
+/// File whose existence makes the account reject cleartext mail.
 pub const ENFORCE_E2EE_FILE: &str = "enforceE2EEincoming";
 
-/// Begins the name of a password file that is not written to its end.
+/// Prefix of the name of a password file that is not complete.
 const UNFINISHED_PREFIX: &str = ".password-";
 
-/// What stands before the hash of a banned account. No scheme begins like this, so that every reader of the file refuses.
+/// Prefix of the hash of a banned account. No scheme begins with it, so every reader of the file rejects the hash.
 const BAN: char = '!';
 
-/// Where Dovecot counts what is in a mailbox.
+/// File in which Dovecot counts the messages of a mailbox.
 const MAILDIRSIZE: &str = "maildirsize";
 
-/// Most of Dovecot's count of a mailbox that is read; it starts a new one long before.
+/// Maximum size of this file that is read; Dovecot starts a new one long before.
 const MAX_MAILDIRSIZE: u64 = 64 * 1024;
 
 const DAY: u64 = 24 * 60 * 60;
@@ -46,8 +46,8 @@ pub struct Account {
     dir: PathBuf,
 }
 
-/// The right to create an account or to change its password. Ends when dropped, and with the process; a folder in
-/// which nothing was created is then removed.
+/// The right to create an account or to change its password, until dropped or until the process exits. Dropping it
+/// removes the folder if no account was created in it.
 #[derive(Debug)]
 pub struct AccountLock {
     folder: Flock<File>,
@@ -55,7 +55,7 @@ pub struct AccountLock {
 }
 
 impl AccountLock {
-    /// Whether the locked folder is still the one at its path: whoever removed it has made the lock worthless.
+    /// Whether the locked folder is still the one at its path. If somebody removed it, the lock is worthless.
     fn holds(&self) -> io::Result<bool> {
         let locked = self.folder.metadata()?;
         match fs::metadata(&self.dir) {
@@ -68,9 +68,9 @@ impl AccountLock {
 
 impl Drop for AccountLock {
     fn drop(&mut self) {
-        // Never a folder that somebody else has made and locked meanwhile.
+        // Another process may have created and locked a new folder meanwhile.
         if self.holds().unwrap_or(false) {
-            // Fails for every account that exists, because its folder is not empty.
+            // Fails for every existing account, because its folder is not empty.
             let _ = fs::remove_dir(&self.dir);
         }
     }
@@ -82,19 +82,19 @@ impl MailStore {
         Self { dir: dir.into() }
     }
 
-    /// The folder that holds the accounts.
+    /// The folder of all accounts.
     pub fn dir(&self) -> &Path {
         &self.dir
     }
 
-    /// The account of an address, whether it exists or not.
+    /// The account with this address, existing or not.
     pub fn account(&self, address: &Address) -> Account {
         Account {
             dir: self.dir.join(address.as_str()),
         }
     }
 
-    /// Names of all folders that are an address; other entries are passed over.
+    /// Names of all folders that are addresses; other entries are skipped.
     pub fn addresses(&self) -> io::Result<Vec<Address>> {
         let mut found = Vec::new();
         for entry in fs::read_dir(&self.dir)? {
@@ -116,9 +116,9 @@ impl Account {
         &self.dir
     }
 
-    /// Reads the password hash; none when the account does not exist.
+    /// Reads the password hash; none if the account does not exist.
     ///
-    /// An empty file counts as an error, never as an account without a password.
+    /// An empty file is an error, not an account without a password.
     pub fn password_hash(&self) -> io::Result<Option<String>> {
         let text = match fs::read_to_string(self.dir.join(PASSWORD_FILE)) {
             Ok(text) => text,
@@ -142,8 +142,8 @@ impl Account {
             .create(&self.dir)
     }
 
-    /// Locks the account against other processes (`flock(2)` on its folder, which is made when it is missing); none
-    /// while another one holds it.
+    /// Locks the account against other processes with `flock(2)` on its folder, which is created if it is missing. None
+    /// while another process holds the lock.
     pub fn try_lock(&self) -> io::Result<Option<AccountLock>> {
         loop {
             self.create_dir()?;
@@ -166,13 +166,15 @@ impl Account {
         }
     }
 
-    /// Creates the account. The marker against cleartext is on disk before the password is, and the password appears
-    /// whole or not at all: after a crash at any point there is a complete account or none. Needs the lock. When it
-    /// fails, as on a full disk, nothing stays; what a crash leaves is for [`Self::remove_remains`].
+    /// Creates the account. Needs the lock.
+    ///
+    /// The marker against cleartext is on disk before the password, and the password file appears complete or not at
+    /// all: after a crash at any point, the account is complete or does not exist. If the creation fails, as on a full
+    /// disk, nothing remains; what a crash leaves is removed by [`Self::remove_remains`].
     pub fn create(&self, password_hash: &str) -> io::Result<()> {
         let created = self.create_files(password_hash);
         if created.is_err() {
-            // The first error is the one to report.
+            // Report the first error.
             let _ = self.remove_remains();
         }
         created
@@ -181,23 +183,23 @@ impl Account {
     fn create_files(&self, password_hash: &str) -> io::Result<()> {
         self.create_dir()?;
         File::create(self.dir.join(ENFORCE_E2EE_FILE))?.sync_all()?;
-        // The marker's entry, before the password's.
+        // The entry of the marker has to be durable before that of the password.
         File::open(&self.dir)?.sync_all()?;
         self.set_password_hash(password_hash)?;
-        // The account's own entry in the store.
+        // The entry of the account in the store.
         if let Some(store) = self.dir.parent() {
             File::open(store)?.sync_all()?;
         }
         Ok(())
     }
 
-    /// Whether the folder holds nothing but what a creation leaves that broke off before there was a password.
+    /// Whether the folder contains only what a creation leaves that was interrupted before the password was written.
     pub fn is_remains(&self) -> io::Result<bool> {
         Ok(self.remains()?.is_some())
     }
 
-    /// Removes what [`Self::is_remains`] finds; false when there is an account, or anything else in the folder. Needs
-    /// the lock, without which it could take the folder from under a creation.
+    /// Removes what [`Self::is_remains`] finds; false if the folder contains an account or anything else. Needs the
+    /// lock, because a creation may be in progress.
     pub fn remove_remains(&self) -> io::Result<bool> {
         let Some(remains) = self.remains()? else {
             return Ok(false);
@@ -225,7 +227,7 @@ impl Account {
         Ok(Some(files))
     }
 
-    /// Replaces the password hash atomically and keeps the day of the last login.
+    /// Replaces the password hash atomically. The day of the last login stays.
     pub fn set_password_hash(&self, password_hash: &str) -> io::Result<()> {
         let path = self.dir.join(PASSWORD_FILE);
         let mut file = tempfile::Builder::new()
@@ -242,7 +244,7 @@ impl Account {
         File::open(&self.dir)?.sync_all()
     }
 
-    /// Makes every password wrong, and the account one that takes no mail, until [`Self::unban`]. Needs the lock.
+    /// Makes every password wrong, and makes the account reject mail, until [`Self::unban`]. Needs the lock.
     pub fn ban(&self) -> io::Result<()> {
         match self.password_hash()? {
             Some(hash) if !is_banned(&hash) => self.set_password_hash(&format!("{BAN}{hash}")),
@@ -250,7 +252,7 @@ impl Account {
         }
     }
 
-    /// Makes the old password right again. Needs the lock.
+    /// Restores the old password. Needs the lock.
     pub fn unban(&self) -> io::Result<()> {
         match self
             .password_hash()?
@@ -262,7 +264,7 @@ impl Account {
         }
     }
 
-    /// Bytes and messages as Dovecot counts them against the quota; none before the first message.
+    /// Bytes and number of messages that Dovecot counts against the quota; none before the first message.
     pub fn quota_use(&self) -> Option<(u64, u64)> {
         let mut text = String::new();
         let file = File::open(self.dir.join(MAILDIRSIZE)).ok()?;
@@ -277,16 +279,16 @@ impl Account {
         Some((u64::try_from(bytes).ok()?, u64::try_from(messages).ok()?))
     }
 
-    /// Whether cleartext mail to this account is refused.
+    /// Whether this account rejects cleartext mail.
     pub fn enforces_e2ee(&self) -> bool {
-        // What cannot be looked at is treated as protected.
+        // An account whose marker cannot be examined counts as protected.
         !matches!(
             fs::symlink_metadata(self.dir.join(ENFORCE_E2EE_FILE)),
             Err(error) if error.kind() == io::ErrorKind::NotFound
         )
     }
 
-    /// Day of the last login; none when the account does not exist.
+    /// Day of the last login; none if the account does not exist.
     pub fn last_login(&self) -> io::Result<Option<SystemTime>> {
         match fs::metadata(self.dir.join(PASSWORD_FILE)) {
             Ok(metadata) => metadata.modified().map(Some),
@@ -295,8 +297,7 @@ impl Account {
         }
     }
 
-    /// Stores the UTC day of a login; writes only when the day has changed, and nothing for an account that does
-    /// not exist.
+    /// Stores the UTC day of a login. Writes only if the day has changed and the account exists.
     pub fn set_last_login(&self, login: SystemTime) -> io::Result<()> {
         let day = day_of(login);
         match self.last_login()? {
@@ -309,7 +310,7 @@ impl Account {
     }
 }
 
-/// Errors of temporary files carry the path, which names the account, and end up in logs.
+/// Removes the path, which contains the account's name, from errors of temporary files: they are logged.
 fn without_path(error: io::Error) -> io::Error {
     match error.raw_os_error() {
         Some(_) => error,
@@ -325,7 +326,7 @@ pub fn day_of(time: SystemTime) -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::from_secs(seconds - seconds % DAY)
 }
 
-/// Whether a stored hash is that of a banned account.
+/// Whether a stored hash belongs to a banned account.
 pub fn is_banned(stored: &str) -> bool {
     stored.starts_with(BAN)
 }

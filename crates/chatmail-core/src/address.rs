@@ -1,44 +1,44 @@
-//! Mail addresses, and the narrower grammar of the ones that a relay gives out.
+//! Mail addresses, and the narrower grammar of the addresses of a relay.
 
 use std::fmt;
 
 use crate::grammar::{MAX_LOCALPART, is_domain};
 use crate::settings::Accounts;
 
-/// An address `localpart@domain` whose domain is lower case and which is safe as the name of a folder.
+/// An address `localpart@domain` with a lower-case domain, safe as the name of a folder.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Address {
     text: String,
     at: usize,
 }
 
-/// Why a new address is refused. The texts are the log lines of the reference relay.
+/// Why a new address is rejected. The texts are log lines of the reference relay.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AddressError {
-    /// No `@`, more than one, or characters that no address here has.
+    /// There is no `@` or more than one, or a character is not allowed in addresses of this relay.
     #[error("not an address of the form localpart@domain")]
     Malformed,
-    /// The domain is another one than the relay's.
+    /// The domain is not that of the relay.
     #[error("address belongs to another domain")]
     ForeignDomain,
-    /// The localpart is too short or too long.
+    /// The local part is too short or too long.
     #[error("localpart {localpart} has to be between {min} and {max} chars long")]
     LocalpartLength {
-        /// The refused localpart.
+        /// The rejected local part.
         localpart: String,
-        /// Fewest characters.
+        /// Minimum length.
         min: usize,
-        /// Most characters.
+        /// Maximum length.
         max: usize,
     },
-    /// The localpart has other characters than `a-z0-9._-`.
+    /// The local part contains characters other than `a-z0-9._-`.
     #[error("localpart '{0}' contains invalid characters")]
     LocalpartCharacters(String),
-    /// The localpart is no dot-atom (RFC 5322 section 3.2.3), so Postfix and most mail servers refuse its mail.
-    // Without the localpart: unlike the texts above, nothing matches this line, and logs name nobody.
+    /// The local part is not a dot-atom (RFC 5322 section 3.2.3), so Postfix and most mail servers reject its mail.
+    // Without the local part: unlike the texts above, no program matches this line, and logs name nobody.
     #[error("localpart begins or ends with a dot, or has two in a row")]
     LocalpartDots,
-    /// The localpart is that of a role, which only the operator can create.
+    /// The local part is that of a role, which only the operator can create.
     #[error("localpart '{0}' is reserved for the operator")]
     LocalpartReserved(String),
     /// The password of a new account is too short.
@@ -176,15 +176,15 @@ const ROLES: &[&str] = &[
 /// Who asks for a new account.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Asker {
-    /// Somebody who logs in for the first time.
+    /// A client that logs in for the first time.
     Anybody,
-    /// The operator of the relay, who alone may have the address of a role, however long its name is.
+    /// The operator of the relay, who can also create the address of a role, of any length.
     Operator,
 }
 
 impl Address {
-    /// Splits an address and refuses what cannot be the name of a folder: empty parts, `/`, control characters,
-    /// white space, a second `@`, and parts that are longer than RFC 5321 allows.
+    /// Parses an address. Rejects everything that is not safe as the name of a folder: empty parts, `/`, control
+    /// characters, white space, a second `@`, and parts that are longer than RFC 5321 allows.
     pub fn parse(text: &str) -> Result<Self, AddressError> {
         let (localpart, domain) = text.split_once('@').ok_or(AddressError::Malformed)?;
         let plain = |c: char| c.is_ascii_graphic() && !matches!(c, '/' | '\\' | '@' | '"' | '<' | '>');
@@ -202,7 +202,7 @@ impl Address {
         })
     }
 
-    /// Checks that `asker` may have a new account of this address and password here.
+    /// Checks that `asker` may create an account with this address and password.
     pub fn check_new(
         &self,
         domain: &str,
@@ -245,12 +245,12 @@ impl Address {
         &self.text
     }
 
-    /// What stands before the `@`.
+    /// The part before the `@`.
     pub fn localpart(&self) -> &str {
         self.text.split_at(self.at).0
     }
 
-    /// What stands behind the `@`.
+    /// The part after the `@`.
     pub fn domain(&self) -> &str {
         self.text.split_at(self.at + 1).1
     }

@@ -1,4 +1,5 @@
-//! Where a service listens or connects to: a Unix socket or an address with a port, written as Postfix writes both.
+//! An endpoint on which a service listens or to which it connects: a Unix socket, or an address with a port, written as
+//! in Postfix.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -7,7 +8,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-/// What the text of a Unix socket begins with.
+/// Prefix of the text of a Unix socket.
 const UNIX: &str = "unix:";
 
 /// `unix:/run/x.socket` or `127.0.0.1:10080`.
@@ -16,11 +17,11 @@ const UNIX: &str = "unix:";
 pub enum Endpoint {
     /// Address and port.
     Tcp(SocketAddr),
-    /// Absolute path of a socket, whose mode says who may connect.
+    /// Absolute path of a socket, whose mode determines who may connect.
     Unix(PathBuf),
 }
 
-/// Why a text is no endpoint.
+/// The text is not an endpoint.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("`{0}` is neither `unix:` with an absolute path nor an IP address with a port")]
 pub struct InvalidEndpoint(String);

@@ -1,20 +1,20 @@
-//! Localparts and passwords for new accounts.
+//! Local parts and passwords for new accounts.
 
 use rand::{CryptoRng, Rng as _, seq::IndexedRandom as _};
 
 use crate::address::is_role;
 use crate::settings::Accounts;
 
-/// Characters of a generated localpart: the part of the grammar that is easy to read aloud.
+/// Characters of a generated local part: those that are easy to read aloud.
 pub const LOCALPART: &[u8] = b"abcdefghijklmnopqrstuvwxyz0123456789";
 
-/// Characters that a generated password has beyond the minimum, as on the reference relay.
+/// Length of a generated password beyond the minimum, as on the reference relay.
 const PASSWORD_EXTRA: usize = 3;
 
 /// Printable ASCII without the space: letters, digits and punctuation.
 const PASSWORD: std::ops::RangeInclusive<char> = '!'..='~';
 
-/// A random localpart of the greatest allowed length, and not that of a role.
+/// Generates a random local part of the maximum length that is not that of a role.
 pub fn localpart(rules: &Accounts, random: &mut impl CryptoRng) -> String {
     loop {
         let drawn: String = (0..rules.username_max_length)
@@ -27,7 +27,7 @@ pub fn localpart(rules: &Accounts, random: &mut impl CryptoRng) -> String {
     }
 }
 
-/// A random password that is allowed for new accounts.
+/// Generates a random password that is allowed for new accounts.
 pub fn password(rules: &Accounts, random: &mut impl CryptoRng) -> String {
     (0..rules.password_min_length + PASSWORD_EXTRA)
         .map(|_| random.random_range(PASSWORD))

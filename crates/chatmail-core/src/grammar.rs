@@ -1,4 +1,4 @@
-//! What addresses are made of (RFC 5321 section 4.1.2).
+//! The grammar of addresses (RFC 5321 section 4.1.2).
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -8,7 +8,7 @@ pub const MAX_LOCALPART: usize = 64;
 /// Maximum octets of a domain (RFC 5321 section 4.5.3.1.2).
 pub const MAX_DOMAIN: usize = 255;
 
-/// Whether this is a mail domain in lower case: dot-separated labels of letters, digits, `-` and `_`, or an address
+/// Whether `text` is a mail domain in lower case: dot-separated labels of letters, digits, `-` and `_`, or an address
 /// literal such as `[192.0.2.1]` or `[IPv6:2001:db8::1]` (RFC 5321 section 4.1.3).
 pub fn is_domain(text: &str) -> bool {
     if let Some(literal) = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {

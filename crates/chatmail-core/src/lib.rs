@@ -1,6 +1,6 @@
-//! What every service of a relay knows about addresses, settings and the mail store.
+//! Addresses, settings and the mail store, as all services of a relay use them.
 //!
-//! No async and no sockets: callers on a runtime wrap the file operations in their own blocking tasks.
+//! The crate uses neither async nor sockets: callers on a runtime run its file operations in blocking tasks.
 
 pub mod account;
 pub mod address;

@@ -1,29 +1,29 @@
-//! Whether the machine has room for another account.
+//! The limits of the machine on new accounts.
 
 use std::fmt;
 use std::path::Path;
 
 use crate::settings::Accounts;
 
-/// What the machine has left. A value that cannot be read is none and limits nothing.
+/// The free resources of the machine. A value that cannot be read is none, and limits nothing.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Resources {
     /// Load average of one minute.
     pub load_1m: Option<f64>,
     /// Available memory in bytes.
     pub memory_available: Option<u64>,
-    /// Bytes that an unprivileged user may still write to the mail store.
+    /// Bytes that an unprivileged user can still write to the mail store.
     pub disk_free: Option<u64>,
 }
 
-/// A limit that is passed. The text is the log line.
+/// An exceeded limit. The text is a log line.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Exhausted {
-    /// Load average, and the most that is allowed.
+    /// Load average, and the allowed maximum.
     Load(f64, f64),
-    /// Available memory in bytes, and the least that is needed.
+    /// Available memory in bytes, and the required minimum.
     Memory(u64, u64),
-    /// Free disk space in bytes, and the least that is needed.
+    /// Free disk space in bytes, and the required minimum.
     Disk(u64, u64),
 }
 
@@ -43,7 +43,7 @@ impl fmt::Display for Exhausted {
 }
 
 impl Resources {
-    /// Reads the load and memory from `/proc` and the free space of the file system that holds `mailboxes_dir`.
+    /// Reads load and memory from `/proc`, and the free space of the file system of `mailboxes_dir`.
     pub fn read(mailboxes_dir: &Path) -> Self {
         Self {
             load_1m: std::fs::read_to_string("/proc/loadavg")
@@ -58,7 +58,7 @@ impl Resources {
         }
     }
 
-    /// The first limit that is passed, if any.
+    /// The first exceeded limit, if any.
     pub fn exhausted(&self, rules: &Accounts) -> Option<Exhausted> {
         if let Some(load) = self.load_1m.filter(|load| *load > rules.max_load_1m) {
             return Some(Exhausted::Load(load, rules.max_load_1m));

@@ -1,7 +1,7 @@
-//! Maildir++ as Dovecot writes it: what the name of a message tells, and a walk over all messages of a mailbox.
+//! Maildir++ as Dovecot writes it: the names of message files, and a walk over all messages of a mailbox.
 //!
-//! Layout of a mailbox: the folders `cur`, `new` and `tmp` of INBOX, and one hidden folder (`.Sent`, `.A.B`) with the
-//! same three for every other folder. Everything else is no message: Dovecot's indexes and our services' files.
+//! A mailbox consists of the folders `cur`, `new` and `tmp` of INBOX, and one hidden folder (`.Sent`, `.A.B`) with the
+//! same three for every other folder. Other files are not messages: Dovecot's indexes and files of our services.
 
 mod walk;
 
@@ -9,14 +9,14 @@ use std::ffi::CStr;
 
 pub use walk::{Found, Mailbox, Message, MessageDir, Metadata, Problem};
 
-/// The three places of a message within its folder.
+/// The three folders in which a message can be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Part {
     /// A client has opened the folder since the message arrived.
     Cur,
-    /// Delivered, and not yet noticed by any client.
+    /// Delivered, but not yet noticed by any client.
     New,
-    /// Not yet delivered whole, or left over from a delivery that broke off.
+    /// Not yet completely delivered, or left by an interrupted delivery.
     Tmp,
 }
 
@@ -34,20 +34,20 @@ impl Part {
     }
 }
 
-/// What the name of a message file tells about it, as in
+/// The information in the name of a message file, such as
 /// `1775324677.M448978P3029757.host,S=3235,W=3305:2,S`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct MessageName<'a> {
-    /// Second of the delivery, in Unix time; none when the name does not begin with `digits.`.
+    /// Second of the delivery in Unix time; none if the name does not begin with `digits.`.
     pub delivered: Option<i64>,
     /// Size in bytes that counts against the quota (`S=`): that of the message before Dovecot compressed it.
     pub size: Option<u64>,
-    /// Flags after `:2,` (`S` seen, `T` deleted, …); empty for a message without any.
+    /// Flags after `:2,` (`S` seen, `T` deleted, …).
     pub flags: &'a [u8],
 }
 
 impl<'a> MessageName<'a> {
-    /// Reads a name. Every name is one, only less is known of a strange one.
+    /// Parses a name. Every name is valid; an unusual one contains less information.
     pub fn parse(name: &'a [u8]) -> Self {
         let (base, info) = split_once(name, b':').unwrap_or((name, b""));
         let mut fields = base.split(|&byte| byte == b',');
@@ -68,7 +68,7 @@ fn split_once(bytes: &[u8], separator: u8) -> Option<(&[u8], &[u8])> {
     Some((before, rest.get(1..)?))
 }
 
-/// Digits only: `str::parse` alone would also take a sign.
+/// Parses digits; `str::parse` alone would also accept a sign.
 fn number<N: std::str::FromStr>(digits: &[u8]) -> Option<N> {
     if !digits.iter().all(u8::is_ascii_digit) {
         return None;

@@ -8,42 +8,42 @@ use subtle::ConstantTimeEq as _;
 /// Scheme of new hashes.
 const ARGON2ID: &str = "{ARGON2ID}";
 
-/// Scheme of relays that move here.
+/// Scheme of relays that are migrated.
 const SHA512_CRYPT: &str = "{SHA512-CRYPT}";
 
-/// Memory in KiB, passes and lanes of new hashes. OWASP's password storage recommendations list five combinations of
-/// memory and passes that withstand guessing equally well. This is the one with the least memory: on a small VPS several
-/// hashes at once fit into what it has, and into the processor's cache, which makes it the fastest of the five, too.
+/// Memory in KiB, passes and lanes of new hashes. OWASP's password storage recommendations list five equally strong
+/// combinations of memory and passes. This is the one with the least memory: several hashes at once fit into the memory
+/// of a small VPS, and into the processor's cache, which also makes it the fastest of the five.
 const MEMORY: u32 = 7_168;
 const PASSES: u32 = 5;
 const LANES: u32 = 1;
 
-/// Most memory in KiB and most passes that a stored hash may ask for.
+/// Maximum memory in KiB and maximum number of passes of a stored hash.
 const MAX_MEMORY: u32 = 256 * 1024;
 const MAX_PASSES: u32 = 16;
 
-/// Most rounds that a stored `{SHA512-CRYPT}` may ask for; crypt(3) writes 5000.
+/// Maximum number of rounds of a stored `{SHA512-CRYPT}` hash; crypt(3) uses 5000.
 const MAX_ROUNDS: usize = 1_000_000;
 
-/// Characters of a `{SHA512-CRYPT}` hash, and most of its salt.
+/// Length of a `{SHA512-CRYPT}` hash, and maximum length of its salt.
 const SHA512_HASH_LENGTH: usize = 86;
 const SHA512_SALT_LENGTH: usize = 16;
 
-/// What a password is to a stored hash.
+/// The result of comparing a password with a stored hash.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
-    /// The right password.
+    /// The password is right.
     Match,
-    /// The right password; the hash should be replaced by a new one.
+    /// The password is right, but the hash should be replaced by a new one.
     MatchOutdated,
-    /// Another password.
+    /// The password is wrong.
     Mismatch,
 }
 
-/// Why a password cannot be hashed or verified. Nobody is let in.
+/// Why a password cannot be hashed or verified. The login fails.
 #[derive(Debug, thiserror::Error)]
 pub enum HashError {
-    /// The stored hash has a scheme that was never written here or by the reference relay.
+    /// The stored hash has a scheme that neither this relay nor the reference relay writes.
     #[error("a password file has an unknown scheme: {0:?}")]
     Scheme(String),
     /// The stored hash is damaged.
@@ -54,8 +54,8 @@ pub enum HashError {
     Hash(argon2::password_hash::Error),
 }
 
-/// The memory that Argon2 works in. Reused, because an allocator keeps what was freed: with a new allocation for
-/// every hash, each thread that ever hashed would end up with 7 MiB or more of its own.
+/// The working memory of Argon2. It is reused, because the allocator keeps freed memory: with an allocation per hash,
+/// each thread that has ever hashed would keep 7 MiB or more.
 #[derive(Debug, Default)]
 pub struct Scratch(Vec<Block>);
 
@@ -74,7 +74,7 @@ impl Scratch {
             output,
             &mut self.0,
         );
-        // Stored hashes may ask for more than new ones do, once.
+        // A stored hash may need more memory than new ones; do not keep it.
         self.0.truncate(MEMORY as usize);
         self.0.shrink_to_fit();
         result
@@ -85,7 +85,7 @@ fn failed(error: impl Into<argon2::password_hash::Error>) -> HashError {
     HashError::Hash(error.into())
 }
 
-/// Hashes a password for storing.
+/// Hashes a new password.
 pub fn hash(password: &[u8], scratch: &mut Scratch) -> Result<String, HashError> {
     let params = Params::new(MEMORY, PASSES, LANES, None).map_err(failed)?;
     let salt_bytes = rand::random::<[u8; 16]>();
@@ -109,7 +109,7 @@ pub fn hash(password: &[u8], scratch: &mut Scratch) -> Result<String, HashError>
     Ok(format!("{ARGON2ID}{hash}"))
 }
 
-/// Compares a password with a stored hash, in time that does not depend on how much of it is right.
+/// Compares a password with a stored hash in constant time.
 pub fn verify(password: &[u8], stored: &str, scratch: &mut Scratch) -> Result<Verdict, HashError> {
     if crate::account::is_banned(stored) {
         Ok(Verdict::Mismatch)
@@ -118,7 +118,7 @@ pub fn verify(password: &[u8], stored: &str, scratch: &mut Scratch) -> Result<Ve
     } else if let Some(hash) = stored.strip_prefix(SHA512_CRYPT) {
         verify_sha512_crypt(password, hash)
     } else {
-        // The scheme only: what is behind it, or the whole of a text without one, may be a password.
+        // Report only the scheme: the rest, or a text without a scheme, may be a password.
         let scheme = stored.strip_prefix('{').and_then(|rest| rest.split_once('}'));
         Err(HashError::Scheme(
             scheme.map_or("none", |(scheme, _)| scheme).to_owned(),
@@ -140,7 +140,7 @@ fn verify_argon2(password: &[u8], text: &str, scratch: &mut Scratch) -> Result<V
     let (memory, passes) = (params.m_cost(), params.t_cost());
     if memory > MAX_MEMORY || passes > MAX_PASSES {
         return Err(HashError::Malformed(format!(
-            "it asks for {memory} KiB and {passes} passes"
+            "it needs {memory} KiB and {passes} passes"
         )));
     }
     let mut salt_buffer = [0; Salt::MAX_LENGTH];

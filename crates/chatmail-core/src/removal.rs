@@ -1,7 +1,7 @@
 //! Removal of accounts, by expiry and by the operator.
 //!
-//! The folder is renamed before it is emptied. From then on neither Dovecot nor doveauth takes it for an account,
-//! whatever interrupts the removal, and its address is free.
+//! The folder is renamed before it is emptied. From then on, neither Dovecot nor doveauth takes it for an account, and
+//! its address is free, even if the removal is interrupted.
 
 use std::ffi::{CStr, CString, OsStr};
 use std::fs::{self, File};

@@ -6,14 +6,14 @@ use base64::engine::general_purpose::STANDARD;
 use hmac::{Hmac, Mac as _};
 use sha1::Sha1;
 
-/// When the credentials of an account expire that asks at `now`, both in Unix time: between a fifth of `lifetime`
-/// and all of it later.
+/// The Unix time at which the credentials expire that an account gets at `now`: between a fifth of `lifetime` and the
+/// whole `lifetime` later.
 ///
-/// coturn counts allocations per user name, which for clients is nothing but this number. So an account gets the same
-/// one for four fifths of `lifetime`, holds at most two that are valid, and shares them with few others. Which
-/// moments are an account's own, nobody can tell without the secret.
+/// coturn counts allocations per user name, which is only this number. An account therefore gets the same number for
+/// four fifths of `lifetime`, has at most two valid ones, and shares them with few other accounts. Without the secret,
+/// nobody can tell which numbers belong to an account.
 ///
-/// None if HMAC takes no key of that length, which does not happen with SHA-1.
+/// None if HMAC does not accept a key of that length, which does not happen with SHA-1.
 pub fn expiry(secret: &[u8], account: &str, now: u64, lifetime: u64) -> Option<u64> {
     let least = lifetime / 5;
     let period = lifetime.saturating_sub(least).max(1);
@@ -32,10 +32,10 @@ pub fn expiry(secret: &[u8], account: &str, now: u64, lifetime: u64) -> Option<u
     Some(earliest.saturating_add(until_own))
 }
 
-/// What a client gets to know: `host:port:username:password`, where the user name is the Unix time at which the
-/// credentials expire.
+/// The credentials for clients: `host:port:username:password`, where the user name is the Unix time at which they
+/// expire.
 ///
-/// None if HMAC takes no key of that length, which does not happen with SHA-1.
+/// None if HMAC does not accept a key of that length, which does not happen with SHA-1.
 pub fn credentials(host: &str, port: u16, secret: &[u8], expires: u64) -> Option<String> {
     let username = expires.to_string();
     let mut mac = Hmac::<Sha1>::new_from_slice(secret).ok()?;

@@ -1,4 +1,4 @@
-//! Carries decisions out in one mailbox.
+//! Applies decisions to one mailbox.
 
 use std::ffi::{CStr, CString};
 use std::ops::AddAssign;
@@ -10,25 +10,25 @@ use crate::output::{Log, utc_day};
 use crate::plan::{AccountVerdict, MessageVerdict, Rules, Trim};
 use crate::store::{Removal, Store};
 
-/// Most messages that are held in memory to be removed; when a mailbox has more, they go in several rounds.
+/// Maximum number of messages to remove in one round; a mailbox with more takes several rounds.
 const ROUND: usize = 16_384;
 
-/// File of Dovecot's `maildir` quota, as relays that move here bring along. It counts messages that are gone, and
-/// Dovecot writes it anew when it is missed. The `count` quota of Dovecot 2.4 never looks at it.
+/// File of Dovecot's `maildir` quota, which migrated relays have. It still counts removed messages, and Dovecot creates
+/// it again if it is missing. The `count` quota of Dovecot 2.4 ignores it.
 const MAILDIRSIZE: &CStr = c"maildirsize";
 
-/// Dovecot's list of subscribed folders. Names of folders that are gone stay in it, so it may grow without end.
+/// Dovecot's list of subscribed folders. Names of removed folders stay in it, so it can grow without limit.
 const SUBSCRIPTIONS: &CStr = c"subscriptions";
 
-/// Largest such file in bytes: far above what a mailbox with as many folders as it may have needs.
+/// Maximum size of this file in bytes: far more than a mailbox with the maximum number of folders needs.
 const MAX_SUBSCRIPTIONS: u64 = 256 * 1024;
 
-/// Whether anything is removed.
+/// Whether a run removes anything.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
-    /// Nothing is written, moved or removed; all numbers are what they would be.
+    /// Writes, moves and removes nothing; all numbers are those of a real run.
     DryRun,
-    /// What the plan says is removed.
+    /// Removes what the plan decides.
     Remove,
 }
 
@@ -39,9 +39,9 @@ pub struct Tally {
     pub mailboxes: u64,
     /// Mailboxes removed, empty folders included.
     pub mailboxes_removed: u64,
-    /// Messages in mailboxes that were not removed, before any of them was.
+    /// Messages in mailboxes that were not removed, including the removed messages.
     pub files: u64,
-    /// Messages removed from those.
+    /// Messages removed from these mailboxes.
     pub files_removed: u64,
 }
 
@@ -54,7 +54,7 @@ impl AddAssign for Tally {
     }
 }
 
-/// Which message of a mailbox it is.
+/// The position of a message in a mailbox.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Place {
     folder: Rc<CStr>,
@@ -205,8 +205,8 @@ fn expire_messages(
     Ok(())
 }
 
-/// Brings one mailbox down to `bytes` and `messages`, oldest messages first, and keeps those delivered after `until`.
-/// Returns how many messages were removed.
+/// Reduces one mailbox to `bytes` and `messages`: removes the oldest messages first, and none delivered after `until`.
+/// Returns the number of removed messages.
 pub fn expire_to_target(
     mailbox: &Mailbox,
     bytes: u64,
@@ -223,7 +223,7 @@ pub fn expire_to_target(
     Ok(removed)
 }
 
-/// The line that is logged, and counted by mtail, when messages were removed for the quota.
+/// The log line about messages removed for the quota, which mtail counts.
 pub fn quota_line(mailbox: &Mailbox, removed: u64) -> String {
     let name = mailbox.path().file_name().unwrap_or_default();
     format!(
@@ -232,10 +232,10 @@ pub fn quota_line(mailbox: &Mailbox, removed: u64) -> String {
     )
 }
 
-/// Second of delivery and quota bytes, or count, of a message; none if it is to be ignored.
+/// Second of delivery and quota bytes (or count) of a message; none if the message is ignored.
 type Key<'a> = &'a dyn Fn(&Message<'_>) -> Result<Option<(i64, u64)>, Problem>;
 
-/// `held` is how much the mailbox holds, if the caller knows.
+/// Reduces a mailbox to `target`; `held` is its current amount, if the caller knows it.
 fn trim(
     mailbox: &Mailbox,
     target: u64,
@@ -259,7 +259,7 @@ fn trim(
         if excess == 0 {
             return removed;
         }
-        // A dry run has no second round, because nothing would have changed.
+        // A dry run has no second round, because the first changes nothing.
         let limit = if mode == Mode::DryRun { usize::MAX } else { ROUND };
         let mut trim = Trim::new(excess, until, limit);
         let mut folder: Rc<CStr> = Rc::from(c"");
@@ -285,15 +285,15 @@ fn trim(
             ),
         };
         removed += gone;
-        // Another round finds what was renamed meanwhile, or did not fit into this one. It is the last when it
-        // removes nothing, and there is none when a message refuses to go.
+        // Another round finds messages that were renamed meanwhile or did not fit into this one. It is the last if it
+        // removes nothing or fails to remove a message.
         if mode == Mode::DryRun || gone == 0 || log.problems() > problems {
             return removed;
         }
     }
 }
 
-/// Hands over the messages that count against the quota: all but those in `tmp`.
+/// Visits the messages that count against the quota: all except those in `tmp`.
 fn each(mailbox: &Mailbox, key: Key<'_>, log: &Log, visit: &mut dyn FnMut(&Message<'_>, i64, u64)) {
     mailbox.messages(&mut |found| match found {
         Found::Message(message) if message.dir.part() != Part::Tmp => match key(&message) {
@@ -345,7 +345,7 @@ fn removing(mode: Mode) -> &'static str {
     }
 }
 
-/// Bytes that count against the quota; the file's when Dovecot did not write them into its name.
+/// Bytes that count against the quota; the size of the file if its name does not contain them.
 fn quota_bytes(message: &Message<'_>, metadata: Metadata) -> u64 {
     match message.dir.part() {
         Part::Tmp => 0,
@@ -361,7 +361,7 @@ fn quota_key(message: &Message<'_>, metadata: Metadata) -> (i64, u64) {
     )
 }
 
-/// Asks the file system only when the name does not tell.
+/// Reads the metadata of the file only if the name does not contain the key.
 fn known_quota_key(message: &Message<'_>) -> Result<Option<(i64, u64)>, Problem> {
     let name = message.parsed();
     match (name.delivered, name.size) {

@@ -1,12 +1,12 @@
-//! Removes old messages and unused accounts, and reports on what the mail store holds.
+//! Removes old messages and unused accounts, and reports on the contents of the mail store.
 //!
-//! - [`plan`] decides, and touches nothing: records and the time in, verdicts out;
-//! - [`store`] goes through the mail store with a few threads, and removes whole accounts;
-//! - [`apply`] carries decisions out in one mailbox;
-//! - [`report`] sums up, [`render`] writes sums as text, JSON and Prometheus metrics;
-//! - [`output`] is how the programs talk: problems, details, files that appear whole.
+//! - [`plan`] decides by records and the time, without I/O;
+//! - [`store`] walks the mail store with a few threads, and removes whole accounts;
+//! - [`apply`] applies decisions to one mailbox;
+//! - [`report`] computes sums, and [`render`] formats them as text, JSON and Prometheus metrics;
+//! - [`output`] prints problems and details, and writes files atomically.
 //!
-//! Times are seconds in Unix time, hence UTC.
+//! Times are seconds of Unix time, and therefore UTC.
 
 pub mod apply;
 pub mod output;

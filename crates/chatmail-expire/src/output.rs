@@ -1,4 +1,4 @@
-//! How the programs talk.
+//! Output of the programs.
 
 use std::fmt;
 use std::io::{self, Write};
@@ -10,8 +10,8 @@ use std::time::SystemTime;
 
 use chatmail_core::maildir::Problem;
 
-/// Lines on standard error, from any thread. Account names appear only in details, which have to be asked for, and
-/// in problems, which nobody could find without.
+/// Writes lines to standard error, from any thread. Account names appear only in details, which are off by default, and
+/// in problems, which nobody could find without them.
 #[derive(Debug, Default)]
 pub struct Log {
     verbose: bool,
@@ -19,7 +19,7 @@ pub struct Log {
 }
 
 impl Log {
-    /// A log that shows details only if `verbose`.
+    /// A log that prints details only if `verbose`.
     pub fn new(verbose: bool) -> Self {
         Self {
             verbose,
@@ -27,26 +27,26 @@ impl Log {
         }
     }
 
-    /// What was done and why, for a person who asked for it.
+    /// Prints what was done and why, if details are on.
     pub fn detail(&self, line: impl FnOnce() -> String) {
         if self.verbose {
             self.line(format_args!("{}", line()));
         }
     }
 
-    /// Something that could not be done; the program goes on.
+    /// Prints a problem; the program continues.
     pub fn problem(&self, problem: &Problem) {
         self.problems.fetch_add(1, Ordering::Relaxed);
         self.line(format_args!("{problem}"));
     }
 
-    /// A line that is always written.
+    /// Prints a line.
     pub fn line(&self, line: fmt::Arguments<'_>) {
-        // Nobody is left to tell when standard error is gone, and the work matters more.
+        // Continue if standard error is closed.
         let _ = writeln!(io::stderr().lock(), "{line}");
     }
 
-    /// Problems so far.
+    /// Number of problems so far.
     pub fn problems(&self) -> u64 {
         self.problems.load(Ordering::Relaxed)
     }
@@ -60,7 +60,7 @@ impl Log {
     }
 }
 
-/// How a program ends: what stopped it is one line on standard error.
+/// Ends a program: an error is one line on standard error.
 pub fn exit(result: anyhow::Result<ExitCode>) -> ExitCode {
     result.unwrap_or_else(|error| {
         let _ = writeln!(io::stderr().lock(), "{error:#}");
@@ -68,7 +68,7 @@ pub fn exit(result: anyhow::Result<ExitCode>) -> ExitCode {
     })
 }
 
-/// Writes a file that readers see whole or not at all, readable by everybody.
+/// Writes a file atomically, readable by everybody.
 pub fn write_atomic(path: &Path, content: &str) -> Result<(), Problem> {
     let folder = match path.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => folder,
@@ -89,7 +89,7 @@ pub fn write_atomic(path: &Path, content: &str) -> Result<(), Problem> {
     write().map_err(|source: io::Error| Problem::new(path, source))
 }
 
-/// The second of a time in Unix time; zero for times before.
+/// Converts a time to seconds of Unix time; zero for earlier times.
 pub fn unix_seconds(time: SystemTime) -> i64 {
     time.duration_since(SystemTime::UNIX_EPOCH)
         .ok()
@@ -97,7 +97,7 @@ pub fn unix_seconds(time: SystemTime) -> i64 {
         .unwrap_or_default()
 }
 
-/// A second of Unix time as date and time in UTC.
+/// Formats a second of Unix time as date and time in UTC.
 pub fn utc(second: i64) -> String {
     let format = time::macros::format_description!("[year]-[month]-[day] [hour]:[minute]:[second] UTC");
     time::OffsetDateTime::from_unix_timestamp(second)
@@ -106,7 +106,7 @@ pub fn utc(second: i64) -> String {
         .unwrap_or_else(|| format!("{second} s"))
 }
 
-/// A second of Unix time as its day in UTC.
+/// Formats a second of Unix time as a day in UTC.
 pub fn utc_day(second: i64) -> String {
     let format = time::macros::format_description!("[year]-[month]-[day]");
     time::OffsetDateTime::from_unix_timestamp(second)

@@ -1,4 +1,4 @@
-//! What is removed, and what is kept.
+//! Decides which messages and accounts are removed.
 
 use std::collections::BinaryHeap;
 
@@ -15,34 +15,34 @@ pub struct Rules {
     large_before: i64,
     large_above: u64,
     inactive_before: i64,
-    /// Messages delivered after this second are never removed for the quota. A mailbox that fills within a day is
-    /// more likely to be in trouble than in use, and its owner should see that it is full.
+    /// Second after which delivered messages are never removed for the quota. Something is probably wrong with a
+    /// mailbox that fills within a day, and its owner should see that it is full.
     pub trim_until: i64,
-    /// Bytes that a mailbox is brought down to when it holds more.
+    /// Size in bytes to which a larger mailbox is reduced.
     pub trim_to: u64,
-    /// Messages that a mailbox is brought down to when it holds more.
+    /// Number of messages to which a larger mailbox is reduced.
     pub trim_messages_to: u64,
 }
 
-/// What happens to a message because of its age.
+/// The decision on a message by its age.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum MessageVerdict {
-    /// It stays.
+    /// The message is kept.
     Keep,
-    /// It goes, like every message of this age.
+    /// The message is removed, like every message of this age.
     Old,
-    /// It goes because it is large and was noticed by a client.
+    /// The message is removed because it is large and a client has noticed it.
     Large,
 }
 
-/// What happens to an account because of its last login.
+/// The decision on an account by its last login.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AccountVerdict {
-    /// Its messages are looked at.
+    /// The account is kept, and the rules apply to its messages.
     Keep,
-    /// It goes with everything it holds.
+    /// The account is removed with all of its mail.
     Inactive,
-    /// It has no password file, so it is no account; its folder goes if it is empty.
+    /// The folder has no password file, so it is not an account; it is removed if it is empty.
     NoAccount,
 }
 
@@ -56,14 +56,14 @@ impl Rules {
             large_above: settings.large_message_size,
             inactive_before: before(settings.delete_inactive_users_after),
             trim_until: now.saturating_sub(DAY),
-            // Well below the 75 % at which Dovecot warns, so that the next message does not warn again.
+            // Well below the 75 % at which Dovecot warns, so that the next message does not trigger a warning again.
             trim_to: settings.mailbox_quota / 10 * 7,
             trim_messages_to: settings.max_messages / 10 * 7,
         }
     }
 
-    /// Decides on a message. Large messages that no client has noticed yet are kept until they are old: their
-    /// reader has not been online since they came.
+    /// Decides on a message. A large message that no client has noticed is kept until it is old: its reader has not
+    /// been online since it arrived.
     pub fn message(&self, part: Part, metadata: Metadata) -> MessageVerdict {
         if metadata.modified < self.old_before {
             MessageVerdict::Old
@@ -89,7 +89,7 @@ impl Rules {
 
 /// Chooses the oldest messages whose sizes together reach the excess of a mailbox over its target.
 ///
-/// Messages are offered in any order, and only those that may have to go are held.
+/// Messages are offered in any order; only candidates for removal stay in memory.
 #[derive(Debug)]
 pub struct Trim<T> {
     excess: u64,
@@ -99,20 +99,20 @@ pub struct Trim<T> {
     bytes: u64,
 }
 
-/// A message that may be removed for the quota. The oldest comes first, of equally old ones the smallest.
+/// A message that may be removed for the quota. The oldest comes first; of equally old messages, the smallest.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Candidate<T> {
     /// Second of the delivery.
     pub delivered: i64,
     /// Bytes that count against the quota.
     pub bytes: u64,
-    /// Which message it is.
+    /// The message.
     pub message: T,
 }
 
 impl<T: Ord> Trim<T> {
-    /// Frees at least `excess` bytes with messages delivered no later than `until`, with at most `limit` messages:
-    /// the caller comes again when that was not enough.
+    /// Chooses messages delivered no later than `until` that free at least `excess` bytes, but at most `limit`
+    /// messages: the caller repeats this if they are not enough.
     pub fn new(excess: u64, until: i64, limit: usize) -> Self {
         Self {
             excess,
@@ -123,7 +123,7 @@ impl<T: Ord> Trim<T> {
         }
     }
 
-    /// Considers a message; `message` is asked for only when it may be among the chosen.
+    /// Considers a message; `message` is called only if the message becomes a candidate.
     pub fn offer(&mut self, delivered: i64, bytes: u64, message: impl FnOnce() -> T) {
         if self.excess == 0 || delivered > self.until {
             return;
@@ -217,7 +217,7 @@ mod tests {
         assert_eq!(rules().trim_until, NOW - DAY);
     }
 
-    /// What the reference does: sort, then remove until it fits.
+    /// The reference implementation: sort, then remove messages until the rest fits.
     fn sorted_prefix(mut all: Vec<(i64, u64, usize)>, excess: u64, until: i64) -> Vec<usize> {
         all.sort_unstable();
         let mut freed = 0;

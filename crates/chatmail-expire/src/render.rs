@@ -1,4 +1,4 @@
-//! A report as text for people, JSON, and Prometheus metrics.
+//! Formats a report as text, JSON and Prometheus metrics.
 
 use std::fmt::Write as _;
 
@@ -8,7 +8,7 @@ use serde::Serialize;
 use crate::output::utc;
 use crate::report::{Accounts, DAYS, Report, SIZES, Scope};
 
-/// The report for people, laid out as that of the reference relay.
+/// The report as text, in the layout of the reference relay.
 pub fn text(report: &Report, scope: &Scope) -> String {
     let mut out = String::new();
     let total = report.message_bytes + report.extra_bytes;
@@ -130,7 +130,7 @@ pub fn json(report: &Report, scope: &Scope) -> serde_json::Result<String> {
     .map(|line| line + "\n")
 }
 
-/// The report in Prometheus' text format, with the reference relay's names.
+/// The report in Prometheus' text format, with the metric names of the reference relay.
 pub fn prometheus(report: &Report) -> String {
     let mut out = Metrics::default();
     out.head("chatmail_storage_bytes", "Mailbox storage in bytes.");
@@ -164,7 +164,7 @@ pub fn prometheus(report: &Report) -> String {
     out.0
 }
 
-/// The three account counts that relays show on their web site.
+/// The three numbers of accounts that relays publish on their web site.
 pub fn account_metrics(accounts: Accounts) -> String {
     let mut out = Metrics::default();
     for (name, help, value) in [
@@ -191,7 +191,7 @@ impl Metrics {
     }
 }
 
-/// Name of a part as on disk and in `--mdir`.
+/// Name of a part, on disk and in `--mdir`.
 pub fn part_name(part: Part) -> &'static str {
     match part {
         Part::Cur => "cur",
@@ -200,7 +200,7 @@ pub fn part_name(part: Part) -> &'static str {
     }
 }
 
-/// A size in decimal kilobytes, megabytes or gigabytes, five characters and the unit.
+/// Formats a size in decimal kilobytes, megabytes or gigabytes: five characters and the unit.
 fn human(bytes: u64) -> String {
     let size = bytes as f64;
     match bytes {

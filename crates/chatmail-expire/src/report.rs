@@ -1,4 +1,4 @@
-//! Sums over the mail store.
+//! Sums of the mail store.
 
 use std::ffi::CStr;
 use std::ops::AddAssign;
@@ -9,53 +9,53 @@ use crate::output::Log;
 use crate::plan::DAY;
 use crate::store::Store;
 
-/// Smallest sizes, in bytes, that messages are summed up from.
+/// Minimum sizes in bytes for which messages are summed up.
 pub const SIZES: [u64; 7] = [0, 100 << 10, 512 << 10, 1 << 20, 2 << 20, 5 << 20, 10 << 20];
 
-/// Days that logins are counted for.
+/// Periods in days for which logins are counted.
 pub const DAYS: [u16; 7] = [1, 10, 30, 40, 80, 100, 150];
 
-/// Which messages are counted by size; the totals always hold all of them.
+/// The messages that are counted by size; the totals always include all messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Scope {
-    /// The second that days are counted back from.
+    /// Second from which days are counted back.
     pub now: i64,
-    /// Only messages of accounts whose last login is at least this many days ago.
+    /// Minimum age in days of the account's last login.
     pub min_login_age: u32,
-    /// Only messages in this part of their folder.
+    /// The part of the folder in which a message has to be, if only one is counted.
     pub part: Option<Part>,
 }
 
-/// How many accounts there are. An account is a mailbox with a password file.
+/// Numbers of accounts. An account is a mailbox with a password file.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Accounts {
     /// All accounts.
     pub all: u64,
-    /// Those that automatic tests made: their address begins with `ci-`.
+    /// Accounts of automatic tests, whose addresses begin with `ci-`.
     pub ci: u64,
 }
 
 /// Messages of at least a certain size.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Messages {
-    /// Their bytes together.
+    /// Sum of their sizes in bytes.
     pub bytes: u64,
-    /// How many.
+    /// Their number.
     pub count: u64,
 }
 
-/// What the mail store holds.
+/// The contents of the mail store.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Report {
-    /// Bytes of all messages.
+    /// Size of all messages in bytes.
     pub message_bytes: u64,
-    /// Bytes of everything else.
+    /// Size of all other files in bytes.
     pub extra_bytes: u64,
-    /// Messages by their least size, as in [`SIZES`].
+    /// Messages by minimum size, as in [`SIZES`].
     pub by_size: [Messages; SIZES.len()],
     /// Accounts.
     pub accounts: Accounts,
-    /// Accounts but those of tests that logged in within so many days, as in [`DAYS`].
+    /// Accounts, without those of tests, with a login in the periods of [`DAYS`].
     pub active: [u64; DAYS.len()],
 }
 
@@ -66,7 +66,7 @@ impl Accounts {
         self.ci += u64::from(is_ci(name));
     }
 
-    /// All but those of tests.
+    /// Accounts without those of tests.
     pub fn users(&self) -> u64 {
         self.all.saturating_sub(self.ci)
     }
@@ -149,7 +149,7 @@ pub fn add_mailbox(report: &mut Report, store: &Store, name: &CStr, scope: &Scop
     });
 }
 
-/// Adds one account to the count, without a look at its messages.
+/// Counts one account without reading its messages.
 pub fn count_account(accounts: &mut Accounts, store: &Store, name: &CStr, log: &Log) {
     let login = store
         .mailbox(name)

@@ -1,4 +1,4 @@
-//! The mail store: all mailboxes, visited by a few threads, and the removal of whole accounts by expiry's rules.
+//! The mail store: a walk over all mailboxes with a few threads, and the removal of whole accounts by the expiry rules.
 
 use std::ffi::{CStr, OsStr};
 use std::io;
@@ -20,10 +20,10 @@ use nix::sys::stat::Mode;
 use crate::output::Log;
 use crate::plan::{AccountVerdict, Rules};
 
-/// Most threads. More only make the disk seek; each holds one mailbox open.
+/// Maximum number of threads. More of them only make the disk seek; each keeps one mailbox open.
 const MAX_THREADS: usize = 8;
 
-/// The folder of all mailboxes, held open.
+/// The folder of all mailboxes, open.
 #[derive(Debug)]
 pub struct Store {
     fd: OwnedFd,
@@ -31,7 +31,7 @@ pub struct Store {
 }
 
 impl Store {
-    /// Opens the store; none when its folder does not exist, as before the first account.
+    /// Opens the store; none if its folder does not exist, as before the first account.
     pub fn open(path: &Path) -> Result<Option<Self>, Problem> {
         let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
         match open(path, flags, Mode::empty()) {
@@ -44,13 +44,13 @@ impl Store {
         }
     }
 
-    /// Opens one mailbox; none when there is no such folder.
+    /// Opens one mailbox; none if there is no such folder.
     pub fn mailbox(&self, name: &CStr) -> Result<Option<Mailbox>, Problem> {
         Mailbox::open(&self.fd, self.accounts.dir(), name)
     }
 
-    /// Visits the mailboxes, the first `limit` ones if there are more. Each thread gathers into a value of its own;
-    /// the values come back when all are done. Names are read as they are needed, however many there are.
+    /// Visits the mailboxes, but no more than `limit`. Each thread collects into its own value; returns all values.
+    /// Names are read as they are needed, so memory does not grow with their number.
     pub fn visit<T: Send>(
         &self,
         limit: Option<usize>,
@@ -93,7 +93,7 @@ impl Store {
         })
     }
 
-    /// Whether a folder without a password file is empty, or what a creation left that broke off.
+    /// Whether a folder without a password file is empty or was left by an interrupted creation.
     pub fn is_remains(&self, name: &CStr) -> Result<bool, Problem> {
         match self.account(name).map(|account| account.is_remains()) {
             Some(Err(source)) if source.kind() == io::ErrorKind::NotFound => Ok(false),
@@ -102,7 +102,7 @@ impl Store {
         }
     }
 
-    /// Removes such a folder; false when it is something else, or an account is being created in it right now.
+    /// Removes such a folder; false if it contains anything else or an account is being created in it.
     pub fn remove_remains(&self, name: &CStr) -> Result<bool, Problem> {
         let Some(account) = self.account(name) else {
             return Ok(false);
@@ -114,7 +114,7 @@ impl Store {
         removed.map_err(|source| Problem::new(self.path(name), source))
     }
 
-    /// The account of a folder; none when no address is named like it.
+    /// The account of a folder; none if its name is not an address.
     fn account(&self, name: &CStr) -> Option<Account> {
         let address = Address::parse(name.to_str().ok()?).ok()?;
         Some(self.accounts.account(&address))
@@ -133,7 +133,7 @@ impl Store {
 
     fn entries(&self) -> Result<Dir, Problem> {
         let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-        // Opened anew: each reader has a position of its own.
+        // A new descriptor: each reader needs its own position.
         Dir::openat(&self.fd, c".", flags, Mode::empty())
             .map_err(|source| Problem::new(self.accounts.dir(), source))
     }
@@ -143,7 +143,7 @@ impl Store {
     }
 }
 
-/// Mailboxes are folders named like an address; symbolic links to folders are none.
+/// Mailboxes are folders named like an address; a symbolic link to a folder is not a mailbox.
 fn is_mailbox(entry: &nix::dir::Entry) -> bool {
     let name = entry.file_name().to_bytes();
     !name.starts_with(b".")
@@ -151,7 +151,7 @@ fn is_mailbox(entry: &nix::dir::Entry) -> bool {
         && entry.file_type().is_none_or(|kind| kind == Type::Directory)
 }
 
-/// Whether an account is removed for the second of its last login.
+/// Whether an account is removed because of the second of its last login.
 fn is_inactive(rules: &Rules) -> impl Fn(i64) -> bool {
     |login| rules.account(Some(login)) == AccountVerdict::Inactive
 }

@@ -1,4 +1,4 @@
-//! What the relay tells about itself. Only credentials for calls differ from account to account.
+//! Announcements of the relay. Only credentials for calls differ between accounts.
 
 use std::io;
 use std::path::Path;
@@ -8,24 +8,24 @@ use chatmail_core::{Settings, turn};
 
 use crate::lookup::Key;
 
-/// Largest file of app versions that is announced, in bytes of compact JSON.
+/// Maximum size of the announced app versions, in bytes of compact JSON.
 const MAX_APP_VERSIONS: usize = 16 * 1024;
 
-/// What the relay announces.
+/// The announcements of the relay.
 #[derive(Debug, Clone)]
 pub struct Announcements {
     settings: Arc<Settings>,
 }
 
 impl Announcements {
-    /// What follows from these settings. Files that they name are read at each lookup, so that new content and new
-    /// secrets need no restart.
+    /// The announcements that these settings define. Files are read at each lookup, so that new content and new secrets
+    /// need no restart.
     pub fn new(settings: Arc<Settings>) -> Self {
         Self { settings }
     }
 
-    /// Value of a key; none if this relay does not have it, or cannot read it, which is logged: other values of the
-    /// same request still reach the client. `now` is Unix time. May read a file.
+    /// Value of a key; none if the relay does not announce it. A file that cannot be read is logged and gives none, so
+    /// that other values of the same request still reach the client. `now` is Unix time. May read a file.
     pub fn value(&self, key: Key, account: &str, now: u64) -> Option<String> {
         let metadata = &self.settings.metadata;
         match key {
@@ -53,23 +53,23 @@ fn logged(what: &str, path: &Path, result: io::Result<String>) -> Option<String>
         .ok()
 }
 
-/// The file's first line; a secret that ends in a line feed is the same secret.
+/// Reads a secret without the white space around it.
 fn secret(path: &Path) -> io::Result<String> {
     let text = std::fs::read_to_string(path)?;
     match text.trim() {
-        "" => Err(io::Error::new(io::ErrorKind::InvalidData, "it is empty")),
+        "" => Err(io::Error::new(io::ErrorKind::InvalidData, "the file is empty")),
         secret => Ok(secret.to_owned()),
     }
 }
 
-/// The file as JSON on one line.
+/// Reads a file as JSON on one line.
 fn app_versions(path: &Path) -> io::Result<String> {
     let json: serde_json::Value = serde_json::from_slice(&std::fs::read(path)?)?;
     let text = json.to_string();
     if text.len() > MAX_APP_VERSIONS {
         return Err(io::Error::new(
             io::ErrorKind::InvalidData,
-            format!("it is longer than {MAX_APP_VERSIONS} bytes"),
+            format!("the file is longer than {MAX_APP_VERSIONS} bytes"),
         ));
     }
     Ok(text)

@@ -1,8 +1,8 @@
-//! Entries that clients set for themselves (RFC 5464), such as `/private/comment` of a mailbox, in the account's
-//! `metadata.json` beside its device tokens.
+//! Entries that clients set for themselves (RFC 5464), such as `/private/comment` of a mailbox. They are stored in the
+//! account's `metadata.json`, with its device tokens.
 //!
-//! An account holds a bounded number of them, and of bytes. A new one beyond that pushes out those that were set longest
-//! ago: Dovecot has no way to pass on a refusal but as an internal error.
+//! Their number and size per account are limited. A new entry above the limit evicts the oldest ones: Dovecot reports a
+//! rejection only as an internal error.
 
 use std::cmp::Reverse;
 
@@ -13,32 +13,32 @@ use serde_json::{Map, Value, json};
 
 use crate::tokens::{Content, MetadataStore, StoreError};
 
-/// Key of the file's object that holds the entries.
+/// Key of the entries in the file's object.
 const KEY: &str = "entries";
 
-/// How much one account may keep.
+/// Limits on the entries of one account.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// Most entries.
+    /// Maximum number of entries.
     pub entries: usize,
-    /// Most bytes of their keys and values.
+    /// Maximum size of their keys and values in bytes.
     pub bytes: usize,
 }
 
 impl MetadataStore {
-    /// Value of an entry; none when it was never set, or pushed out.
+    /// Value of an entry; none if it was never set or was evicted.
     pub fn entry(&self, address: &Address, key: &str) -> Result<Option<Vec<u8>>, StoreError> {
         Ok(self.read(address)?.entry(key))
     }
 
-    /// Keys of all entries that begin like this.
+    /// Keys of all entries with this prefix.
     pub fn entries(&self, address: &Address, prefix: &str) -> Result<Vec<String>, StoreError> {
         let content = self.read(address)?;
         let keys = content.entries().map(Map::keys).into_iter().flatten();
         Ok(keys.filter(|key| key.starts_with(prefix)).cloned().collect())
     }
 
-    /// Sets an entry. False, and nothing is changed, for one that alone is more than an account may keep.
+    /// Sets an entry. Returns false and changes nothing if the entry alone exceeds the limits.
     pub fn set_entry(
         &self,
         address: &Address,
@@ -65,9 +65,9 @@ impl MetadataStore {
         Ok(true)
     }
 
-    /// Removes an entry; one that is not there is removed already.
+    /// Removes an entry if it exists.
     pub fn unset_entry(&self, address: &Address, key: &str, now: u64) -> Result<(), StoreError> {
-        // Dovecot unsets many that were never set when it deletes a mailbox.
+        // When Dovecot deletes a mailbox, it unsets many entries that were never set.
         if self.entry(address, key)?.is_some() {
             self.change(address, now, |content| {
                 content.entries_mut().remove(key).is_some()
@@ -82,7 +82,7 @@ impl Content {
         self.0.get(KEY)?.as_object()
     }
 
-    /// Whatever else stands in their place is replaced.
+    /// The entries; a value of another type in their place is replaced.
     fn entries_mut(&mut self) -> &mut Map<String, Value> {
         let entries = self.0.entry(KEY).or_insert_with(|| Value::Object(Map::new()));
         if !entries.is_object() {
@@ -90,7 +90,7 @@ impl Content {
         }
         match entries {
             Value::Object(entries) => entries,
-            // It was made one above.
+            // Made an object above.
             _ => unreachable!("not an object"),
         }
     }
@@ -104,7 +104,7 @@ fn decode(entry: &Value) -> Option<Vec<u8>> {
     BASE64.decode(entry.get("value")?.as_str()?).ok()
 }
 
-/// Keeps `newest` and as many of the others as fit, those that were set last.
+/// Keeps `newest` and as many of the most recently set others as fit.
 fn trim(entries: &mut Map<String, Value>, newest: &str, limits: Limits) {
     let mut by_age: Vec<(bool, u64, String, usize)> = entries
         .iter()

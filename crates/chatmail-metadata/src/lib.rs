@@ -1,5 +1,4 @@
-//! METADATA of a relay: what it announces to clients, the tokens of their devices, and the notifications that wake
-//! them.
+//! METADATA of a relay: announcements to clients, the tokens of their devices, and the notifications that wake them.
 
 pub mod announce;
 pub mod entries;
@@ -13,12 +12,12 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-/// Tells the Unix time.
+/// Returns the Unix time.
 #[derive(Clone)]
 pub struct Clock(Arc<dyn Fn() -> u64 + Send + Sync>);
 
 impl Clock {
-    /// This machine's.
+    /// The clock of this machine.
     pub fn system() -> Self {
         Self::new(|| {
             SystemTime::now()
@@ -27,12 +26,12 @@ impl Clock {
         })
     }
 
-    /// One that is read with `unix`, which returns seconds.
+    /// A clock that calls `unix`, which returns seconds.
     pub fn new(unix: impl Fn() -> u64 + Send + Sync + 'static) -> Self {
         Self(Arc::new(unix))
     }
 
-    /// Seconds since 1970.
+    /// Seconds of Unix time.
     pub fn unix(&self) -> u64 {
         (self.0)()
     }

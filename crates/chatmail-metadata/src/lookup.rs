@@ -1,4 +1,4 @@
-//! What the keys of METADATA mean.
+//! The keys of METADATA.
 //!
 //! Dovecot maps an entry of the server, `GETMETADATA "" (/shared/vendor/deltachat/turn)`, to the key
 //! `shared/GUID/vendor/vendor.dovecot/pvt/server/vendor/deltachat/turn`, where GUID is that of the INBOX, and an entry
@@ -8,47 +8,46 @@
 /// Entries of the server, after its prefix.
 const SERVER: &str = "vendor/vendor.dovecot/pvt/server/";
 
-/// What the key of a dict request stands for.
+/// Kind of the key in a dict request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// What this service gives a meaning.
+    /// A key that this service interprets.
     Known(Key),
-    /// An entry that a client keeps for itself.
+    /// An entry that a client stores for itself.
     Entry,
-    /// Neither: an entry of the server that nobody announces, or no key at all. It has no value and keeps none.
+    /// An unknown entry of the server, or a malformed key. It has no value, and values set for it are discarded.
     Nothing,
 }
 
-/// A key that this service knows. `/shared/admin` and `/shared/comment` are not among them: Dovecot answers both itself
-/// from `mail_server_admin` and `mail_server_comment`, and never asks for them.
+/// A key that this service interprets. `/shared/admin` and `/shared/comment` are missing: Dovecot answers them itself,
+/// from `mail_server_admin` and `mail_server_comment`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Key {
-    /// Which versions of apps there are, as JSON.
+    /// Newest versions of apps, as JSON.
     AppVersions,
     /// Tokens of the account's devices at the notification server.
     DeviceTokens,
-    /// URL of the relay that peers of a webxdc app meet at.
+    /// URL of the iroh relay, through which peers of a webxdc app connect.
     IrohRelay,
-    /// Most bytes of one message, as transferred. Only this project announces it: clients of other relays get no
-    /// value and have to try.
+    /// Maximum size of a message in bytes, as transferred. Only this project announces it; other relays have no value.
     MaxMessageSize,
-    /// Most recipients of one message.
+    /// Maximum number of recipients of a message.
     MaxSmtpRecipients,
-    /// Set by Dovecot's push notification hook when a message was delivered.
+    /// Set by Dovecot's push notification hook when a message is delivered.
     MessageNew,
-    /// Where to relay calls, and with which credentials.
+    /// Address of the TURN server, with credentials.
     Turn,
 }
 
 impl Kind {
-    /// Reads the key of a dict request.
+    /// Parses the key of a dict request.
     pub fn parse(key: &str) -> Self {
         if let Some(key) = Key::parse(key) {
             return Self::Known(key);
         }
         let mut parts = key.splitn(3, '/');
         match (parts.next(), parts.next(), parts.next()) {
-            // What is the relay's to say is not a client's.
+            // Clients cannot set entries of the server.
             (Some("shared"), Some(_), Some(entry)) if entry.starts_with(SERVER) => Self::Nothing,
             (Some("priv" | "shared"), Some(guid), Some(entry)) if !guid.is_empty() && !entry.is_empty() => {
                 Self::Entry
@@ -59,7 +58,7 @@ impl Kind {
 }
 
 impl Key {
-    /// Reads the key of a dict request; none for the keys of anything else that clients may ask for.
+    /// Parses the key of a dict request; none for all other keys.
     fn parse(key: &str) -> Option<Self> {
         let mut parts = key.splitn(3, '/');
         let (namespace, _guid, entry) = (parts.next()?, parts.next()?, parts.next()?);

@@ -1,4 +1,4 @@
-//! Tells clients what the relay offers, remembers their devices, and wakes those when mail arrives.
+//! Serves IMAP METADATA to Dovecot, stores device tokens, and sends push notifications.
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use chatmail_metadata::service::MetadataDict;
 use chatmail_metadata::tokens::MetadataStore;
 use daemon::Service;
 
-/// Dovecot opens a connection per request of a client or delivery, and closes it when it has its answer.
+/// Dovecot opens a connection for each request of a client and each delivery, and closes it after the reply.
 const MAX_CONNECTIONS: usize = 1024;
 
 const ABOUT: &str = "Serves IMAP METADATA and sends push notifications";
@@ -34,9 +34,9 @@ async fn run(mut service: Service) -> anyhow::Result<()> {
         .metadata
         .notification_url
         .parse()
-        .context("metadata.notification_url")?;
+        .context("cannot parse metadata.notification_url")?;
     let server = NotificationServer::new(url, REQUEST_TIMEOUT)
-        .context("cannot set up the client of the notification server")?;
+        .context("cannot set up the client for the notification server")?;
     let tokens = Arc::new(MetadataStore::new(MailStore::new(&settings.mailboxes_dir)));
     let queue_dir = &settings.metadata.queue_dir;
     let notifier = Notifier::open(queue_dir, Arc::clone(&tokens), server, LIMITS, Clock::system())

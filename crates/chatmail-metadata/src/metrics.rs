@@ -1,4 +1,4 @@
-//! What is counted.
+//! Metrics of the service.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ const LATENCY: &str = "chatmail_push_request_duration_seconds";
 const GIVEN_UP: &str = "chatmail_push_given_up_total";
 const TOKENS: &str = "chatmail_device_tokens_total";
 
-/// Names the metrics.
+/// Names the metrics and sets them to zero.
 pub fn describe() {
     describe_gauge!(QUEUE, "Notifications that wait or are being sent.");
     describe_counter!(REQUESTS, "Requests to the notification server, by result.");

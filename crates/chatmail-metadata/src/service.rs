@@ -1,4 +1,4 @@
-//! The dict that Dovecot asks.
+//! The dict that Dovecot uses.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use crate::metrics;
 use crate::push::{Post, PushHandle};
 use crate::tokens::{MetadataStore, StoreError};
 
-/// Answers for all accounts. Cheap to clone.
+/// The dict of all accounts. Cheap to clone.
 #[derive(Debug)]
 pub struct MetadataDict<P> {
     inner: Arc<Inner<P>>,
@@ -36,19 +36,19 @@ impl<P> Clone for MetadataDict<P> {
     }
 }
 
-/// A change that was understood.
+/// A parsed change.
 enum Change {
     AddToken(Vec<u8>),
     ClearTokens,
     Message,
     SetEntry(String, Vec<u8>),
     UnsetEntry(String),
-    /// Of what has no value and keeps none.
+    /// A change of a key that stores no values.
     Nothing,
 }
 
 impl<P: Post> MetadataDict<P> {
-    /// Puts the parts together.
+    /// Creates the dict of these parts.
     pub fn new(
         announcements: Announcements,
         store: Arc<MetadataStore>,
@@ -83,7 +83,7 @@ impl<P: Post> Dict for MetadataDict<P> {
 }
 
 impl<P: Post> MetadataDict<P> {
-    /// Files are read and written off the runtime's threads.
+    /// Runs file operations off the runtime's threads.
     async fn blocking<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Inner<P>) -> Result<T, Failure> + Send + 'static,
@@ -117,8 +117,8 @@ impl<P: Post> Inner<P> {
         }
     }
 
-    /// Only what clients keep: Dovecot unsets all of these when it deletes a mailbox, and device tokens, which it knows
-    /// below every mailbox, have to outlive that.
+    /// Lists only entries of clients. Dovecot unsets all listed keys when it deletes a mailbox, and device tokens,
+    /// which belong to every mailbox, have to survive that.
     fn iterate(&self, query: &IterateQuery) -> Result<Vec<Row>, Failure> {
         let Ok(address) = Address::parse(&query.user) else {
             return Ok(Vec::new());
@@ -135,9 +135,9 @@ impl<P: Post> Inner<P> {
         Ok(rows)
     }
 
-    /// An entry that cannot be kept is passed over, and answered with [`Commit::NotFound`]: Dovecot would report a
-    /// failure to the client as an error of the server, and write a line to the log. Only a token that is none fails:
-    /// a client that cannot be woken has to know.
+    /// Applies a transaction. An entry that cannot be stored is skipped, and the reply is [`Commit::NotFound`]: Dovecot
+    /// would report a failure to the client as an error of the server, and log it. Only a malformed token fails,
+    /// because the client has to know that it cannot be woken.
     fn commit(&self, transaction: Transaction) -> Result<Commit, Failure> {
         let address = Address::parse(&transaction.user).map_err(failure)?;
         let changes: Vec<Change> = transaction.operations.into_iter().map(change).collect();

@@ -1,10 +1,10 @@
 //! Device tokens of an account, in the file `metadata.json` of its folder.
 //!
-//! Entries that clients set for themselves are in the same file, see [`crate::entries`].
+//! The same file contains entries that clients set for themselves, see [`crate::entries`].
 //!
-//! The file is the reference relay's: an object whose key `devicetoken` holds an object of tokens and the Unix time
-//! each was last set at. Other keys are kept. Older relays wrote a list of tokens, which becomes an object whose times
-//! are those of the migration.
+//! The format is that of the reference relay: in an object, the key `devicetoken` contains an object of tokens with the
+//! Unix times at which they were last set. Other keys are preserved. Older relays wrote a list of tokens; it is
+//! converted to an object with the time of the conversion.
 
 use std::collections::hash_map::RandomState;
 use std::fs::{self, File};
@@ -17,29 +17,29 @@ use std::sync::{Mutex, PoisonError};
 use chatmail_core::{Address, MailStore};
 use serde_json::{Map, Value};
 
-/// The file below the account's folder.
+/// Name of the file in the account's folder.
 pub const FILE: &str = "metadata.json";
 
 const UNFINISHED: &str = ".metadata.json.tmp";
 
-/// Longest token in bytes. Delta Chat sends at most what fits a quoted string of IMAP, 4096 bytes.
+/// Maximum length of a token in bytes. Delta Chat sends tokens as quoted strings of IMAP, of at most 4096 bytes.
 pub const MAX_TOKEN: usize = 4096;
 
-/// Most tokens of one account; each device has one, and a new one pushes out the one that was set longest ago.
+/// Maximum number of tokens of one account. Each device has one; a new token evicts the oldest one.
 pub const MAX_TOKENS: usize = 32;
 
-/// Seconds after which a token that no client set again is forgotten.
+/// Seconds after which a token expires unless a client sets it again.
 pub const VALID: u64 = 90 * DAY;
 
 const DAY: u64 = 24 * 60 * 60;
 
-/// How far ahead of this machine's clock a token's time may be, in seconds.
+/// Seconds by which the time of a token may be ahead of this machine's clock.
 const CLOCK_SKEW: u64 = 60;
 
-/// Largest file that is read. Far above what [`MAX_TOKENS`] tokens need.
+/// Maximum size of the file, far more than [`MAX_TOKENS`] tokens need.
 const MAX_FILE: u64 = 1024 * 1024;
 
-/// Locks that accounts share. Enough that two accounts seldom wait for each other's disk.
+/// Number of locks that accounts share: enough that two accounts seldom wait for each other.
 const LOCKS: usize = 64;
 
 const KEY: &str = "devicetoken";
@@ -47,14 +47,14 @@ const KEY: &str = "devicetoken";
 /// Why a token or an entry was not stored.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// Empty, too long, or with white space or control characters, which would break up lists of tokens.
+    /// The token is empty, too long, or contains white space or control characters, which separate tokens in lists.
     #[error("not a device token")]
     Malformed,
-    /// There is no such account; nothing is created for it.
+    /// The account does not exist; nothing is created for it.
     #[error("no such account")]
     NoAccount,
     /// Reading or writing failed; the old file is unchanged.
-    #[error("metadata of an account: {0}")]
+    #[error("cannot read or write the metadata of an account: {0}")]
     Io(#[from] io::Error),
 }
 
@@ -67,7 +67,7 @@ pub struct MetadataStore {
 }
 
 impl MetadataStore {
-    /// Those of the accounts in `store`.
+    /// Metadata of the accounts in `store`.
     pub fn new(store: MailStore) -> Self {
         Self {
             store,
@@ -76,7 +76,7 @@ impl MetadataStore {
         }
     }
 
-    /// Valid tokens, those that were set last at the end. What has expired leaves the file.
+    /// Valid tokens, the most recently set at the end. Expired tokens are removed from the file.
     pub fn tokens(&self, address: &Address, now: u64) -> Result<Vec<String>, StoreError> {
         let mut content = self.read(address)?;
         if content.migrate(now) {
@@ -85,7 +85,7 @@ impl MetadataStore {
         Ok(content.tokens().into_iter().map(|(token, _)| token).collect())
     }
 
-    /// Remembers a token, or that it was set again. Nothing is written for one that was set within the last day.
+    /// Stores a token, or the time at which it was set again. Writes nothing if it was set within the last day.
     pub fn add(&self, address: &Address, token: &str, now: u64) -> Result<(), StoreError> {
         if !is_token(token) {
             return Err(StoreError::Malformed);
@@ -97,19 +97,19 @@ impl MetadataStore {
         Ok(())
     }
 
-    /// Forgets a token, because the notification server says that its device is gone.
+    /// Removes a token, because the notification server reports that its device is gone.
     pub fn remove(&self, address: &Address, token: &str, now: u64) -> Result<(), StoreError> {
         self.change(address, now, |content| content.remove(token))?;
         Ok(())
     }
 
-    /// Forgets all tokens.
+    /// Removes all tokens.
     pub fn clear(&self, address: &Address, now: u64) -> Result<(), StoreError> {
         self.change(address, now, Content::clear)?;
         Ok(())
     }
 
-    /// Most lookups change nothing and need no lock: the file is only ever replaced whole.
+    /// Reads the file without a lock, since it is only replaced atomically.
     pub(crate) fn read(&self, address: &Address) -> io::Result<Content> {
         Content::read(self.store.account(address).dir())
     }
@@ -118,7 +118,7 @@ impl MetadataStore {
         self.store.account(address).dir().is_dir()
     }
 
-    /// Reads, changes and, if something changed, replaces the file under the account's lock.
+    /// Under the account's lock, reads the file, changes its content, and replaces it if the content has changed.
     pub(crate) fn change(
         &self,
         address: &Address,
@@ -140,7 +140,7 @@ impl MetadataStore {
     }
 }
 
-/// Whether this can be a token: what goes into lists that are split at white space and into files of lines.
+/// Whether a text can be a token, which is written to lists split at white space and to files of lines.
 pub(crate) fn is_token(text: &str) -> bool {
     !text.is_empty()
         && text.len() <= MAX_TOKEN
@@ -152,8 +152,8 @@ pub(crate) fn is_token(text: &str) -> bool {
 pub(crate) struct Content(pub(crate) Map<String, Value>);
 
 impl Content {
-    /// A file that is missing is empty. So is one that is no object: the reference starts anew then, and the client
-    /// sets its token at every connection.
+    /// Reads the file. A missing file is empty. So is one that is not an object: the reference relay does the same, and
+    /// clients set their tokens at every connection.
     fn read(dir: &Path) -> io::Result<Self> {
         let file = match File::open(dir.join(FILE)) {
             Ok(file) => file,
@@ -165,15 +165,15 @@ impl Content {
         let content = match serde_json::from_slice(&text) {
             Ok(Value::Object(object)) if text.len() as u64 <= MAX_FILE => Self(object),
             _ => {
-                tracing::warn!("a {FILE} is no JSON object or too large, its tokens are forgotten");
+                tracing::warn!("a {FILE} is not a JSON object or is too large; its tokens are discarded");
                 Self::default()
             }
         };
         Ok(content)
     }
 
-    /// Replaces the file. The account's lock is held, so one name for what is not finished is enough, and what a killed
-    /// process left behind is overwritten by the next one.
+    /// Replaces the file. Since the account's lock is held, one name for unfinished files is enough; the next process
+    /// overwrites a file that a killed one left.
     fn write(&self, dir: &Path) -> io::Result<()> {
         let fresh = dir.join(UNFINISHED);
         let written = fs::OpenOptions::new()
@@ -188,14 +188,14 @@ impl Content {
             })
             .and_then(|()| fs::rename(&fresh, dir.join(FILE)));
         if written.is_err() {
-            // On a full disk the half of it would only be in the way.
+            // On a full disk, an unfinished file would only take up space.
             let _ = fs::remove_file(&fresh);
         }
         written
     }
 
-    /// Makes an object of a list, and drops what has expired, is no token, or is too much. Returns whether anything
-    /// changed.
+    /// Converts a list to an object, and drops tokens that have expired, are malformed or exceed the maximum. Returns
+    /// whether anything has changed.
     fn migrate(&mut self, now: u64) -> bool {
         let Some(value) = self.0.get_mut(KEY) else {
             return false;
@@ -269,7 +269,7 @@ fn valid(tokens: Map<String, Value>, now: u64) -> Map<String, Value> {
         .collect()
 }
 
-/// Oldest first; of the same age in the order of the file.
+/// Tokens by age, oldest first; those of the same age in the order of the file.
 fn by_age(tokens: &Map<String, Value>) -> Vec<(String, u64)> {
     let mut tokens: Vec<_> = tokens
         .iter()
@@ -279,7 +279,7 @@ fn by_age(tokens: &Map<String, Value>) -> Vec<(String, u64)> {
     tokens
 }
 
-/// Whole seconds; Python may have written a fraction.
+/// Seconds; Python may have written a fraction.
 fn seconds(time: &Value) -> Option<u64> {
     time.as_u64().or_else(|| time.as_f64().map(|time| time as u64))
 }

@@ -1,4 +1,4 @@
-//! The smallest service: echoes what a connection says. The tests of this crate run it.
+//! A minimal service for the tests of this crate: echoes every byte.
 
 use std::process::ExitCode;
 

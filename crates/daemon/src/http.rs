@@ -1,4 +1,4 @@
-//! HTTP/1.1 on a service's socket.
+//! HTTP/1.1 on the socket of a service.
 
 use std::time::Duration;
 
@@ -10,28 +10,27 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::{CancellationToken, Listener, Service};
 
-/// How long a connection may take to send the head of a request, or stay open without one.
+/// Maximum time for the head of a request, and for an idle connection.
 const IDLE: Duration = Duration::from_secs(60);
 
-/// Largest head of a request.
+/// Maximum size of the head of a request.
 #[derive(Debug, Clone, Copy)]
 pub struct HeadLimits {
-    /// Header fields.
+    /// Maximum number of header fields.
     pub fields: usize,
-    /// Bytes, and bytes of a body that are read at once.
+    /// Maximum size in bytes, and of the part of a body that is read at once.
     pub bytes: usize,
 }
 
 impl HeadLimits {
-    /// More than clients of our own services send.
+    /// More than the clients of our own services send.
     const SMALL: Self = Self {
         fields: 100,
         bytes: 128 * 1024,
     };
 }
 
-/// Answers HTTP requests until the service has to end, as [`crate::serve`] does; a request that is under way then
-/// is still answered.
+/// Serves HTTP requests until the service has to stop, as [`crate::serve`] does; requests in progress are completed.
 pub async fn serve_http<L>(service: &Service, listener: L, max_connections: usize, router: Router)
 where
     L: Listener,
@@ -79,6 +78,6 @@ async fn connection(
         }
     };
     if let Err(error) = result {
-        tracing::debug!("a connection ended early: {error}");
+        tracing::debug!("HTTP connection failed: {error}");
     }
 }

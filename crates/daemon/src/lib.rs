@@ -1,7 +1,7 @@
-//! Process life of a service: settings, journal, sockets, readiness, watchdog and an orderly end.
+//! The life cycle of a service: settings, journal, sockets, readiness, watchdog and graceful shutdown.
 //!
-//! A service is a function of a [`Service`]; [`main`] does everything around it. Sockets come from systemd where it
-//! passes them (`sd_listen_fds(3)`), so that they stay open while a service restarts, and are bound here otherwise.
+//! A service is a function of a [`Service`]; [`main`] does the rest. systemd passes sockets (`sd_listen_fds(3)`), so
+//! that they stay open while a service restarts; without systemd, the service binds them itself.
 
 mod http;
 mod listen;
@@ -29,11 +29,11 @@ pub use http::{HeadLimits, serve_http, serve_http_within};
 pub use listen::{Listener, Stream, connect};
 pub use serve::serve;
 
-/// How long work that has begun may go on after SIGTERM. Shorter than systemd's own limit, so that a service always
-/// ends by itself.
+/// How long open connections may continue after SIGTERM. Shorter than systemd's own limit, so that a service always
+/// exits by itself.
 pub const DRAIN: Duration = Duration::from_secs(20);
 
-/// What [`main`] allows beyond [`DRAIN`] for a service to return.
+/// Time after [`DRAIN`] in which the service has to return.
 const DRAIN_GRACE: Duration = Duration::from_secs(2);
 
 /// The command line of a service.
@@ -61,15 +61,15 @@ impl Cli {
 pub struct Service {
     /// The relay's settings.
     pub settings: Arc<Settings>,
-    /// Cancelled when the service has to end.
+    /// Cancelled when the service has to stop.
     pub shutdown: CancellationToken,
     inherited: listen::Inherited,
 }
 
-/// Runs a service until it returns or a signal ends it.
+/// Runs a service until it returns or a signal stops it.
 ///
-/// Loads the settings, sends log lines to the journal, answers systemd's watchdog, and turns SIGTERM and SIGINT into
-/// `Service::shutdown`. An error is printed as one line and makes the exit code 1.
+/// Loads the settings, sends log lines to the journal, notifies systemd's watchdog, and cancels `Service::shutdown` on
+/// SIGTERM and SIGINT. Logs an error as one line and exits with status 1.
 pub fn main(cli: &Cli, run: impl AsyncFnOnce(Service) -> anyhow::Result<()>) -> ExitCode {
     log::init();
     match start(cli, run) {
@@ -111,57 +111,56 @@ fn start(cli: &Cli, run: impl AsyncFnOnce(Service) -> anyhow::Result<()>) -> any
         match tokio::time::timeout(DRAIN + DRAIN_GRACE, running).await {
             Ok(result) => result,
             Err(_) => anyhow::bail!(
-                "work was still under way {} s after the signal to end",
+                "connections were still open {} s after the signal to stop",
                 DRAIN.as_secs()
             ),
         }
     });
-    // Blocking tasks that outlive the drain must not keep the process.
+    // Blocking tasks that outlive the drain must not keep the process running.
     runtime.shutdown_timeout(DRAIN_GRACE);
     result
 }
 
 impl Service {
-    /// The TCP socket that systemd passed, or a new one on `address`.
+    /// The TCP socket from systemd, or a new one on `address`.
     pub fn tcp_listener(&mut self, address: SocketAddr) -> anyhow::Result<TcpListener> {
         self.inherited.tcp(address)
     }
 
-    /// The socket that systemd passed, or a new one at `endpoint`.
+    /// The socket from systemd, or a new one at `endpoint`.
     pub fn listener(&mut self, endpoint: &Endpoint) -> anyhow::Result<Either<TcpListener, UnixListener>> {
         self.inherited.endpoint(endpoint)
     }
 
-    /// The Unix socket that systemd passed, or a new one at `path` that appears there when it already listens.
+    /// The Unix socket from systemd, or a new one that appears at `path` once it listens.
     pub fn unix_listener(&mut self, path: &Path) -> anyhow::Result<UnixListener> {
         self.inherited.unix(None, path)
     }
 
-    /// The same for a further Unix socket, with its name (`FileDescriptorName=`).
+    /// The same for another Unix socket with a name (`FileDescriptorName=`).
     pub fn named_unix_listener(&mut self, name: &str, path: &Path) -> anyhow::Result<UnixListener> {
         self.inherited.unix(Some(name), path)
     }
 
-    /// Tells systemd that the sockets are open, and what the service does now.
+    /// Notifies systemd that the sockets are open, and of the service's status.
     pub fn ready(&self, status: &str) {
         notify(&[NotifyState::Ready, NotifyState::Status(status)]);
     }
 
-    /// Tells systemd what the service does now.
+    /// Notifies systemd of the service's status.
     pub fn status(&self, status: &str) {
         notify(&[NotifyState::Status(status)]);
     }
 }
 
-/// Never fatal: without systemd there is nobody to notify.
+/// Notifies systemd. An error is not fatal: the service also runs without systemd.
 fn notify(state: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(false, state) {
         tracing::warn!("cannot notify systemd: {error}");
     }
 }
 
-/// Reports to the watchdog at half its interval, from a task of the runtime that also runs the service: a runtime
-/// that is stuck stops reporting.
+/// Notifies the watchdog at half its interval, from the runtime of the service: a runtime that hangs stops notifying.
 async fn watchdog(shutdown: CancellationToken) {
     let mut micros = 0;
     if !sd_notify::watchdog_enabled(false, &mut micros) {
@@ -171,7 +170,7 @@ async fn watchdog(shutdown: CancellationToken) {
     loop {
         tokio::select! {
             _ = interval.tick() => notify(&[NotifyState::Watchdog]),
-            // Systemd's stop limit takes over; the last report covers the drain.
+            // From here on, systemd's stop timeout applies; the last notification covers the drain.
             () = shutdown.cancelled() => return notify(&[NotifyState::Watchdog]),
         }
     }

@@ -1,4 +1,4 @@
-//! Listening sockets, inherited or own.
+//! Listening sockets, from systemd or bound by the service.
 
 use std::io;
 use std::net::SocketAddr;
@@ -11,7 +11,7 @@ use listenfd::ListenFd;
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio_util::either::Either;
 
-/// What [`crate::serve`] accepts connections from.
+/// A socket from which [`crate::serve`] accepts connections.
 pub trait Listener {
     /// A connection.
     type Stream;
@@ -25,7 +25,7 @@ impl Listener for TcpListener {
 
     async fn accept(&self) -> io::Result<TcpStream> {
         let (stream, _) = Self::accept(self).await?;
-        // Replies are whole lines; waiting for more would only delay them.
+        // Replies are complete lines; waiting for more data would only delay them.
         stream.set_nodelay(true)?;
         Ok(stream)
     }
@@ -58,7 +58,7 @@ pub async fn connect(endpoint: &Endpoint) -> io::Result<Stream> {
     match endpoint {
         Endpoint::Tcp(address) => {
             let stream = TcpStream::connect(address).await?;
-            // The last piece of a message must not wait until the one before is acknowledged.
+            // The last piece of a message must not wait for the acknowledgement of the previous one.
             stream.set_nodelay(true)?;
             Ok(Either::Left(stream))
         }
@@ -68,10 +68,10 @@ pub async fn connect(endpoint: &Endpoint) -> io::Result<Stream> {
 
 /// Name of the socket for metrics (`FileDescriptorName=`).
 const METRICS: &str = "metrics";
-/// How the names of sockets end that have no other: those of their units. They are the service's own.
+/// Suffix of the default names of sockets, which are those of their units. These are the service's main sockets.
 const UNIT: &str = ".socket";
 
-/// Sockets that systemd passed and that nobody took yet.
+/// Sockets from systemd that are not in use yet.
 pub(crate) struct Inherited {
     sockets: ListenFd,
     /// In the order of the sockets.
@@ -80,7 +80,7 @@ pub(crate) struct Inherited {
 
 impl Inherited {
     pub(crate) fn from_env() -> Self {
-        // Before the sockets, which are taken together with all that the environment says of them.
+        // Read first: taking the sockets removes the variables.
         let names = std::env::var("LISTEN_FDNAMES").unwrap_or_default();
         Self {
             names: names.split(':').map(str::to_owned).collect(),
@@ -88,7 +88,7 @@ impl Inherited {
         }
     }
 
-    /// None at all.
+    /// No sockets.
     pub(crate) fn none() -> Self {
         Self {
             sockets: ListenFd::empty(),
@@ -96,20 +96,20 @@ impl Inherited {
         }
     }
 
-    /// Places of the sockets with this name, or of the service's own.
+    /// Positions of the sockets with this name, or of the service's main sockets.
     fn places(&self, name: Option<&str>) -> Vec<usize> {
         let wanted = |place: &usize| {
             let found = self.names.get(*place).map(String::as_str).unwrap_or_default();
             match name {
                 Some(name) => found == name,
-                // Whoever passes sockets without systemd gives them no name.
+                // Sockets that are not passed by systemd have no names.
                 None => found.ends_with(UNIT) || matches!(found, "" | "unknown"),
             }
         };
         (0..self.sockets.len()).filter(wanted).collect()
     }
 
-    /// The service's own socket.
+    /// The service's main socket.
     pub(crate) fn tcp(&mut self, address: SocketAddr) -> anyhow::Result<TcpListener> {
         self.tcp_named(None, address)
     }
@@ -134,7 +134,7 @@ impl Inherited {
         TcpListener::from_std(listener).context("cannot register the socket")
     }
 
-    /// The service's own socket, of the kind that the settings say.
+    /// The service's main socket, of the kind in the settings.
     pub(crate) fn endpoint(
         &mut self,
         endpoint: &Endpoint,
@@ -159,8 +159,8 @@ impl Inherited {
     }
 }
 
-/// Binds beside the path and renames: whoever sees the socket can connect to it, and a socket that a killed process
-/// left behind is replaced.
+/// Binds to a temporary path and renames the socket: once it is visible, clients can connect to it, and the socket of a
+/// killed process is replaced.
 fn bind_unix(path: &Path) -> io::Result<StdUnixListener> {
     let mut fresh = path.as_os_str().to_owned();
     fresh.push(format!(".{}", std::process::id()));

@@ -1,4 +1,4 @@
-//! Log lines: to the journal under systemd, to standard error elsewhere.
+//! Log lines: to the journal under systemd, else to standard error.
 
 use std::io::IsTerminal as _;
 
@@ -6,10 +6,10 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
-/// Libraries report what they do with names and connections at `info`; only what is wrong with them is ours to log.
+/// At `info`, libraries log names and connections; only their warnings are kept.
 const DEFAULT_FILTER: &str = "info,h2=warn,hickory_net=warn,hickory_proto=warn,hickory_resolver=warn,hyper=warn,hyper_util=warn,reqwest=warn,rustls=warn";
 
-/// Sets the process's log up. `RUST_LOG` chooses the level.
+/// Sets up the log of the process. `RUST_LOG` sets the level.
 pub(crate) fn init() {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(DEFAULT_FILTER));
     let registry = tracing_subscriber::registry().with(filter);

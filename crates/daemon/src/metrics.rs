@@ -1,4 +1,4 @@
-//! What a service has counted, in the text format of Prometheus.
+//! Metrics of a service, in the text format of Prometheus.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -14,19 +14,19 @@ use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use crate::listen::Inherited;
 use crate::{CancellationToken, Service, serve_http};
 
-/// Bounds of the buckets of every histogram, in seconds.
+/// Bounds of the buckets of all histograms, in seconds.
 const BUCKETS: [f64; 11] = [0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 60.0];
-/// Prometheus servers that ask at once, and a person who looks.
+/// Maximum number of connections: a few Prometheus servers, and a person with a browser.
 const MAX_CONNECTIONS: usize = 16;
-/// How often measured times are sorted into their buckets when nobody asks; until then each takes memory.
+/// Interval at which measured times are sorted into their buckets; until then, each takes memory.
 const UPKEEP: Duration = Duration::from_secs(5);
-/// The text format's media type.
+/// Media type of the text format.
 const TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 impl Service {
-    /// Serves what is counted from now on as `/metrics`, until the service ends, if the settings have an address for
-    /// it. Nothing is counted otherwise, nor when the socket cannot be had: users can be served without. `describe` names all metrics and sets them to nothing, so that none appears
-    /// only when something happens for the first time.
+    /// Serves metrics at `/metrics` until the service stops, if the settings contain an address for it. Otherwise, or
+    /// if the socket is not available, the service runs without metrics. `describe` names all metrics and sets them to
+    /// zero, so that they exist before the first event.
     pub fn serve_metrics(
         &mut self,
         address: impl FnOnce(&Metrics) -> SocketAddr,
@@ -38,7 +38,7 @@ impl Service {
         let listener = match self.inherited.metrics(address) {
             Ok(listener) => listener,
             Err(error) => {
-                tracing::warn!("no metrics: {error:#}");
+                tracing::warn!("running without metrics: {error:#}");
                 return Ok(());
             }
         };

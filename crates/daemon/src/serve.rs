@@ -12,10 +12,10 @@ use crate::{DRAIN, Service};
 const BACKOFF_MIN: Duration = Duration::from_millis(50);
 const BACKOFF_MAX: Duration = Duration::from_secs(1);
 
-/// Serves connections until the service has to end, then lets those that are open finish within [`DRAIN`].
+/// Serves connections until the service has to stop, then waits up to [`DRAIN`] for open ones.
 ///
-/// At most `max_connections` are open at once; further ones wait in the kernel's listen queue, which costs nothing
-/// and loses nothing. An accept error (out of file descriptors, say) is logged and tried again after a pause.
+/// At most `max_connections` are open at once; more wait in the kernel's listen queue, at no cost. An accept error,
+/// such as a lack of file descriptors, is logged, and accepting is retried after a pause.
 pub async fn serve<L, H>(
     service: &Service,
     listener: L,
@@ -60,6 +60,6 @@ pub async fn serve<L, H>(
     drop(listener);
     connections.close();
     if tokio::time::timeout(DRAIN, connections.wait()).await.is_err() {
-        tracing::warn!("{} connections were still open at the end", connections.len());
+        tracing::warn!("closing {} connections that are still open", connections.len());
     }
 }

@@ -1,4 +1,4 @@
-//! How many passwords are hashed at once, and how many wait for it.
+//! Limits how many passwords are hashed at once, and how many logins wait for it.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
@@ -8,25 +8,25 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::metrics;
 
-/// Why a password is hashed. Neither kind can take the places of the other.
+/// Why a password is hashed. Each kind has its own places.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Lane {
-    /// Somebody logs in to an account.
+    /// A login to an existing account.
     Known,
-    /// Somebody wants a new account.
+    /// A login that may create an account.
     New,
 }
 
-/// Runs hashing on threads that may block, a few at a time: each takes memory and a processor.
+/// Hashes passwords on blocking threads, only a few at once: each takes memory and a processor.
 #[derive(Debug)]
 pub struct Hasher {
-    /// Places of all that run or wait, by lane.
+    /// Places of running and waiting hashes, by lane.
     known: Arc<Semaphore>,
     new: Arc<Semaphore>,
     places: usize,
-    /// Those that run. Waiting is in order of arrival over both lanes.
+    /// Permits to run. Both lanes wait in one queue, in the order of arrival.
     running: Arc<Semaphore>,
-    /// Memory of those that do not run at the moment, until nobody waits any more.
+    /// Working memory that is not in use, kept while hashes are waiting.
     scratches: Arc<Mutex<Vec<Scratch>>>,
 }
 
@@ -36,13 +36,13 @@ pub struct Place {
     _permit: OwnedSemaphorePermit,
 }
 
-/// Too many passwords wait to be hashed, or the process ends.
+/// Too many passwords are waiting to be hashed, or the process is stopping.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("too many logins wait for their password to be hashed")]
+#[error("too many logins are waiting for their password to be hashed")]
 pub struct Busy;
 
 impl Hasher {
-    /// Hashes at most `parallel` passwords at once; of each lane at most `places` run or wait.
+    /// Hashes at most `parallel` passwords at once; in each lane, at most `places` run or wait.
     pub fn new(parallel: usize, places: usize) -> Self {
         Self {
             known: Arc::new(Semaphore::new(places)),
@@ -53,7 +53,7 @@ impl Hasher {
         }
     }
 
-    /// A place in this lane; [`Busy`] at once when all are taken.
+    /// Takes a place in this lane; fails at once with [`Busy`] if all are taken.
     pub fn admit(&self, lane: Lane) -> Result<Place, Busy> {
         let lane = match lane {
             Lane::Known => &self.known,
@@ -65,7 +65,7 @@ impl Hasher {
 
     /// Runs `work` when its turn comes.
     ///
-    /// Work that has begun keeps its place even when nobody waits for it any more.
+    /// Work that has started keeps its place even if the caller is cancelled.
     pub async fn run<T: Send + 'static>(
         &self,
         place: Place,
@@ -86,7 +86,7 @@ impl Hasher {
             lock().push(scratch);
             drop((running, place));
             if known.available_permits() == places && new.available_permits() == places {
-                // Given back: a relay is idle most of the time, and small.
+                // Free the memory: a relay is idle most of the time, and small.
                 lock().clear();
             }
             metrics::hashed(begin.elapsed());

@@ -1,8 +1,8 @@
-//! The requests of Dovecot's Lua script, over HTTP on a Unix socket that only Dovecot's auth workers may open.
+//! The requests of Dovecot's Lua script, over HTTP on a Unix socket that only Dovecot's auth workers can connect to.
 //!
-//! - `POST /auth` with the user on the first line and the password, which may be any bytes, behind it:
-//!   `{"status":"ok"}`, `"mismatch"` or `"tempfail"`, see [`Outcome`];
-//! - `GET /users`: the addresses of all accounts, one a line.
+//! - `POST /auth` with the user on the first line, followed by the password, which may be any bytes:
+//!   returns `{"status":"ok"}`, `"mismatch"` or `"tempfail"`, see [`Outcome`];
+//! - `GET /users` returns the addresses of all accounts, one per line.
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ use zeroize::Zeroizing;
 
 use crate::login::{Logins, Outcome};
 
-/// Octets of the largest request. Dovecot's own limit for user name and password together is half of this.
+/// Maximum size of a request in bytes. Dovecot's own limit for user name and password together is half of this.
 const MAX_REQUEST: usize = 16 * 1024;
 
 /// The outcome of a login.
@@ -24,7 +24,7 @@ struct Status {
     status: Outcome,
 }
 
-/// Answers the requests.
+/// Routes the requests.
 pub fn router(logins: Arc<Logins>) -> axum::Router {
     axum::Router::new()
         .route("/auth", post(auth))
@@ -39,7 +39,7 @@ async fn auth(State(logins): State<Arc<Logins>>, request: Bytes) -> Result<Json<
         return Err(StatusCode::BAD_REQUEST);
     };
     let password = Arc::new(Zeroizing::new(password.to_vec()));
-    // A name that is not UTF-8 is no address, like all others that are none.
+    // A name that is not UTF-8 is rejected like any other malformed address.
     let status = logins.login(&String::from_utf8_lossy(user), password).await;
     Ok(Json(Status { status }))
 }

@@ -10,21 +10,21 @@ use crate::metrics;
 
 const PREFIX: &str = "shared/last-login/";
 
-/// Stores the day of each login with the account, see `Account::set_last_login`.
+/// Stores the day of each login in the account, see `Account::set_last_login`.
 #[derive(Debug, Clone)]
 pub struct LastLogins {
     store: MailStore,
 }
 
 impl LastLogins {
-    /// For the accounts in this store.
+    /// Stores the days of logins to the accounts in `store`.
     pub fn new(store: MailStore) -> Self {
         Self { store }
     }
 }
 
 impl Dict for LastLogins {
-    /// Nobody reads the day through Dovecot.
+    /// Nothing reads the day through Dovecot.
     async fn lookup(&self, _user: &str, _key: &str) -> Result<Option<Vec<u8>>, Failure> {
         Ok(None)
     }
@@ -49,8 +49,8 @@ impl Dict for LastLogins {
     }
 }
 
-/// The login that a key and its value tell of; none for other keys and for names that are not an address, such as
-/// those of administrators.
+/// Parses the login in a key and its value; none for other keys and for names that are not addresses, such as those of
+/// administrators.
 fn parse(key: &str, value: &[u8]) -> Result<Option<(Address, SystemTime)>, Failure> {
     let Some(Ok(address)) = key.strip_prefix(PREFIX).map(Address::parse) else {
         return Ok(None);

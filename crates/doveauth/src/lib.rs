@@ -1,13 +1,13 @@
 //! Logins that create accounts, and the day of the last login.
 //!
-//! Dovecot asks doveauth about every login through a Lua script (`nixos/files/doveauth.lua`).
+//! Dovecot passes every login to doveauth through a Lua script (`nixos/files/doveauth.lua`).
 //!
-//! - [`login`]: what a login means, and the rules for new accounts;
-//! - [`hasher`]: how many of them are computed at once;
-//! - [`verified`]: logins that need no computing because they were verified before;
+//! - [`login`]: verifies logins and creates accounts;
+//! - [`hasher`]: limits how many passwords are hashed at once;
+//! - [`verified`]: logins that need no hash because they were verified before;
 //! - [`locks`]: one creation of an address at a time;
 //! - [`http`]: the requests of the script;
-//! - [`metrics`]: what is counted;
+//! - [`metrics`]: the metrics of both services;
 //! - [`lastlogin`]: the dict of Dovecot's `last_login` plugin.
 
 pub mod hasher;

@@ -1,6 +1,6 @@
-//! One creation of an address at a time, within this process.
+//! Allows one creation of an address at a time in this process.
 //!
-//! `Account::try_lock` excludes other processes; a task that waits here is woken instead of having to try again.
+//! `Account::try_lock` excludes other processes; a task that waits here is woken and does not have to poll.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -10,7 +10,7 @@ use tokio::sync::OwnedMutexGuard;
 
 type ByAddress = Mutex<HashMap<Address, Arc<tokio::sync::Mutex<()>>>>;
 
-/// Locks by address; only those that somebody holds or waits for take memory.
+/// Locks by address; only those that a task holds or waits for take memory.
 #[derive(Debug, Default)]
 pub struct Locks {
     by_address: Arc<ByAddress>,
@@ -27,7 +27,7 @@ pub struct Guard {
 impl Locks {
     /// Waits for the lock of an address.
     pub async fn acquire(&self, address: &Address) -> Guard {
-        // Exists before the wait, so that an abandoned wait cleans up as well.
+        // Created before the wait, so that a cancelled wait cleans up too.
         let mut guard = Guard {
             address: address.clone(),
             by_address: Arc::clone(&self.by_address),

@@ -1,4 +1,4 @@
-//! What a login means, and the rules for new accounts.
+//! Verifies logins, and creates accounts at their first login.
 
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -18,40 +18,40 @@ use crate::locks::{self, Locks};
 use crate::metrics;
 use crate::verified::VerifiedLogins;
 
-/// How long a login may take, waiting for a lock and for its turn to be hashed included. Dovecot's Lua script waits
-/// a little longer, and the client behind it much longer.
+/// Maximum duration of a login, including the waits for a lock and for a hash. Dovecot's Lua script waits a little
+/// longer, and the client much longer.
 pub const DEADLINE: Duration = Duration::from_secs(5);
 
-/// Most passwords that are hashed at once, however many processors there are: each takes 7 MiB.
+/// Maximum number of passwords hashed at once, however many processors there are: each takes 7 MiB.
 const MAX_PARALLEL: usize = 8;
 
-/// Longest password in bytes. Some schemes of relays that move here take time that grows with its square.
+/// Maximum length of a password in bytes. The time of some schemes of migrated relays grows with its square.
 const MAX_PASSWORD: usize = 1024;
 
-/// Wrong logins to remember, so that a client that repeats one costs one hash.
+/// Number of wrong logins to remember, so that a client that repeats one costs only one hash.
 const REMEMBERED_WRONG: usize = 10_000;
 
-/// How often the log says that logins were sent away because too many waited.
+/// Minimum time between two log lines about logins that failed because too many were waiting.
 const BUSY_LINE: Duration = Duration::from_secs(60);
 
-/// Verified logins to remember: some 20 MB when full.
+/// Number of verified logins to remember, about 20 MB.
 const REMEMBERED: usize = 250_000;
 
-/// How often the lock of an account is tried that another process holds.
+/// Interval at which the lock of an account is tried while another process holds it.
 const LOCK_RETRY: Duration = Duration::from_millis(20);
 
-/// A password that came over the wire: any bytes.
+/// A password as received: any bytes.
 pub type Password = Arc<Zeroizing<Vec<u8>>>;
 
-/// What Dovecot is told.
+/// The reply to Dovecot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Outcome {
-    /// The account exists, now at the latest, and this is its password.
+    /// The account exists, or was just created, and the password is right.
     Ok,
-    /// It is not, or the account may not be created.
+    /// The password is wrong, or the account may not be created.
     Mismatch,
-    /// Nothing is said about the password; the client should come back.
+    /// The password could not be verified; the client should retry.
     Tempfail,
 }
 
@@ -66,7 +66,7 @@ impl Outcome {
     }
 }
 
-/// Why a new account is refused. The texts are log lines that mtail counts.
+/// Why a new account is rejected. The texts are log lines, some of which mtail counts.
 #[derive(Debug, thiserror::Error)]
 enum Refusal {
     #[error("blocked account creation because '{0}' exists.")]
@@ -79,7 +79,7 @@ enum Refusal {
     Exhausted(String),
 }
 
-/// Why a login fails for now.
+/// Why a login fails temporarily.
 #[derive(Debug, thiserror::Error)]
 enum LoginError {
     #[error(transparent)]
@@ -100,11 +100,11 @@ pub struct Logins {
     hasher: Hasher,
     locks: Locks,
     busy_since: Mutex<Option<Instant>>,
-    /// Of no password: costs what verifying one does.
+    /// The hash of an empty password; comparing with it takes as long as with the hash of an account.
     dummy: OnceCell<Arc<str>>,
 }
 
-/// One account, and the right to create it or to replace its hash.
+/// An account with the right to create it or to replace its hash.
 struct Locked {
     account: Account,
     _between_processes: AccountLock,
@@ -112,7 +112,7 @@ struct Locked {
 }
 
 impl Refusal {
-    /// As the metrics name it.
+    /// Value of the label `reason` in the metrics.
     fn reason(&self) -> &'static str {
         match self {
             Self::NoCreate(_) => "closed",
@@ -123,7 +123,7 @@ impl Refusal {
 }
 
 impl Logins {
-    /// Logins to the accounts that the settings name.
+    /// Logins to the accounts of the relay with these settings.
     pub fn new(settings: Arc<Settings>) -> Self {
         let processors = std::thread::available_parallelism().map_or(1, |all| all.get().min(MAX_PARALLEL));
         Self {
@@ -138,7 +138,7 @@ impl Logins {
         }
     }
 
-    /// Verifies a login, and creates the account if there is none and there may be one.
+    /// Verifies a login, and creates the account if it does not exist and may be created.
     pub async fn login(&self, user: &str, password: Password) -> Outcome {
         let outcome = self.judge(user, password).await;
         metrics::login(outcome.name());
@@ -154,7 +154,7 @@ impl Logins {
             }
         };
         if password.len() > MAX_PASSWORD {
-            tracing::warn!("a password is longer than {MAX_PASSWORD} bytes");
+            tracing::warn!("login rejected: the password is longer than {MAX_PASSWORD} bytes");
             return Outcome::Mismatch;
         }
         let result = tokio::time::timeout(DEADLINE, self.login_address(&address, &password)).await;
@@ -176,19 +176,19 @@ impl Logins {
         }
     }
 
-    /// A flood that is sent away does not become a flood of lines.
+    /// Logs that logins fail because too many are waiting, but not for every one of them.
     fn warn_busy(&self, busy: Busy) {
         let mut since = self.busy_since.lock().unwrap_or_else(PoisonError::into_inner);
         if since.is_none_or(|since| since.elapsed() >= BUSY_LINE) {
             *since = Some(Instant::now());
             tracing::warn!(
-                "{busy}; further ones of the next {} s are not logged",
+                "{busy}; this is not logged again for {} s",
                 BUSY_LINE.as_secs()
             );
         }
     }
 
-    /// All addresses that have an account, one a line.
+    /// Addresses of all accounts, one per line.
     pub async fn addresses(&self) -> io::Result<String> {
         let store = self.store.clone();
         blocking(move || {
@@ -209,7 +209,7 @@ impl Logins {
         if let Some(stored) = read_hash(&account).await? {
             return self.verify(address, &account, password, stored).await;
         }
-        // Before anything is made for it.
+        // Before any file is created.
         let place = self.hasher.admit(Lane::New)?;
         if let Err(refusal) = self.check_new(address, password).await {
             self.pretend(address, password, place).await?;
@@ -219,7 +219,7 @@ impl Logins {
         }
         let locked = self.lock(address, account).await?;
         if let Some(stored) = read_hash(&locked.account).await? {
-            // Another login was first.
+            // Another login has created the account meanwhile.
             let account = locked.account.clone();
             drop((locked, place));
             return self.verify(address, &account, password, stored).await;
@@ -229,7 +229,7 @@ impl Logins {
         let created = address.clone();
         blocking(move || {
             locked.account.create(&stored)?;
-            // Here, because nobody may be left to wait for the outcome.
+            // Logged here, because the caller may have been cancelled.
             tracing::info!("Created address: {created}");
             metrics::created();
             Ok(())
@@ -239,7 +239,7 @@ impl Logins {
         Ok(Outcome::Ok)
     }
 
-    /// Takes the time of a wrong password, so that nobody learns by the clock whether an address has an account.
+    /// Takes as long as a wrong password, so that the time does not reveal whether an account exists.
     async fn pretend(&self, address: &Address, password: &Password, place: Place) -> Result<(), LoginError> {
         let dummy = self
             .dummy
@@ -298,7 +298,7 @@ impl Logins {
                 self.wrong.remember(wrong);
                 return Ok(Outcome::Mismatch);
             }
-            // The password is right whether or not the hash can be replaced now.
+            // The password is right, even if the hash cannot be replaced now.
             Verdict::MatchOutdated => match self.replace(address, account, password, stored).await {
                 Ok(()) => tracing::debug!("replaced the password hash of {address}"),
                 Err(error) => tracing::warn!("cannot replace a password hash: {error}"),
@@ -307,7 +307,7 @@ impl Logins {
         Ok(Outcome::Ok)
     }
 
-    /// Replaces the hash that this password was verified against, unless somebody else has done so.
+    /// Replaces the hash that the password was compared with, unless it has changed meanwhile.
     async fn replace(
         &self,
         address: &Address,
@@ -325,7 +325,7 @@ impl Logins {
             Ok(())
         })
         .await?;
-        // Worth nothing if another hash is stored.
+        // Never matches if another hash is stored.
         self.right.remember(proof);
         Ok(())
     }
@@ -382,7 +382,7 @@ async fn read_hash(account: &Account) -> io::Result<Option<String>> {
     blocking(move || account.password_hash()).await
 }
 
-/// Runs file operations where they may wait for the disk.
+/// Runs file operations on a thread that may block.
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
     tokio::task::spawn_blocking(work)
         .await

@@ -1,4 +1,4 @@
-//! What doveauth and lastlogin count.
+//! Metrics of doveauth and lastlogin.
 
 use std::time::Duration;
 
@@ -11,10 +11,10 @@ const CREATED: &str = "chatmail_accounts_created_total";
 const REFUSED: &str = "chatmail_accounts_refused_total";
 const LAST_LOGINS: &str = "chatmail_last_logins_total";
 
-/// Why new accounts are refused.
+/// Values of the label `reason` of refused accounts.
 const REASONS: [&str; 3] = ["closed", "address", "resources"];
 
-/// Names the metrics of doveauth.
+/// Names the metrics of doveauth and sets them to zero.
 pub fn describe_logins() {
     describe_counter!(LOGINS, "Logins that Dovecot asked about, by result.");
     describe_counter!(
@@ -37,7 +37,7 @@ pub fn describe_logins() {
     }
 }
 
-/// Names the metrics of lastlogin.
+/// Names the metrics of lastlogin and sets them to zero.
 pub fn describe_last_logins() {
     describe_counter!(LAST_LOGINS, "Logins whose day Dovecot asked to store, by result.");
     for result in ["ok", "failed"] {

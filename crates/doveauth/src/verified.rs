@@ -1,7 +1,7 @@
 //! Logins that were verified before.
 //!
-//! When ten thousand clients reconnect at once, ten thousand Argon2 hashes would keep a small machine busy for
-//! minutes. A login that was verified once is recognised for as long as its password file holds the same hash.
+//! When ten thousand clients reconnect at once, ten thousand Argon2 hashes would keep a small machine busy for minutes.
+//! A login that was verified once is recognised as long as its password file contains the same hash.
 
 use std::collections::HashSet;
 use std::sync::{Mutex, PoisonError};
@@ -10,14 +10,14 @@ use chatmail_core::Address;
 use hmac::{Hmac, Mac};
 use sha2::Sha256;
 
-/// Says that a password belongs to an address and a stored hash, without telling any of the three.
+/// Identifies an address, a password and a stored hash without revealing any of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Proof([u8; 32]);
 
 /// Proofs of verified logins, in memory only and worthless to any other process.
 ///
-/// Holds between `capacity / 2` and `capacity` of those used last: when the younger half is full, the older half is
-/// forgotten.
+/// Remembers between `capacity / 2` and `capacity` of the most recently used ones: when the younger half is full, the
+/// older half is dropped.
 #[derive(Debug)]
 pub struct VerifiedLogins {
     keyed: Hmac<Sha256>,
@@ -32,18 +32,18 @@ struct Halves {
 }
 
 impl VerifiedLogins {
-    /// Remembers up to `capacity` logins (about 40 bytes each), with a key of its own.
+    /// Remembers up to `capacity` logins (about 40 bytes each), with a new key.
     pub fn new(capacity: usize) -> Self {
         Self {
-            // As long as a block of SHA-256, so that HMAC (RFC 2104 section 3) takes it as it is.
+            // As long as a block of SHA-256, so that HMAC (RFC 2104 section 3) uses it unchanged.
             keyed: Mac::new(&rand::random::<[u8; 64]>().into()),
             halves: Mutex::default(),
             half: capacity.div_ceil(2),
         }
     }
 
-    /// The proof for a password, which is worth something once [`VerifiedLogins::remember`] has it. `stored` is what the
-    /// password file holds now.
+    /// The proof of a login, to be passed to [`Self::remember`] once the login is verified. `stored` is the current
+    /// content of the password file.
     pub fn proof(&self, address: &Address, password: &[u8], stored: &str) -> Proof {
         let mut mac = self.keyed.clone();
         for part in [address.as_str().as_bytes(), password, stored.as_bytes()] {

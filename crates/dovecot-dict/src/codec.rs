@@ -1,13 +1,13 @@
-//! Commands and replies as bytes.
+//! Parses and encodes commands and replies.
 //!
-//! Keys and user names have to be UTF-8: Dovecot lets only ASCII through in both. Values are any bytes.
+//! Keys and user names have to be UTF-8; Dovecot only allows ASCII in both. Values are any bytes.
 
 use std::str::FromStr;
 
-/// Protocol versions that are understood: 3 is spoken by Dovecot 2.3, 4 by Dovecot 2.4.
+/// Supported protocol versions: Dovecot 2.3 uses 3, and Dovecot 2.4 uses 4.
 pub const VERSIONS: std::ops::RangeInclusive<u32> = 3..=4;
 
-/// Longest line without its line feed, as in Dovecot (`DICT_CLIENT_MAX_LINE_LENGTH`).
+/// Maximum length of a line without its line feed, as in Dovecot (`DICT_CLIENT_MAX_LINE_LENGTH`).
 pub const MAX_LINE: usize = 64 * 1024;
 
 /// One line from Dovecot.
@@ -15,9 +15,9 @@ pub const MAX_LINE: usize = 64 * 1024;
 pub enum Command {
     /// `H`: the first line of a connection.
     Hello {
-        /// Major version; outside [`VERSIONS`] nothing else can be understood.
+        /// Major version; the format of other commands is unknown outside [`VERSIONS`].
         major: u32,
-        /// Minor version; never changes what is understood.
+        /// Minor version; makes no difference.
         minor: u32,
         /// Name of the dict (`dict_proxy_name`).
         dict: String,
@@ -26,54 +26,54 @@ pub enum Command {
     Lookup {
         /// Full key.
         key: String,
-        /// Whom it is asked for; empty for nobody.
+        /// User of the request; empty if there is none.
         user: String,
     },
     /// `I`: asks for the keys below a path.
     Iterate(crate::IterateQuery),
     /// `B`: begins a transaction.
     Begin {
-        /// Chosen by the client, unique among its open ones.
+        /// Chosen by the client, unique among its open transactions.
         id: u32,
-        /// Whom the transaction is for; empty for nobody.
+        /// User of the transaction; empty if there is none.
         user: String,
-        /// Seconds after which the values may be forgotten; 0 means never.
+        /// Seconds after which the values may expire; 0 means never.
         expire_secs: u32,
     },
     /// An operation of an open transaction: `S`, `U` or `A`.
     Operation {
         /// The transaction.
         id: u32,
-        /// What to add to it.
+        /// The operation to add.
         operation: crate::Operation,
     },
-    /// `T` or `V`: the time that the values are of, and whether they may be logged. Neither changes what is stored.
+    /// `T` or `V`: the time of the values, and whether they may be logged. Neither changes what is stored.
     Hint {
         /// The transaction.
         id: u32,
     },
-    /// `C`, or `D` for a client that goes on meanwhile.
+    /// `C`, or `D` if the client does not wait for the reply.
     Commit {
         /// The transaction.
         id: u32,
         /// Whether the reply carries the mark of `D`.
         detached: bool,
     },
-    /// `R`: forgets a transaction; has no reply.
+    /// `R`: drops a transaction; has no reply.
     Rollback {
         /// The transaction.
         id: u32,
     },
 }
 
-/// Why a line was refused; the connection ends, because what follows depends on it. Never holds a field's text, which
-/// may be a secret of a user.
+/// Why a line cannot be parsed. The connection is closed, because later lines depend on it. The error never contains
+/// the text of a field, which may be a user's secret.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ParseError {
     /// The line is empty.
     #[error("empty line")]
     Empty,
-    /// The first byte is no command.
+    /// The first byte is not a command.
     #[error("unknown command (byte {0})")]
     UnknownCommand(u8),
     /// A field is missing, or there is one too many.
@@ -84,14 +84,14 @@ pub enum ParseError {
         /// Fields found.
         fields: usize,
     },
-    /// A field is not a number of its range.
-    #[error("command {0}: not a number of the allowed range")]
+    /// A field is not a number in its range.
+    #[error("command {0}: not a number in the allowed range")]
     Number(char),
     /// A key or a user name is not UTF-8.
-    #[error("command {0}: text that is not UTF-8")]
+    #[error("command {0}: text is not UTF-8")]
     Text(char),
-    /// The byte 1 stands at the end of a field.
-    #[error("command {0}: unfinished escape")]
+    /// A field ends with the byte 1.
+    #[error("command {0}: incomplete escape")]
     Escape(char),
     /// A key below `priv/` needs a user name.
     #[error("command {0}: private key without a user name")]
@@ -101,9 +101,9 @@ pub enum ParseError {
 /// One reply to Dovecot.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Reply {
-    /// `O`: the value that was looked up.
+    /// `O`: the value of the key.
     Value(Vec<u8>),
-    /// `N`: there is none.
+    /// `N`: the key has no value.
     NotFound,
     /// `F`: the lookup or iteration failed.
     Failed(String),
@@ -111,7 +111,7 @@ pub enum Reply {
     Row {
         /// Full key.
         key: String,
-        /// Empty when no values were asked for.
+        /// Empty if the query asks only for keys.
         value: Vec<u8>,
     },
     /// An empty line: the iteration is over.
@@ -122,12 +122,12 @@ pub enum Reply {
         id: u32,
         /// Whether it was committed with `D`.
         detached: bool,
-        /// How it ended.
+        /// The outcome.
         result: Result<crate::Commit, crate::Failure>,
     },
 }
 
-/// Appends `field` so that it holds no tab, line feed, carriage return or NUL (`str_append_tabescaped` of Dovecot).
+/// Appends `field` without tabs, line feeds, carriage returns and NUL (`str_append_tabescaped` of Dovecot).
 pub fn escape(field: &[u8], into: &mut Vec<u8>) {
     for &byte in field {
         match byte {
@@ -141,8 +141,8 @@ pub fn escape(field: &[u8], into: &mut Vec<u8>) {
     }
 }
 
-/// Undoes [`escape`]; none if the field ends within an escape. An unknown escape stands for its second byte, as in
-/// Dovecot.
+/// Reverses [`escape`]; none if the field ends with an incomplete escape. An unknown escape means its second byte, as
+/// in Dovecot.
 pub fn unescape(field: &[u8]) -> Option<Vec<u8>> {
     let mut bytes = Vec::with_capacity(field.len());
     let mut rest = field.iter();
@@ -164,8 +164,8 @@ pub fn unescape(field: &[u8]) -> Option<Vec<u8>> {
 }
 
 impl Command {
-    /// Reads one line without its line feed. Further fields of later minor versions are passed over where Dovecot's
-    /// own server does so.
+    /// Parses one line without its line feed. Additional fields of later minor versions are ignored where Dovecot's own
+    /// server ignores them.
     pub fn parse(line: &[u8]) -> Result<Self, ParseError> {
         let (&letter, rest) = line.split_first().ok_or(ParseError::Empty)?;
         if !b"HLIBCDRSUATV".contains(&letter) {
@@ -348,7 +348,7 @@ impl Reply {
     }
 }
 
-/// Whether Dovecot counts the key as one of a user's own (`DICT_PATH_PRIVATE`).
+/// Whether the key is private to a user (`DICT_PATH_PRIVATE`).
 pub(crate) fn is_private(key: &str) -> bool {
     key.starts_with("priv/")
 }

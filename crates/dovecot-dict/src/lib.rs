@@ -1,13 +1,13 @@
 //! Dovecot's dict protocol: the server side of `dict { dict_driver = proxy }`.
 //!
-//! Dovecot opens a connection, says hello and sends one command a line; fields stand between tabs and are escaped
-//! with the byte 1. Replies come in the order of the commands that ask for one. The protocol has no specification;
-//! this follows `src/lib-dict*/dict-client.[ch]` and `src/dict/dict-commands.c` of Dovecot 2.3.21 (protocol 3.2) and
-//! 2.4.1 (protocol 4.0), which differ in nothing that a server sees beyond the version.
+//! Dovecot opens a connection, sends a hello, and then one command per line; fields are separated by tabs and escaped
+//! with the byte 1. Replies are sent in the order of their commands. The protocol has no specification; this follows
+//! `src/lib-dict*/dict-client.[ch]` and `src/dict/dict-commands.c` of Dovecot 2.3.21 (protocol 3.2) and 2.4.1 (protocol
+//! 4.0), which differ for a server only in the version.
 //!
-//! - [`codec`]: bytes to commands and replies to bytes, without I/O;
-//! - [`serve`]: one connection, whose transactions nobody else sees;
-//! - [`Dict`]: what a service implements.
+//! - [`codec`]: parses commands and encodes replies, without I/O;
+//! - [`serve`]: serves one connection with its own transactions;
+//! - [`Dict`]: the trait of a service.
 
 pub mod codec;
 mod server;
@@ -16,18 +16,18 @@ use std::future::Future;
 
 pub use server::{ConnectionError, Limits, serve};
 
-/// What a service answers with.
+/// The dict of a service.
 pub trait Dict: Send + Sync {
-    /// Value of `key`; `user` is whom Dovecot asks for, empty when it asks for nobody.
+    /// Value of `key`; `user` is the user of the request, empty if there is none.
     fn lookup(&self, user: &str, key: &str) -> impl Future<Output = Result<Option<Vec<u8>>, Failure>> + Send;
 
-    /// Keys and values below a path; nothing unless a service says otherwise.
+    /// Keys and values below a path; none by default.
     fn iterate(&self, query: IterateQuery) -> impl Future<Output = Result<Vec<Row>, Failure>> + Send {
         let _ = query;
         async { Ok(Vec::new()) }
     }
 
-    /// Applies everything that a transaction collected. What it did is durable once this returns [`Ok`].
+    /// Applies all operations of a transaction. They are durable once this returns [`Ok`].
     fn commit(&self, transaction: Transaction) -> impl Future<Output = Result<Commit, Failure>> + Send;
 }
 
@@ -36,20 +36,20 @@ pub trait Dict: Send + Sync {
 pub struct Row {
     /// Full key.
     pub key: String,
-    /// Its value; left out on the wire when the query asks for no values.
+    /// The value; not sent if the query asks only for keys.
     pub value: Vec<u8>,
 }
 
-/// What an iteration asks for.
+/// The query of an iteration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct IterateQuery {
-    /// Whom Dovecot asks for; empty for nobody.
+    /// User of the request; empty if there is none.
     pub user: String,
     /// Prefix of the wanted keys.
     pub path: String,
     /// `enum dict_iterate_flags` of Dovecot.
     pub flags: u32,
-    /// Most rows wanted; 0 means all. [`serve`] cuts what is beyond.
+    /// Maximum number of rows; 0 means all. [`serve`] drops further ones.
     pub max_rows: u64,
 }
 
@@ -57,7 +57,7 @@ impl IterateQuery {
     /// `DICT_ITERATE_FLAG_NO_VALUE` of Dovecot's `dict.h`.
     const NO_VALUE: u32 = 0x08;
 
-    /// Whether only keys are wanted.
+    /// Whether the query asks only for keys.
     pub fn without_values(&self) -> bool {
         self.flags & Self::NO_VALUE != 0
     }
@@ -66,11 +66,11 @@ impl IterateQuery {
 /// The operations between `B` and `C`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Transaction {
-    /// Whom the transaction is for; empty for nobody.
+    /// User of the transaction; empty if there is none.
     pub user: String,
-    /// Seconds after which the values may be forgotten; 0 means never.
+    /// Seconds after which the values may expire; 0 means never.
     pub expire_secs: u32,
-    /// What to do, in this order.
+    /// The operations in their order.
     pub operations: Vec<Operation>,
 }
 
@@ -89,17 +89,17 @@ pub enum Operation {
         /// Full key.
         key: String,
     },
-    /// Adds `difference` to the number that `key` holds.
+    /// Adds `difference` to the number stored at `key`.
     Increment {
         /// Full key.
         key: String,
-        /// May be negative.
+        /// The difference, which may be negative.
         difference: i64,
     },
 }
 
 impl Operation {
-    /// The key that is changed.
+    /// The changed key.
     pub fn key(&self) -> &str {
         match self {
             Self::Set { key, .. } | Self::Unset { key } | Self::Increment { key, .. } => key,
@@ -107,7 +107,7 @@ impl Operation {
     }
 }
 
-/// How a commit ended when nothing failed.
+/// The outcome of a commit that did not fail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Commit {
     /// Everything is stored.
@@ -116,7 +116,7 @@ pub enum Commit {
     NotFound,
 }
 
-/// Why a request failed. Dovecot logs the text, so it never holds a value.
+/// Why a request failed. Dovecot logs the text, so it must not contain a value.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct Failure(pub String);

@@ -1,4 +1,4 @@
-//! One connection.
+//! Serves one connection.
 
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
@@ -10,30 +10,30 @@ use tokio_util::sync::CancellationToken;
 use crate::codec::{self, Command, ParseError, Reply};
 use crate::{Commit, Dict, Transaction};
 
-/// Replies are written when so many bytes have gathered, or when no complete command is left to answer.
+/// Replies are written when they have reached this size, or when no complete command is left.
 const WRITE_AT: usize = 32 * 1024;
 
-/// How long a transaction or a line that has begun may still be finished once the service has to end. Dovecot sends
-/// these in one go, and does not repeat a commit.
+/// Time in which an open transaction or an incomplete line may be finished when the service stops. Dovecot sends these
+/// at once, and does not repeat a commit.
 const GRACE: Duration = Duration::from_secs(1);
 
-/// What one connection may hold and how long it may stay silent.
+/// Limits of one connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
-    /// Bytes of a line without its line feed.
+    /// Maximum length of a line in bytes, without its line feed.
     pub line: usize,
-    /// Transactions that are open at once.
+    /// Maximum number of open transactions.
     pub transactions: usize,
-    /// Operations of all open transactions.
+    /// Maximum number of operations in all open transactions.
     pub operations: usize,
-    /// Bytes of keys and values of all open transactions.
+    /// Maximum size of keys and values in all open transactions, in bytes.
     pub bytes: usize,
-    /// How long the peer may keep us waiting, for a command or for taking a reply.
+    /// Longest wait for a command, and for the peer to read a reply.
     pub idle: Duration,
 }
 
 impl Default for Limits {
-    /// Dovecot's own longest line, and far more of everything else than its plugins ever use.
+    /// The maximum length of lines in Dovecot, and otherwise far more than its plugins use.
     fn default() -> Self {
         Self {
             line: codec::MAX_LINE,
@@ -45,45 +45,45 @@ impl Default for Limits {
     }
 }
 
-/// Why a connection ended early. Its open transactions are forgotten; what was answered stays done.
+/// Why a connection was closed early. Its open transactions are dropped; committed ones stay.
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectionError {
     /// Reading or writing failed.
     #[error("dict connection: {0}")]
     Io(#[from] std::io::Error),
-    /// The peer kept us waiting for longer than [`Limits::idle`] allows while something was unfinished.
+    /// The peer was silent for longer than [`Limits::idle`] while a line or transaction was incomplete.
     #[error("dict connection: timed out")]
     Timeout,
-    /// A line cannot be understood.
+    /// A line cannot be parsed.
     #[error("dict connection: {0}")]
     Parse(#[from] ParseError),
-    /// A line other than that of a value is longer than [`Limits::line`].
+    /// A line that does not set a value is longer than [`Limits::line`].
     #[error("dict connection: line longer than {0} bytes")]
     LineTooLong(usize),
     /// The first line is not a hello of a version in [`codec::VERSIONS`].
     #[error("dict connection: no hello of a known version (found version {found:?})")]
     Hello {
-        /// The version, if it was a hello at all.
+        /// The version, if the line was a hello.
         found: Option<u32>,
     },
     /// A second hello.
     #[error("dict connection: hello in the middle")]
     HelloAgain,
-    /// A transaction begins that is open already.
+    /// A transaction that is already open begins again.
     #[error("dict connection: transaction {0} begins twice")]
     TransactionExists(u32),
-    /// An operation of a transaction that is not open.
+    /// An operation belongs to a transaction that is not open.
     #[error("dict connection: transaction {0} is not open")]
     NoTransaction(u32),
-    /// Transactions hold more than [`Limits`] allows.
+    /// The open transactions exceed [`Limits`].
     #[error("dict connection: too much in open transactions")]
     TooMuch,
 }
 
 /// Serves one connection until the peer closes it, it breaks the protocol, or `shutdown` is cancelled.
 ///
-/// Commands are answered one after the other. At shutdown those that have arrived are still answered, and a transaction
-/// that has begun may be finished; Dovecot repeats lookups on a new connection, but no commits.
+/// Commands are answered one after the other. At shutdown, received commands are still answered, and open transactions
+/// may be finished: Dovecot repeats lookups on a new connection, but not commits.
 pub async fn serve<S, D>(
     stream: S,
     dict: &D,
@@ -98,9 +98,9 @@ where
     let mut session = Session::new(dict, limits);
     let mut input = Vec::new();
     let mut output = Vec::new();
-    // Where the search for a line feed goes on: what is before was searched when it arrived.
+    // Where the search for a line feed continues.
     let mut searched = 0;
-    // Within a value that is too long to be held.
+    // Whether the rest of a line that is too long is being skipped.
     let mut discarding = false;
     loop {
         let mut consumed = 0;
@@ -153,7 +153,7 @@ where
     }
 }
 
-/// Ends [`GRACE`] after shutdown was asked for.
+/// Completes [`GRACE`] after the shutdown.
 async fn grace(shutdown: &CancellationToken) {
     shutdown.cancelled().await;
     tokio::time::sleep(GRACE).await;
@@ -177,13 +177,13 @@ async fn write<W: AsyncWrite + Unpin>(
     Ok(())
 }
 
-/// What a connection remembers between commands.
+/// State of a connection.
 struct Session<'a, D> {
     dict: &'a D,
     limits: &'a Limits,
     greeted: bool,
     open: HashMap<u32, Transaction>,
-    /// Those among them with a value that was too long to be held.
+    /// Open transactions with a value that was too long.
     overlong: HashSet<u32>,
     operations: usize,
     bytes: usize,
@@ -202,7 +202,7 @@ impl<'a, D: Dict> Session<'a, D> {
         }
     }
 
-    /// Does what a line says and appends the reply, if it has one.
+    /// Executes the command in a line and appends its reply, if it has one.
     async fn line(&mut self, line: &[u8], output: &mut Vec<u8>) -> Result<(), ConnectionError> {
         let command = Command::parse(line);
         if !self.greeted {
@@ -294,8 +294,8 @@ impl<'a, D: Dict> Session<'a, D> {
         Ok(())
     }
 
-    /// A line that is longer than [`Limits::line`]. Clients of Dovecot choose how long values are: one that is too long
-    /// is not stored, and nothing else of its transaction is. All other lines are Dovecot's own, and never that long.
+    /// Handles a line that is longer than [`Limits::line`]. The length of values is up to IMAP clients: a transaction
+    /// with a value that is too long stores nothing. Dovecot's other lines are never that long.
     fn overlong(&mut self, line: &[u8]) -> Result<(), ConnectionError> {
         let id = line
             .strip_prefix(b"S")

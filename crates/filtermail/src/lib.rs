@@ -1,8 +1,9 @@
-//! Lets only end-to-end encrypted mail pass.
+//! Accepts only end-to-end encrypted mail.
 //!
-//! Postfix hands every message to one of two filters before it queues it, and gets it back from the filter at another
-//! socket. `check` decides by the bytes alone, `dkim` by signatures, `smtp` moves bytes, and `reply` holds every string
-//! that is said over SMTP. `mxdeliv` takes mail over HTTPS and hands it to Postfix, which treats it as all arriving mail.
+//! Postfix hands each message to one of two filters before it queues it, and the filter returns accepted messages to
+//! Postfix on another socket. `check` decides by the bytes of a message, `dkim` by its signatures, `smtp` moves bytes,
+//! and `reply` holds every SMTP reply. `mxdeliv` accepts mail over HTTPS and
+//! passes it to Postfix, which treats it like all arriving mail.
 
 pub mod check;
 pub mod dkim;
@@ -26,7 +27,7 @@ use tokio::sync::Semaphore;
 use crate::check::Direction;
 use crate::smtp::{LARGE_AT_ONCE, Policy, Server, serve_connection};
 
-/// Name of the socket that Postfix asks at whether somebody may send (`FileDescriptorName=`).
+/// Name of the socket on which Postfix asks whether an address may send (`FileDescriptorName=`).
 const LIMIT_SOCKET: &str = "limit";
 
 /// Recipients that Postfix allows in one transaction (`smtpd_recipient_limit`).

@@ -1,10 +1,10 @@
-//! The filter between Postfix and itself.
+//! The filter in front of Postfix's queue.
 
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-/// Lets only end-to-end encrypted mail pass.
+/// Accepts only end-to-end encrypted mail.
 #[derive(Debug, Parser)]
 #[command(version)]
 struct Cli {
@@ -14,9 +14,9 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Mode {
-    /// Filters mail that arrives from other servers.
+    /// Filter mail that arrives from other servers.
     Incoming(daemon::Cli),
-    /// Filters mail that users of this relay submit.
+    /// Filter mail that users of this relay submit.
     Outgoing(daemon::Cli),
     /// Accept mail from other relays over HTTPS, behind nginx, and pass it to Postfix.
     Mxdeliv(daemon::Cli),

@@ -1,4 +1,4 @@
-//! What is counted.
+//! Metrics of the filters.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ const DURATION: &str = "chatmail_filter_duration_seconds";
 const DKIM: &str = "chatmail_dkim_results_total";
 const KEYS: &str = "chatmail_dkim_keys_total";
 
-/// What becomes of a message.
+/// Values of the label `verdict`.
 const VERDICTS: [&str; 5] = ["accepted", "cleartext", "refused", "deferred", "limited"];
 
 /// Names the metrics of one filter and sets them to zero, so that none appears only with the first message.
@@ -68,12 +68,12 @@ fn name(direction: Direction) -> &'static str {
     }
 }
 
-/// Signatures were verified.
+/// Counts a message whose signatures were verified.
 pub(crate) fn dkim(result: &'static str) {
     counter!(DKIM, "result" => result).increment(1);
 }
 
-/// A key was asked for.
+/// Counts a key that a signature needs.
 pub(crate) fn key(found: bool) {
     counter!(KEYS, "cache" => if found { "hit" } else { "miss" }).increment(1);
 }

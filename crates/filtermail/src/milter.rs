@@ -1,8 +1,8 @@
-//! Asks [`SendLimit`] before a message is sent: a milter for Postfix's submission services, which says no at the first
-//! `RCPT`. The reply of a milter reaches the client as it is; that of a policy service would not.
+//! Applies [`SendLimit`] before a message is sent: a milter for Postfix's submission services that rejects the first
+//! `RCPT`. Postfix passes on the reply of a milter unchanged, but not that of a policy service.
 //!
-//! Of the protocol (libmilter's `mfdef.h`, version 6) this is the part that `MAIL` and `RCPT` need: all other steps are
-//! declined in the negotiation. A message counts once, however many recipients it has.
+//! This is the part of the protocol (libmilter's `mfdef.h`, version 6) that `MAIL` and `RCPT` need; the negotiation
+//! declines all other steps. A message counts once, however many recipients it has.
 
 use std::io;
 use std::time::Duration;
@@ -14,20 +14,20 @@ use crate::metrics;
 use crate::rate::SendLimit;
 use crate::reply::Reply;
 
-/// Longest silence. The connection lasts as long as the session of a client, which may have nothing to send for a
-/// while; one that ends earlier is of no use for the rest of its session.
+/// Longest silence. The connection lasts as long as the session of a client, which may be idle for a while; once the
+/// connection is closed, Postfix does not ask again in that session.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(3600);
-/// Longest wait for Postfix to take an answer.
+/// Longest wait for Postfix to read an answer.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
-/// Longest packet: Postfix's commands have 2 KiB at most, and macros are a few words.
+/// Maximum size of a packet: Postfix's commands have at most 2 KiB, and macros are a few words.
 const MAX_PACKET: usize = 16 * 1024;
 /// Version of the protocol.
 const VERSION: u32 = 6;
 
-/// Steps that are not for us (`SMFIP_NOCONNECT` and so on), all but `MAIL` and `RCPT`.
+/// Steps that the milter declines (`SMFIP_NOCONNECT` and so on): all but `MAIL` and `RCPT`.
 const DECLINED: u32 = 0x01 | 0x02 | 0x10 | 0x20 | 0x40 | 0x100 | 0x200;
 
-/// What Postfix says.
+/// A packet from Postfix.
 #[derive(Debug, PartialEq, Eq)]
 enum Packet {
     /// `SMFIC_OPTNEG`, with the steps that may be declined.
@@ -36,7 +36,7 @@ enum Packet {
     Mail(String),
     /// `SMFIC_RCPT`.
     Rcpt,
-    /// `SMFIC_MACRO`, `SMFIC_ABORT`: not to be answered.
+    /// `SMFIC_MACRO`, `SMFIC_ABORT`: no answer is expected.
     Note,
     /// `SMFIC_QUIT`.
     Quit,
@@ -91,7 +91,7 @@ where
     let mut message = Message::None;
     let mut data = Vec::new();
     loop {
-        // The end between two packets is in order.
+        // Postfix may close the connection between two packets.
         let Ok(length) = timeout(IDLE_TIMEOUT, stream.read_u32()).await? else {
             return Ok(());
         };
@@ -129,7 +129,7 @@ where
     }
 }
 
-/// `SMFIC_OPTNEG`: no change of any message is asked for.
+/// `SMFIC_OPTNEG`: the milter does not ask to change messages.
 fn negotiated(steps: u32) -> Vec<u8> {
     let mut data = Vec::with_capacity(12);
     for number in [VERSION, 0, DECLINED & steps] {
@@ -143,7 +143,7 @@ fn proceed() -> Vec<u8> {
     packet(b'c', &[])
 }
 
-/// `SMFIR_REPLYCODE`, in which a percent sign is written twice.
+/// `SMFIR_REPLYCODE`, in which percent signs are doubled.
 fn refused(reply: &Reply) -> Vec<u8> {
     let mut text = reply.as_str().replace('%', "%%").into_bytes();
     text.push(0);
@@ -159,7 +159,7 @@ fn packet(command: u8, data: &[u8]) -> Vec<u8> {
 mod tests {
     use super::*;
 
-    /// What is said to these packets, one after the other; none where nothing is.
+    /// The answers to these packets.
     async fn talk(limit: &SendLimit, packets: &[(u8, &[u8])]) -> Vec<(char, String)> {
         let (mut near, far) = tokio::io::duplex(4096);
         let mut said = Vec::new();

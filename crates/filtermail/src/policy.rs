@@ -1,4 +1,4 @@
-//! What the two filters decide: the pure checks, and around them what has to be looked up.
+//! The policies of the two filters: the pure checks, combined with lookups.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -17,13 +17,13 @@ use crate::rate::SendLimit;
 use crate::reply::Reply;
 use crate::smtp::{Admission, Envelope, LARGE, LARGE_AT_ONCE, Policy};
 
-/// Messages above this many bytes are checked off the event loop, so that others do not wait for them.
+/// Size in bytes above which a message is checked off the event loop, so that others do not wait for it.
 const BLOCKING: usize = 128 * 1024;
-/// Checks off the event loop at once, for messages up to [`LARGE`] and again for others: who sends large ones does not
-/// make the rest wait.
+/// Checks that run off the event loop at once, for messages up to [`LARGE`] and again for larger ones: a sender of
+/// large messages does not delay the others.
 const CHECKS_AT_ONCE: usize = LARGE_AT_ONCE;
 
-/// Mail that users of this relay submit.
+/// Policy for mail that users of this relay submit.
 pub struct Outgoing {
     limit: Arc<SendLimit>,
     checks: Checks,
@@ -82,7 +82,7 @@ impl Policy for Outgoing {
     }
 }
 
-/// Mail that arrives from other servers.
+/// Policy for mail that arrives from other servers.
 pub struct Incoming {
     store: MailStore,
     domain: String,
@@ -104,7 +104,7 @@ impl Incoming {
         }
     }
 
-    /// Whether the message comes from the domain in its `From` field.
+    /// Checks that the message comes from the domain in its `From` field.
     async fn check_sender(&self, examined: &Examined, envelope: &Envelope, message: &Bytes) -> Verdict {
         if let Some(literal) = examined.literal {
             return match incoming::check_literal(literal, envelope.origin, self.own_literal) {
@@ -195,14 +195,14 @@ impl Policy for Incoming {
 }
 
 fn refuse_cleartext(from: &str) -> Verdict {
-    // Which domain it was helps operators; who it was is nobody's business.
+    // The domain helps operators; the account would identify the sender.
     let domain = from.rsplit_once('@').map_or("", |(_, domain)| domain);
     tracing::info!("Rejected unencrypted mail from: {domain}");
     Verdict::Reject(Reply::ENCRYPTION_NEEDED)
 }
 
-/// Whether a recipient takes no cleartext. Postfix knows several ways to write the same address; one that is not
-/// plainly an account of ours counts as protected.
+/// Whether a recipient refuses cleartext. Postfix accepts several spellings of an address; one that is not plainly an
+/// account of this relay counts as protected.
 fn refuses_cleartext(store: &MailStore, domain: &str, recipient: &str) -> bool {
     let Ok(address) = Address::parse(&recipient.to_ascii_lowercase()) else {
         return true;
@@ -221,7 +221,7 @@ fn refuses_cleartext(store: &MailStore, domain: &str, recipient: &str) -> bool {
     }
 }
 
-/// Where checks of messages run.
+/// Runs checks of messages, a limited number at once.
 struct Checks {
     small: Arc<Semaphore>,
     large: Arc<Semaphore>,
@@ -251,7 +251,7 @@ impl Checks {
         } else {
             &self.small
         };
-        // The semaphore is never closed. The permit goes along: a check whose connection is gone still runs.
+        // The semaphore is never closed. The task owns the permit: it runs on after its connection is closed.
         let permit = Arc::clone(lane).acquire_owned().await.ok();
         let message = message.clone();
         let task = tokio::task::spawn_blocking(move || {

@@ -1,7 +1,7 @@
-//! How much mail one address may submit: GCRA, one cell per address.
+//! The rate at which one address may submit mail: GCRA, one cell per address.
 //!
-//! A message is counted before it is sent, where Postfix asks for that, and otherwise when it reaches the filter: so
-//! the limit holds while Postfix cannot ask.
+//! A message is counted before it is sent, if Postfix asks, and otherwise when it reaches the filter. The limit
+//! therefore holds even while Postfix cannot ask.
 
 use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -12,13 +12,13 @@ use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
 use moka::ops::compute::Op;
 use moka::sync::Cache;
 
-/// Submissions between two clean-ups. A cell that is no longer in use says nothing, so memory holds about this many
-/// addresses and those that sent within the last burst.
+/// Submissions between two clean-ups, which remove idle cells. Memory therefore holds about this many addresses, plus
+/// those that have sent within the last burst.
 const PRUNE_EVERY: usize = 1024;
 
-/// Addresses whose messages are on their way at most. One that is forgotten counts twice.
+/// Maximum number of addresses with messages on their way. A message that is evicted counts twice.
 const MAX_RESERVED: u64 = 10_000;
-/// Longest time that a message takes from its first recipient to its end, on a slow line.
+/// Maximum time from the first recipient of a message to its end, on a slow line.
 const MAX_UPLOAD: Duration = Duration::from_secs(3600);
 
 /// Counts submissions per address.
@@ -27,7 +27,7 @@ pub struct SendLimit {
     cells: DefaultKeyedRateLimiter<String>,
     clock: DefaultClock,
     since_prune: AtomicUsize,
-    /// Messages that were counted and have not come yet, by address.
+    /// Messages that were counted but have not reached the filter, by address.
     reserved: Cache<String, u32>,
     burst: u32,
 }
@@ -47,7 +47,7 @@ impl SendLimit {
         }
     }
 
-    /// Counts one message; an error holds the whole seconds until the next may come. Case makes no difference.
+    /// Counts one message; an error holds the seconds until the next one is allowed. Case is ignored.
     pub fn check(&self, address: &str) -> Result<(), u64> {
         if self.since_prune.fetch_add(1, Ordering::Relaxed) >= PRUNE_EVERY {
             self.since_prune.store(0, Ordering::Relaxed);
@@ -66,7 +66,7 @@ impl SendLimit {
         Ok(())
     }
 
-    /// Counts a message that has come, unless it was counted before it was sent.
+    /// Counts a message that has reached the filter, unless it was counted before it was sent.
     pub fn redeem(&self, address: &str) -> Result<(), u64> {
         let mut reserved = false;
         self.change(address, |count| {

@@ -1,10 +1,10 @@
-//! Every SMTP string that this program says. Clients, other relays and log readers match some of them by their text.
+//! Every SMTP reply of this program. Clients, other relays and log readers match the text of some of them.
 
 use std::borrow::Cow;
 use std::fmt;
 use std::net::IpAddr;
 
-/// Longest text of a reply; RFC 5321 section 4.5.3.1.5 allows 512 octets with the line break.
+/// Maximum length of a reply; RFC 5321 section 4.5.3.1.5 allows 512 octets with the line break.
 const MAX_LENGTH: usize = 480;
 
 /// One reply without its line break.
@@ -24,7 +24,7 @@ replies! {
     GREETING = "220 filtermail ESMTP";
     /// Answer to `HELO`.
     HELO = "250 filtermail";
-    /// A command was carried out.
+    /// A command succeeded.
     OK = "250 2.0.0 Ok";
     /// A sender was accepted.
     SENDER_OK = "250 2.1.0 Ok";
@@ -36,21 +36,21 @@ replies! {
     BYE = "221 2.0.0 Bye";
     /// Answer to `VRFY` (RFC 5321 section 3.5.3).
     CANNOT_VERIFY = "252 2.0.0 Cannot verify";
-    /// Nothing came for too long.
+    /// The client was silent for too long.
     TIMEOUT = "421 4.4.2 Timeout, closing connection";
-    /// The service ends.
+    /// The service is stopping.
     SHUTTING_DOWN = "421 4.3.2 Service shutting down";
     /// Postfix did not take the message back.
     REINJECT_FAILED = "451 4.3.0 Mail server temporarily unavailable";
-    /// The message could not be looked at.
+    /// A check of the message panicked.
     CHECK_FAILED = "451 4.3.0 Message could not be checked";
-    /// A signature's key could not be looked up for now.
+    /// The lookup of a signature's key failed temporarily.
     DKIM_TEMPORARY = "451 4.7.5 DKIM key lookup failed, try again later";
     /// More recipients than one transaction may have.
     TOO_MANY_RECIPIENTS = "452 4.5.3 Too many recipients";
     /// A line is longer than any that Postfix sends.
     LINE_TOO_LONG = "500 5.5.2 Line too long";
-    /// Not a command that a mail server sends.
+    /// The command is not one that a mail server sends.
     UNKNOWN_COMMAND = "500 5.5.1 Unknown command";
     /// The command's argument is malformed.
     SYNTAX = "501 5.5.4 Syntax error";
@@ -64,27 +64,27 @@ replies! {
     BAD_SEQUENCE = "503 5.5.1 Bad sequence of commands";
     /// Submitted or arriving cleartext.
     ENCRYPTION_NEEDED = "523 Encryption Needed: Invalid Unencrypted Mail";
-    /// A submitted message names somebody else as who sent or passed it on.
+    /// A submitted message names another account as its sender or forwarder.
     FOREIGN_SENDER = "500 Invalid Sender: not the address of the account";
-    /// A submitted message has a line that servers on the way fold, which breaks its signature.
+    /// A submitted message has a line that servers on its path fold, which breaks its signature.
     LINE_OF_MESSAGE_TOO_LONG = "550 5.6.0 Line longer than 998 bytes in message";
     /// A submitted message has bytes that a server without 8BITMIME encodes, which breaks its signature.
     NOT_ASCII = "550 5.6.3 Characters beyond ASCII in message";
-    /// A submitted message has NUL or the like, which programs on the way drop or take for an end.
+    /// A submitted message has NUL or another control character, at which programs on its path drop or cut text.
     CONTROL_CHARACTER = "550 5.6.0 Control characters in message";
-    /// A line ended with something else than CRLF, which other servers could read as the end of the message.
+    /// A line does not end with CRLF, which other servers could read as the end of the message.
     BARE_LINE_BREAK = "550 5.5.2 Bare CR or LF in message";
-    /// Larger than the relay takes.
+    /// The message is larger than the relay accepts.
     TOO_LARGE = "552 Message exceeds maximum size";
-    /// More header than any program writes.
+    /// The header is larger than any program writes.
     HEADER_TOO_LARGE = "552 5.3.4 Message header exceeds 256 KiB";
-    /// A header field that Postfix would cut off.
+    /// Postfix would truncate a header field of this size.
     FIELD_TOO_LARGE = "552 5.3.4 Message header field exceeds 100 KiB";
-    /// More header fields than any program writes.
+    /// The header has more fields than any program writes.
     TOO_MANY_FIELDS = "552 5.3.4 Message header has more than 1000 fields";
-    /// A signature that would cost more to verify than a message is worth.
+    /// Verifying the signature would cost too much.
     SIGNATURE_TOO_LARGE = "552 5.3.4 DKIM signature exceeds 16 KiB or 100 field names";
-    /// More signatures than forwarders add.
+    /// The message has more signatures than forwarders add.
     TOO_MANY_SIGNATURES = "552 5.3.4 Message has more than 20 DKIM signatures";
 }
 
@@ -97,7 +97,7 @@ impl Reply {
         )
     }
 
-    /// The address sent more than it may; the connection ends.
+    /// The address has exceeded its rate; the connection is closed.
     pub fn too_much_mail(address: &str, seconds: u64) -> Self {
         Self::new(&format!(
             "450 4.7.1: Too much mail from {address}, try again in {seconds} s"
@@ -109,22 +109,22 @@ impl Reply {
         Self::new(&format!("500 Invalid FROM <{from}> for <{mail_from}>"))
     }
 
-    /// The `From` field of a submitted message is not one address.
+    /// The `From` field of a submitted message is not exactly one address.
     pub fn invalid_from_header(value: &str) -> Self {
         Self::new(&format!("500 Invalid FROM header: {value}"))
     }
 
-    /// The envelope sender of a submitted message is no address.
+    /// The envelope sender of a submitted message is not an address.
     pub fn invalid_mail_from(address: &str) -> Self {
         Self::new(&format!("500 Invalid from address <{address}>"))
     }
 
-    /// An arriving message that cannot be read.
+    /// An arriving message cannot be parsed.
     pub fn unparsable(reason: &str) -> Self {
         Self::new(&format!("500 Failed to parse message: {reason}"))
     }
 
-    /// An arriving message from an address literal that did not come from there.
+    /// An arriving message is from an address literal other than the address that sent it.
     pub fn foreign_literal(literal: IpAddr, origin: Option<IpAddr>) -> Self {
         match origin {
             Some(origin) => Self::new(&format!(
@@ -136,24 +136,24 @@ impl Reply {
         }
     }
 
-    /// An arriving message from the address literal of this relay, whose users submit their mail.
+    /// An arriving message is from the address literal of this relay, whose users submit their mail.
     pub fn own_literal(literal: IpAddr) -> Self {
         Self::new(&format!(
             "500 Invalid FROM domain literal: {literal} is this relay, submit the message instead"
         ))
     }
 
-    /// No signature by the domain of the `From` field is valid.
+    /// The message has no valid signature by the domain of its `From` field.
     pub fn no_valid_dkim(reason: &str) -> Self {
         Self::new(&format!("554 5.7.1 No valid DKIM signature found ({reason})"))
     }
 
-    /// What another server said; its text is passed on.
+    /// The reply of another server, passed on.
     pub fn relayed(line: &str) -> Self {
         Self::new(line)
     }
 
-    /// Text from a message must not end the line or the terminal's patience.
+    /// Text from a message must neither end the line nor control a terminal.
     pub(crate) fn new(text: &str) -> Self {
         let clean = |c: char| if c == ' ' || c.is_ascii_graphic() { c } else { '?' };
         Self(Cow::Owned(text.chars().take(MAX_LENGTH).map(clean).collect()))
@@ -164,7 +164,7 @@ impl Reply {
         &self.0
     }
 
-    /// The reply to a message that was not sent, whatever the server's reply to a command was.
+    /// The reply to a message that was not sent: a positive reply to a command becomes a temporary failure.
     pub fn into_negative(self) -> Self {
         if self.0.starts_with(['4', '5']) {
             self
@@ -173,7 +173,7 @@ impl Reply {
         }
     }
 
-    /// Whether the command was carried out (RFC 5321 section 4.2.1, first digit 2).
+    /// Whether the command succeeded (RFC 5321 section 4.2.1, first digit 2).
     pub fn is_success(&self) -> bool {
         self.0.starts_with('2')
     }

@@ -1,4 +1,5 @@
-//! What a new user gets: an address, a password and, where clients cannot verify the relay, a link that says so.
+//! The response for a new user: an address, a password and, on a self-signed relay, a link that accepts its
+//! certificate.
 
 use chatmail_core::generate::{localpart, password};
 use chatmail_core::settings::{Settings, TlsMode};
@@ -6,7 +7,7 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use rand::CryptoRng;
 use serde::Serialize;
 
-/// What stands in a link as it is (RFC 3986 section 2.3), and the `@` of the address.
+/// All characters except those that a link contains unescaped (RFC 3986 section 2.3) and the `@` of the address.
 const ADDRESS_IN_LINK: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'@')
     .remove(b'-')
@@ -14,14 +15,14 @@ const ADDRESS_IN_LINK: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'_')
     .remove(b'~');
 
-/// An account that may be created by logging in with it. Clients ignore keys that they do not know.
+/// An account that the first login creates. Clients ignore unknown keys.
 ///
-/// Deliberately without `Debug`: a password never reaches the log.
+/// Deliberately without `Debug`, so that no password reaches the log.
 #[derive(Serialize)]
 pub(crate) struct NewAccount {
     /// The address.
     pub(crate) email: String,
-    /// Its password, in clear.
+    /// The password in plain text.
     pub(crate) password: String,
     /// `dclogin:` link that lets clients accept the relay's own certificate; only on self-signed relays.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -29,7 +30,7 @@ pub(crate) struct NewAccount {
 }
 
 impl NewAccount {
-    /// Makes an account from a cryptographic random source.
+    /// Generates an account from a cryptographic random source.
     pub(crate) fn generate(settings: &Settings, random: &mut impl CryptoRng) -> Self {
         let email = format!("{}@{}", localpart(&settings.accounts, random), settings.domain);
         let password = password(&settings.accounts, random);
@@ -43,7 +44,8 @@ impl NewAccount {
     }
 }
 
-/// `ic=3` accepts any certificate. An address literal has no name to look up, so the hosts are named.
+/// Builds a link in which `ic=3` accepts any certificate. An address literal has no name to look up, so the link
+/// contains the hosts.
 fn dclogin_url(email: &str, password: &str, domain: &str) -> String {
     let email = utf8_percent_encode(email, ADDRESS_IN_LINK);
     let password = utf8_percent_encode(password, NON_ALPHANUMERIC);

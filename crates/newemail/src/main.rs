@@ -1,7 +1,7 @@
-//! Addresses and passwords for new users, over HTTP behind nginx.
+//! Generates addresses and passwords for new users, over HTTP behind nginx.
 //!
-//! An answer is only a suggestion: the account comes into being when somebody logs in with it, under the rules that
-//! doveauth checks then. So nothing is stored here, and an answer that is lost costs nothing.
+//! A response is only a suggestion: the first login creates the account, and doveauth checks the rules then. The
+//! service therefore stores nothing, and a lost response does no harm.
 
 mod account;
 mod metrics;
@@ -9,7 +9,7 @@ mod web;
 
 use std::process::ExitCode;
 
-/// Connections served at once. nginx opens one for each request; the rate limit is reached long before this.
+/// Maximum number of connections. nginx opens one for each request; the rate limit is reached long before.
 const MAX_CONNECTIONS: usize = 256;
 
 const ABOUT: &str = "Answers `POST /new` with an address and a password for a new user";
@@ -20,7 +20,7 @@ fn main() -> ExitCode {
         let listener = service.unix_listener(&socket)?;
         service.serve_metrics(|addresses| addresses.newemail, metrics::describe)?;
         let router = web::router(&service.settings)?;
-        service.ready(&format!("answering on {}", socket.display()));
+        service.ready(&format!("listening on {}", socket.display()));
         daemon::serve_http(&service, listener, MAX_CONNECTIONS, router).await;
         Ok(())
     })

@@ -1,10 +1,10 @@
-//! What is counted.
+//! Metrics of the service.
 
 use metrics::{counter, describe_counter};
 
 const REQUESTS: &str = "chatmail_new_addresses_total";
 
-/// Names the metrics.
+/// Names the metrics and sets them to zero.
 pub(crate) fn describe() {
     describe_counter!(REQUESTS, "Requests for a new address, by result.");
     for result in ["given", "limited"] {

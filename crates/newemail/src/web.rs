@@ -1,4 +1,4 @@
-//! The routes, and what they answer.
+//! The routes and their responses.
 
 use std::num::NonZeroU32;
 use std::sync::Arc;
@@ -25,13 +25,14 @@ struct Web {
     clock: DefaultClock,
 }
 
-/// A refusal. Clients show `reason` to the person who scanned the code.
+/// An error response. Clients show `reason` to the person who scanned the code.
 #[derive(Serialize)]
 struct Refusal {
     reason: &'static str,
 }
 
-/// How a self-signed relay answers GET: the website shows the picture and leads to the link, without JavaScript.
+/// Format of the response to GET on a self-signed relay: its web site shows the image and links to the redirect,
+/// without JavaScript.
 #[derive(Clone, Copy, Default, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 enum Format {
@@ -40,7 +41,7 @@ enum Format {
     Json,
     /// A redirect to the account's link.
     Link,
-    /// The account's link as QR code.
+    /// The account's link as a QR code.
     Svg,
 }
 
@@ -50,17 +51,17 @@ struct Wanted {
     format: Format,
 }
 
-/// Least size of the QR code in CSS pixels.
+/// Minimum size of the QR code in CSS pixels.
 const CODE_SIZE: u32 = 384;
 
 const TOO_MANY: &str =
     "Too many people are asking for a new address right now. Please try again in a minute.";
-const WRONG_METHOD: &str = "This address only answers POST, and GET where it stands for a link to the app.";
-const NO_PICTURE: &str = "The QR code cannot be drawn.";
-const WRONG_QUERY: &str = "`format` may be `json`, `link` or `svg`.";
-const NOT_FOUND: &str = "There is nothing here. New addresses are given out at /new.";
+const WRONG_METHOD: &str = "Use POST to get a new address.";
+const NO_PICTURE: &str = "The QR code cannot be generated.";
+const WRONG_QUERY: &str = "`format` must be `json`, `link` or `svg`.";
+const NOT_FOUND: &str = "Not found. Use POST /new to get a new address.";
 
-/// Builds the routes: `/new`, and the path that clients of old relays still know.
+/// Builds the routes: `/new`, and the path that clients of old relays use.
 pub(crate) fn router(settings: &Arc<Settings>) -> anyhow::Result<Router> {
     let per_minute =
         NonZeroU32::new(settings.newemail.max_per_minute).context("`newemail.max_per_minute` is 0")?;
@@ -71,10 +72,10 @@ pub(crate) fn router(settings: &Arc<Settings>) -> anyhow::Result<Router> {
         clock,
     });
     let new = match settings.tls.mode {
-        // A link to the app, for people who open the address in a browser.
+        // Browsers are redirected to a link to the app.
         TlsMode::Acme | TlsMode::External => {
             let link = HeaderValue::try_from(format!("dcaccount:https://{}/new", settings.domain))
-                .context("`domain` cannot stand in a link")?;
+                .context("`domain` is not valid in a link")?;
             post(create).get(async move || {
                 let headers = [
                     (header::LOCATION, link),
@@ -83,7 +84,7 @@ pub(crate) fn router(settings: &Arc<Settings>) -> anyhow::Result<Router> {
                 (StatusCode::MOVED_PERMANENTLY, headers)
             })
         }
-        // Apps would refuse the certificate behind such a link, so everybody gets a link of their own.
+        // Apps would reject the certificate behind such a link, so each visitor gets their own link.
         TlsMode::SelfSigned => post(create).merge(get(create_as)),
     };
     Ok(Router::new()
@@ -130,14 +131,14 @@ async fn create_as(
             )
                 .into_response(),
             Err(error) => {
-                tracing::error!("cannot draw a QR code: {error}");
+                tracing::error!("cannot generate a QR code: {error}");
                 refuse(StatusCode::INTERNAL_SERVER_ERROR, NO_PICTURE)
             }
         },
     }
 }
 
-/// Of medium error correction: the link is long, and the picture is seen on a screen.
+/// A QR code with medium error correction: the link is long, and the code is scanned from a screen.
 fn picture(link: &str) -> Result<String, qrcode::types::QrError> {
     let code = QrCode::with_error_correction_level(link, EcLevel::M)?;
     Ok(code
@@ -147,7 +148,7 @@ fn picture(link: &str) -> Result<String, qrcode::types::QrError> {
 }
 
 impl Web {
-    /// A new account, or the answer that there are too many.
+    /// Generates an account unless the rate limit is reached.
     fn create(&self) -> Result<NewAccount, TooMany> {
         match self.limit.check() {
             Ok(()) => {
@@ -156,7 +157,7 @@ impl Web {
             }
             Err(until) => {
                 metrics::limited();
-                tracing::info!("too many requests for new addresses");
+                tracing::info!("request rejected: too many requests for new addresses");
                 let seconds = until.wait_time_from(self.clock.now()).as_secs() + 1;
                 Err(TooMany { seconds })
             }
@@ -164,7 +165,7 @@ impl Web {
     }
 }
 
-/// The limit is reached; the next account can be had after this time.
+/// The rate limit is reached; the next account is available after this time.
 struct TooMany {
     seconds: u64,
 }
@@ -180,7 +181,7 @@ fn refuse(status: StatusCode, reason: &'static str) -> Response {
     uncached(status, Refusal { reason })
 }
 
-/// No cache between here and the person may keep a password, or a refusal that no longer holds.
+/// A response that no cache may store: it contains a password, or an error that soon no longer applies.
 fn uncached(status: StatusCode, body: impl Serialize) -> Response {
     (status, [(header::CACHE_CONTROL, "no-store")], Json(body)).into_response()
 }

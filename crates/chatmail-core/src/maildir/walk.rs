@@ -1,8 +1,8 @@
 //! The walk over a mailbox.
 //!
-//! Every step is taken from a folder that is held open, by a name without `/`, and symbolic links are not followed
-//! at any level: whatever else happens to the tree meanwhile, the walk stays in the mailbox. Dovecot renames and
-//! removes messages all the time, so what vanishes between two steps is passed over without a word.
+//! Every step opens a name without `/` relative to an open folder and follows no symbolic links, so the walk stays in
+//! the mailbox whatever happens to the tree meanwhile. Dovecot renames and removes messages all the time, so files that
+//! vanish between two steps are silently skipped.
 
 use std::ffi::{CStr, CString, OsStr};
 use std::io;
@@ -18,18 +18,18 @@ use nix::unistd::{UnlinkatFlags, unlinkat};
 
 use super::{MessageName, Part};
 
-/// Folders below a mailbox that are neither message folders nor Maildir++ folders are counted down to this depth.
-/// Dovecot makes none; the bound keeps a strange tree from exhausting file descriptors.
+/// Depth to which folders in a mailbox are counted that are neither message folders nor Maildir++ folders. Dovecot
+/// creates none; the limit keeps an unusual tree from exhausting file descriptors.
 const MAX_EXTRA_DEPTH: usize = 16;
 
-/// A mailbox whose folder is held open.
+/// A mailbox with its folder open.
 #[derive(Debug)]
 pub struct Mailbox {
     fd: OwnedFd,
     path: PathBuf,
 }
 
-/// One of the folders `cur`, `new` and `tmp`, held open.
+/// One of the folders `cur`, `new` and `tmp`, open.
 #[derive(Debug)]
 pub struct MessageDir {
     fd: OwnedFd,
@@ -41,13 +41,13 @@ pub struct MessageDir {
 /// A regular file in a message folder.
 #[derive(Debug, Clone, Copy)]
 pub struct Message<'a> {
-    /// The folder that holds it.
+    /// The folder of the message.
     pub dir: &'a MessageDir,
-    /// Its name, with flags.
+    /// Name of the file, with flags.
     pub name: &'a CStr,
 }
 
-/// What the file system tells about a message.
+/// Metadata of a message file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Metadata {
     /// Second of the last modification in Unix time; for Dovecot the message's internal date.
@@ -61,24 +61,24 @@ pub struct Metadata {
 pub enum Found<'a> {
     /// A message.
     Message(Message<'a>),
-    /// A regular file that is no message, and its bytes.
+    /// Size in bytes of a regular file that is not a message.
     Extra(u64),
-    /// Something could not be read; the walk goes on without it.
+    /// A file or folder could not be read; the walk continues without it.
     Problem(Problem),
 }
 
-/// What could not be read or removed. Nothing else is affected.
+/// A file or folder could not be read or removed. Nothing else is affected.
 #[derive(Debug, thiserror::Error)]
 #[error("{}: {source}", path.display())]
 pub struct Problem {
     /// The file or folder.
     pub path: PathBuf,
-    /// What the system said.
+    /// The system's error.
     pub source: io::Error,
 }
 
 impl Problem {
-    /// A problem with `path`.
+    /// A problem with this file or folder.
     pub fn new(path: impl Into<PathBuf>, source: impl Into<io::Error>) -> Self {
         Self {
             path: path.into(),
@@ -88,8 +88,8 @@ impl Problem {
 }
 
 impl Mailbox {
-    /// Opens the mailbox `name` of the store that `store` holds open; `store_path` is only for messages.
-    /// None when it does not exist or is no folder, a symbolic link included.
+    /// Opens the mailbox `name` in the open folder `store`; `store_path` is only used in messages. None if it does not
+    /// exist or is not a folder; a symbolic link is not a folder.
     pub fn open(store: impl AsFd, store_path: &Path, name: &CStr) -> Result<Option<Self>, Problem> {
         let path = store_path.join(os_str(name));
         match open_dir(store, name) {
@@ -98,31 +98,33 @@ impl Mailbox {
         }
     }
 
-    /// Where the mailbox was when it was opened.
+    /// Path of the mailbox when it was opened.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Second of the last login in Unix time: the modification time of the password file. None without such a file.
+    /// Second of the last login in Unix time: the modification time of the password file. None if there is no such
+    /// file.
     pub fn last_login(&self) -> Result<Option<i64>, Problem> {
         stat_file(&self.fd, c"password")
             .map(|file| file.map(|metadata| metadata.modified))
             .map_err(|source| Problem::new(self.path.join("password"), source))
     }
 
-    /// Removes a file of the mailbox itself; false when there was none.
+    /// Removes a file of the mailbox itself; false if there was none.
     pub fn unlink(&self, name: &CStr) -> Result<bool, Problem> {
         unlink(&self.fd, name).map_err(|source| Problem::new(self.path.join(os_str(name)), source))
     }
 
-    /// Bytes of a file of the mailbox itself; 0 when there is none.
+    /// Size of a file of the mailbox itself; 0 if there is none.
     pub fn size_of(&self, name: &CStr) -> Result<u64, Problem> {
         stat_file(&self.fd, name)
             .map(|file| file.map_or(0, |metadata| metadata.bytes))
             .map_err(|source| Problem::new(self.path.join(os_str(name)), source))
     }
 
-    /// Opens a message folder; `folder` is empty for INBOX, else the hidden folder's name. None when it does not exist.
+    /// Opens a message folder; `folder` is empty for INBOX, else the name of a hidden folder. None if it does not
+    /// exist.
     pub fn message_dir(&self, folder: &CStr, part: Part) -> Result<Option<MessageDir>, Problem> {
         if folder.is_empty() {
             return open_part(&self.fd, &self.path, folder, part);
@@ -140,7 +142,7 @@ impl Mailbox {
         self.walk(false, visit);
     }
 
-    /// Visits every message, and every other regular file.
+    /// Visits every message and every other regular file.
     pub fn files(&self, visit: &mut dyn FnMut(Found<'_>)) {
         self.walk(true, visit);
     }
@@ -151,17 +153,17 @@ impl Mailbox {
 }
 
 impl MessageDir {
-    /// Name of the Maildir++ folder it belongs to; empty for INBOX.
+    /// Name of its Maildir++ folder; empty for INBOX.
     pub fn folder(&self) -> &CStr {
         &self.folder
     }
 
-    /// Which of the three places it is.
+    /// Which of the three folders it is.
     pub fn part(&self) -> Part {
         self.part
     }
 
-    /// Removes a message; false when it had vanished, which also happens when a flag was set meanwhile.
+    /// Removes a message; false if it has vanished, which also happens when a flag is set.
     pub fn unlink(&self, name: &CStr) -> Result<bool, Problem> {
         unlink(&self.fd, name).map_err(|source| Problem::new(self.path.join(os_str(name)), source))
     }
@@ -176,26 +178,26 @@ impl MessageDir {
 }
 
 impl<'a> Message<'a> {
-    /// What its name tells.
+    /// The information in its name.
     pub fn parsed(&self) -> MessageName<'a> {
         MessageName::parse(self.name.to_bytes())
     }
 
-    /// What the file system tells; none when it has vanished.
+    /// Metadata of its file; none if it has vanished.
     pub fn metadata(&self) -> Result<Option<Metadata>, Problem> {
         stat_file(&self.dir.fd, self.name).map_err(|source| Problem::new(self.path(), source))
     }
 
-    /// Where it is, for messages to a person.
+    /// Its path, for messages.
     pub fn path(&self) -> PathBuf {
         self.dir.path.join(os_str(self.name))
     }
 }
 
-/// One Maildir++ folder; INBOX (empty name) also holds the others.
+/// Walks one Maildir++ folder; INBOX (empty name) contains the others.
 fn walk_folder(fd: &OwnedFd, path: &Path, folder: &CStr, extras: bool, visit: &mut dyn FnMut(Found<'_>)) {
     let inbox = folder.is_empty();
-    // In a folder other than INBOX only three names matter, so its other entries are read only for their size.
+    // Only three names matter in a folder other than INBOX; its other entries are read only for their size.
     if !inbox && !extras {
         for part in Part::ALL {
             walk_part(fd, path, folder, part, visit);
@@ -266,10 +268,10 @@ fn descend(
     }
 }
 
-/// Name and type of an entry, and whom to tell what is found.
+/// Gets the name and type of an entry, and the visitor.
 type OnEntry<'a> = dyn FnMut(&CStr, Type, &mut dyn FnMut(Found<'_>)) + 'a;
 
-/// Reads a folder and hands over each entry but `.` and `..` with its type.
+/// Reads a folder and calls `entry` for each entry except `.` and `..`.
 fn each_entry(fd: &OwnedFd, path: &Path, visit: &mut dyn FnMut(Found<'_>), entry: &mut OnEntry<'_>) {
     let opened = fd.try_clone().and_then(|fd| Dir::from_fd(fd).map_err(Into::into));
     let mut dir = match opened {
@@ -289,7 +291,7 @@ fn each_entry(fd: &OwnedFd, path: &Path, visit: &mut dyn FnMut(Found<'_>), entry
         }
         match found.file_type() {
             Some(kind) => entry(name, kind, visit),
-            // Not every file system tells the type along with the name.
+            // Not every file system reports the type along with the name.
             None => match stat_kind(fd, name) {
                 Ok(Some(kind)) => entry(name, kind, visit),
                 Ok(None) => {}

@@ -12,24 +12,24 @@ use chatmail_expire::plan::{DAY, Rules};
 use chatmail_expire::store::Store;
 use clap::Parser;
 
-/// Expire mailboxes and messages according to the relay's settings.
+/// Remove old messages and inactive accounts according to the relay's settings.
 ///
-/// Without --remove nothing is changed: the numbers are what a real run would remove.
+/// Without --remove, nothing is changed: the numbers are those of a real run.
 #[derive(Parser)]
 #[command(version)]
 struct Cli {
     #[command(flatten)]
     settings: SettingsFile,
-    /// Assume date to be N days older than now.
+    /// Assume that it is N days earlier.
     #[arg(long, value_name = "N", default_value_t = 0)]
     days: u32,
-    /// Maximum number of mailboxes to iterate on.
+    /// Maximum number of mailboxes to process.
     #[arg(long, value_name = "N")]
     maxnum: Option<usize>,
-    /// Print out removed files and mailboxes.
+    /// Print the removed files and mailboxes.
     #[arg(short)]
     verbose: bool,
-    /// Actually remove all expired files and folders.
+    /// Remove all expired files and folders.
     #[arg(long)]
     remove: bool,
 }

@@ -1,4 +1,4 @@
-//! Report about the storage that mailboxes use, and how many accounts are in use.
+//! Report on the storage of mailboxes and on the use of accounts.
 #![allow(clippy::print_stdout, reason = "the report is the program's output")]
 
 use std::path::PathBuf;
@@ -16,29 +16,29 @@ use chatmail_expire::store::Store;
 use clap::Parser;
 use clap::builder::PossibleValue;
 
-/// Report about file system storage usage of all mailboxes and messages.
+/// Report on the storage of all mailboxes and messages, and on the use of accounts.
 #[derive(Parser)]
 #[command(version)]
 struct Cli {
     #[command(flatten)]
     settings: SettingsFile,
-    /// Assume date to be DAYS older than now.
+    /// Assume that it is DAYS days earlier.
     #[arg(long, value_name = "DAYS", default_value_t = 0)]
     days: u32,
-    /// Only sum up message size if last login is at least DAYS days old.
+    /// In the sums by size, only include accounts whose last login is at least DAYS days ago.
     #[arg(long, value_name = "DAYS", default_value_t = 0)]
     min_login_age: u32,
-    /// Only consider messages in this Maildir subfolder for the sums by size.
+    /// In the sums by size, only include messages in this Maildir subfolder.
     #[arg(long)]
     mdir: Option<Subfolder>,
-    /// Maximum number of mailboxes to iterate on.
+    /// Maximum number of mailboxes to process.
     #[arg(long, value_name = "N")]
     maxnum: Option<usize>,
-    /// Write Prometheus metrics to PATH instead of a report; into `fsreport.prom` if PATH is a folder.
+    /// Write Prometheus metrics to PATH instead of printing a report; to `fsreport.prom` in PATH if it is a folder.
     #[arg(long, value_name = "PATH")]
     textfile: Option<PathBuf>,
-    /// Write the numbers of accounts (accounts, ci_accounts, nonci_accounts) to FILE instead of a report. Without other
-    /// output, messages are not read.
+    /// Write the numbers of accounts (accounts, ci_accounts, nonci_accounts) to FILE instead of printing a report.
+    /// Messages are not read unless another output needs them.
     #[arg(long, value_name = "FILE", num_args = 0..=1, default_missing_value = "/var/www/html/metrics")]
     legacy_metrics: Option<PathBuf>,
     /// Print the report as JSON.

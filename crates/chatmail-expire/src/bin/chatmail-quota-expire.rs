@@ -1,4 +1,4 @@
-//! Makes room in one mailbox; Dovecot runs it when a mailbox reaches 75 % of its quota, in bytes or in messages.
+//! Frees space in one mailbox. Dovecot runs this when a mailbox reaches 75 % of its quota, in bytes or in messages.
 
 use std::ffi::CString;
 use std::os::unix::ffi::OsStrExt;
@@ -14,17 +14,17 @@ use chatmail_expire::plan::Rules;
 use chatmail_expire::store::Store;
 use clap::Parser;
 
-/// Remove mailbox messages to stay within a megabyte target, and well below the most messages of the settings.
+/// Remove messages of a mailbox to stay below a size in megabytes, and well below the maximum number of messages.
 ///
-/// The oldest go first; those of the last 24 hours stay.
+/// The oldest messages are removed first; those of the last 24 hours stay.
 #[derive(Parser)]
 #[command(version)]
 struct Cli {
     #[command(flatten)]
     settings: SettingsFile,
-    /// Target mailbox size in megabytes (1024 * 1024 bytes).
+    /// Target size of the mailbox in megabytes (1024 * 1024 bytes).
     target_mb: u64,
-    /// Path to a user mailbox; it has to be in the relay's mail store.
+    /// Path of the mailbox, which has to be in the relay's mail store.
     mailbox_path: PathBuf,
 }
 
@@ -54,7 +54,7 @@ fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
     Ok(log.exit_code())
 }
 
-/// Name of the mailbox within the store. A path to anywhere else is refused, whatever links and `..` it holds.
+/// Name of the mailbox in the store. Any other path is rejected, whatever links and `..` it contains.
 fn mailbox_name(path: &Path, store: &Path) -> anyhow::Result<CString> {
     let unreachable = |path: &Path| format!("cannot find {}", path.display());
     let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {

@@ -9,33 +9,32 @@ use tokio::time::{Instant, timeout};
 
 use super::{Post, Reply};
 
-/// How long a request may take in all.
+/// Maximum duration of a request.
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// How often an HTTP/2 connection that carries a request is asked whether it still lives, and how long it may take to
-/// answer.
+/// Interval of HTTP/2 pings on a connection with requests, and maximum wait for the reply.
 const KEEP_ALIVE: Duration = Duration::from_secs(20);
 
-/// Most bytes that are read of a response, so that an HTTP/1.1 connection can be used again.
+/// Maximum size of a response that is read, so that an HTTP/1.1 connection can be reused.
 const MAX_BODY: usize = 16 * 1024;
 
-/// How long a response stands for a connection that still is there. The client closes one that is idle for 90 s.
+/// How long after a response a connection counts as open. The client closes connections that are idle for 90 s.
 const WARM: Duration = Duration::from_secs(60);
 
-/// How long requests wait for the first one to open a connection. A server that hangs holds up nothing for longer.
+/// How long requests wait for the first one to open a connection, even if the server hangs.
 const OPENING: Duration = Duration::from_secs(2);
 
-/// A client that keeps its connection: with HTTP/2 one carries all requests.
+/// A client that keeps its connection open: with HTTP/2, one connection carries all requests.
 #[derive(Debug)]
 pub struct NotificationServer {
     client: Client,
     url: Url,
-    /// When the last response came.
+    /// Time of the last response.
     responded: Mutex<Option<Instant>>,
-    /// Held by the request that opens the connection. Without it each of a burst would open one, since the client
-    /// learns only then that one is enough.
+    /// Held by the request that opens the connection. Without it, each request of a burst would open one, since the
+    /// client learns only from a connection that the server speaks HTTP/2.
     opening: tokio::sync::Mutex<()>,
 }
 
@@ -116,7 +115,7 @@ impl Post for NotificationServer {
     }
 }
 
-/// The error with what caused it, which reqwest leaves out; neither holds the body.
+/// An error with its causes, which reqwest omits. Neither contains the body of the request.
 fn with_causes(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
@@ -128,7 +127,7 @@ fn with_causes(error: &dyn std::error::Error) -> String {
     text
 }
 
-/// Seconds or a date (RFC 9110 section 10.2.3).
+/// Parses `Retry-After`: seconds or a date (RFC 9110 section 10.2.3).
 fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
     let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
     if let Ok(seconds) = text.parse() {

@@ -1,8 +1,8 @@
-//! Tells the notification server whose device should look for messages.
+//! Notifies devices of new messages through the notification server.
 //!
-//! A token is opaque: the server learns neither the address nor anything of the message. A notification is on disk
-//! before Dovecot hears that it was taken, and leaves the disk when the server has taken it, says that the device is
-//! gone, or after five hours.
+//! A token is opaque: the server learns neither the address nor anything about the message. A notification is on disk
+//! before Dovecot gets the reply. It is removed when the server has accepted it, reports that the device is gone, or
+//! after five hours.
 
 pub mod http;
 mod queue;
@@ -28,7 +28,7 @@ use self::state::Shared;
 use crate::Clock;
 use crate::tokens::{MetadataStore, StoreError};
 
-/// Bounds of the real service. An entry takes about 200 bytes of memory.
+/// Limits of the service. An entry takes about 200 bytes of memory.
 pub const LIMITS: Limits = Limits {
     requests: 64,
     repeats: 32,
@@ -36,27 +36,27 @@ pub const LIMITS: Limits = Limits {
     entries: 100_000,
 };
 
-/// How long requests may go on once the service has to end. What is not finished is sent after the restart.
+/// How long requests may continue when the service stops. Unfinished ones are sent after the restart.
 const DRAIN: Duration = Duration::from_secs(5);
 
 /// Sends a token to the notification server.
 pub trait Post: Send + Sync + 'static {
-    /// One request, which has to end by itself.
+    /// Sends one request, which has to end by itself.
     fn post(&self, token: &str) -> impl Future<Output = Reply> + Send;
 }
 
-/// What became of a request.
+/// The outcome of a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Reply {
     /// The device was notified.
     Delivered,
     /// The device does not exist any more.
     Gone,
-    /// It may work later.
+    /// The request failed and may succeed later.
     Failed {
-        /// How long the server wants to be left alone.
+        /// Minimum delay that the server asks for.
         after: Option<Duration>,
-        /// What happened, without the token.
+        /// What failed, without the token.
         reason: String,
     },
 }
@@ -72,26 +72,26 @@ impl Reply {
     }
 }
 
-/// Why a message's notification was not taken.
+/// Why the notification of a message was not accepted.
 #[derive(Debug, thiserror::Error)]
 pub enum PushError {
     /// The account's tokens cannot be read.
     #[error(transparent)]
     Tokens(#[from] StoreError),
-    /// The disk takes nothing and memory is used up.
+    /// Neither the disk nor the queue in memory has room.
     #[error("the disk is full and so is the push queue in memory")]
     Full,
 }
 
-/// The push queue and what empties it.
+/// The push queue, and the task that sends its notifications.
 #[derive(Debug)]
 pub struct Notifier<P> {
     shared: Arc<Shared<P>>,
-    /// Found on disk at the start.
+    /// Notifications found on disk at the start.
     found: Vec<Id>,
 }
 
-/// A handle that takes messages; [`Notifier::run`] sends.
+/// A handle that accepts messages; [`Notifier::run`] sends notifications.
 #[derive(Debug)]
 pub struct PushHandle<P>(Arc<Shared<P>>);
 
@@ -102,7 +102,7 @@ impl<P> Clone for PushHandle<P> {
 }
 
 impl<P: Post> PushHandle<P> {
-    /// Takes a message for an account: what has to be sent is stored when this returns. Blocks on the disk.
+    /// Accepts a message for an account. Its notifications are stored when this returns. Blocks on the disk.
     pub fn message(&self, address: &Address) -> Result<(), PushError> {
         let shared = &self.0;
         let start = shared.clock.unix();
@@ -126,7 +126,7 @@ impl<P: Post> PushHandle<P> {
 }
 
 impl<P: Post> PushHandle<P> {
-    /// Tries once more to store what is in memory alone; call it last. Blocks on the disk.
+    /// Tries once more to store notifications that are only in memory; call it last. Blocks on the disk.
     pub fn close(&self) {
         self.0.store_all();
     }
@@ -150,12 +150,12 @@ impl<P: Post> Notifier<P> {
         })
     }
 
-    /// For whoever hears of messages.
+    /// Returns a handle that accepts messages.
     pub fn handle(&self) -> PushHandle<P> {
         PushHandle(Arc::clone(&self.shared))
     }
 
-    /// Sends until `shutdown` is cancelled, then lets requests that are under way end.
+    /// Sends notifications until `shutdown` is cancelled, then waits for requests in progress.
     pub async fn run(self, shutdown: &CancellationToken) {
         let shared = &self.shared;
         let mut tasks = JoinSet::new();
@@ -191,7 +191,7 @@ impl<P: Post> Notifier<P> {
         let drained = timeout(DRAIN, async { while tasks.join_next().await.is_some() {} }).await;
         if drained.is_err() {
             tracing::info!(
-                "{} requests to the notification server are left for the next start",
+                "{} requests to the notification server are unfinished and are repeated after the next start",
                 tasks.len()
             );
         }

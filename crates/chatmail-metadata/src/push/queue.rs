@@ -1,5 +1,5 @@
-//! The queue on disk: one file per notification, in the reference relay's form, so that an operator can move in and
-//! out with notifications pending. The file's name is 32 hexadecimal digits, its content `ADDRESS\nTIME\nTOKEN`.
+//! The queue on disk: one file per notification, in the format of the reference relay, so that an operator can migrate
+//! with pending notifications. The name of a file is 32 hexadecimal digits, its content `ADDRESS\nTIME\nTOKEN`.
 
 use std::fs::{self, File};
 use std::io::{self, Read as _, Write as _};
@@ -10,17 +10,17 @@ use chatmail_core::Address;
 
 use crate::tokens::MAX_TOKEN;
 
-/// Suffix of what is not finished.
+/// Suffix of unfinished files.
 const UNFINISHED: &str = "tmp";
 
-/// Far more than an address, a time and a token need.
+/// Maximum size of a file, far more than an address, a time and a token need.
 const MAX_FILE: u64 = MAX_TOKEN as u64 + 1024;
 
 /// Name of a notification's file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) struct Id(u128);
 
-/// One device that has to hear of new messages.
+/// A notification: one device to be notified of new messages.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Item {
     /// The account that got a message.
@@ -38,8 +38,8 @@ pub(super) struct Queue {
 }
 
 impl Queue {
-    /// Makes the folder if it is missing, and removes what a killed process did not finish: it was not acknowledged
-    /// either.
+    /// Creates the folder if it is missing, and removes unfinished files of a killed process, which were not
+    /// acknowledged.
     pub(super) fn open(dir: &Path) -> io::Result<Self> {
         fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
         for entry in fs::read_dir(dir)? {
@@ -51,8 +51,8 @@ impl Queue {
         Ok(Self { dir: dir.to_owned() })
     }
 
-    /// Writes a notification's file. It survives the end of the process, and that of the machine once [`Self::sync`]
-    /// has returned.
+    /// Writes the file of a notification. It survives a crash of the process, and one of the machine once
+    /// [`Self::sync`] has returned.
     pub(super) fn store(&self, item: &Item) -> io::Result<Id> {
         let id = Id(rand::random());
         let path = self.path(id);
@@ -74,12 +74,12 @@ impl Queue {
         Ok(id)
     }
 
-    /// Makes names durable.
+    /// Makes the names of files durable.
     pub(super) fn sync(&self) -> io::Result<()> {
         File::open(&self.dir)?.sync_all()
     }
 
-    /// Reads a notification; none if its file is gone. A file that is no notification is removed.
+    /// Reads a notification; none if its file is gone. A malformed file is removed.
     pub(super) fn read(&self, id: Id) -> io::Result<Option<Item>> {
         let path = self.path(id);
         let file = match File::open(&path) {
@@ -91,13 +91,13 @@ impl Queue {
         file.take(MAX_FILE).read_to_end(&mut text)?;
         let item = parse(&text);
         if item.is_none() {
-            tracing::warn!("removing a notification that cannot be read: {}", path.display());
+            tracing::warn!("removing a malformed notification: {}", path.display());
             self.remove(id)?;
         }
         Ok(item)
     }
 
-    /// Removes a notification's file if it is still there.
+    /// Removes the file of a notification if it exists.
     pub(super) fn remove(&self, id: Id) -> io::Result<()> {
         match fs::remove_file(self.path(id)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
@@ -105,7 +105,7 @@ impl Queue {
         }
     }
 
-    /// All notifications; other files are passed over.
+    /// All notifications; other files are skipped.
     pub(super) fn ids(&self) -> io::Result<Vec<Id>> {
         let mut ids = Vec::new();
         for entry in fs::read_dir(&self.dir)? {

@@ -1,4 +1,4 @@
-//! Log lines about something that may happen a thousand times a second.
+//! Log lines about events that may happen a thousand times per second.
 
 use std::fmt::Display;
 use std::sync::{Mutex, PoisonError};
@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// Lines of one kind are this far apart.
+/// Minimum time between two lines of one kind.
 const INTERVAL: Duration = Duration::from_secs(60);
 
-/// Writes the first line of a kind at once, and later ones with the number of those that were left out.
+/// Writes the first line of a kind at once, and later lines with the number of suppressed ones.
 #[derive(Debug, Default)]
 pub(super) struct Throttle(Mutex<State>);
 
@@ -20,7 +20,7 @@ struct State {
 }
 
 impl Throttle {
-    /// Logs a failure that is dealt with.
+    /// Logs a failure that is handled.
     pub(super) fn warn(&self, what: &str, reason: &dyn Display) {
         match self.pass(Instant::now()) {
             Some(0) => tracing::warn!("{what}: {reason}"),
@@ -38,7 +38,7 @@ impl Throttle {
         }
     }
 
-    /// How many were left out before this one, if it may be written.
+    /// The number of suppressed lines, if this line may be written.
     fn pass(&self, now: Instant) -> Option<u64> {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if state.last.is_some_and(|last| now < last + INTERVAL) {

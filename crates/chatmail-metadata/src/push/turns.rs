@@ -1,4 +1,4 @@
-//! Accounts take turns.
+//! Fair turns between accounts.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -14,16 +14,16 @@ pub(super) struct Key {
     pub(super) token: u64,
 }
 
-/// First requests and repeated ones wait apart, so that what hangs does not hold up what is new.
+/// First and repeated requests wait separately, so that failing ones do not delay new ones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Lane {
-    /// Never tried.
+    /// The request was never tried.
     First,
-    /// Failed before.
+    /// The request has failed before.
     Repeat,
 }
 
-/// What is ready to be sent, and how much is under way. All operations take constant time.
+/// The requests that are ready, and the number in progress. All operations take constant time.
 #[derive(Debug)]
 pub(super) struct Turns {
     requests: usize,
@@ -34,12 +34,12 @@ pub(super) struct Turns {
     sending: usize,
     repeating: usize,
     sending_for: HashMap<Account, usize>,
-    /// Whether the last one taken was a repeated one: the lanes alternate.
+    /// Whether the last request was a repeated one: the lanes alternate.
     last_repeat: bool,
 }
 
 impl Turns {
-    /// Nothing ready; limits as in [`super::Limits`].
+    /// Starts without requests; the limits are those of [`super::Limits`].
     pub(super) fn new(requests: usize, repeats: usize, per_account: usize) -> Self {
         Self {
             requests,
@@ -54,7 +54,7 @@ impl Turns {
         }
     }
 
-    /// Something is ready.
+    /// Adds a request that is ready.
     pub(super) fn add(&mut self, lane: Lane, key: Key) {
         let free = self.is_free(key.account);
         let rotation = self.lane(lane);
@@ -69,7 +69,7 @@ impl Turns {
         }
     }
 
-    /// The next that may be sent; it counts as under way until [`Self::release`].
+    /// Takes the next request that may be sent; it counts as in progress until [`Self::release`].
     pub(super) fn take(&mut self) -> Option<(Lane, Key)> {
         if self.sending >= self.requests {
             return None;
@@ -93,7 +93,7 @@ impl Turns {
         None
     }
 
-    /// What [`Self::take`] gave has ended.
+    /// Ends a request from [`Self::take`].
     pub(super) fn release(&mut self, lane: Lane, account: Account) {
         self.sending = self.sending.saturating_sub(1);
         if lane == Lane::Repeat {
@@ -118,7 +118,7 @@ impl Turns {
                 continue;
             };
             queue.enlisted = false;
-            // An account that has all it may have comes back when one of its requests ends.
+            // An account at its limit returns when one of its requests ends.
             if !free {
                 continue;
             }
@@ -159,12 +159,12 @@ struct Rotation {
 #[derive(Debug, Default)]
 struct Ready {
     keys: VecDeque<Key>,
-    /// Whether the account stands in the order.
+    /// Whether the account is in the order.
     enlisted: bool,
 }
 
 impl Rotation {
-    /// Puts an account at the end of the order if it has something ready and does not stand there yet.
+    /// Appends an account to the order if it has a request that is ready and is not in the order yet.
     fn enlist(&mut self, account: Account) {
         if let Some(queue) = self.queues.get_mut(&account)
             && !queue.enlisted

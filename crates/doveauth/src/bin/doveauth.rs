@@ -1,4 +1,4 @@
-//! Answers Dovecot's question who may log in, and creates accounts at their first login.
+//! Verifies logins for Dovecot, and creates accounts at their first login.
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -7,10 +7,10 @@ use daemon::Service;
 use doveauth::http;
 use doveauth::login::Logins;
 
-/// Dovecot's auth workers, each with one connection, and some room.
+/// Dovecot's auth workers have one connection each; this is well above their number.
 const MAX_CONNECTIONS: usize = 512;
 
-const ABOUT: &str = "Answers Dovecot who may log in, and creates accounts at their first login";
+const ABOUT: &str = "Verifies logins for Dovecot, and creates accounts at their first login";
 
 fn main() -> ExitCode {
     daemon::main(&daemon::Cli::parse("doveauth", ABOUT), run)
@@ -21,7 +21,7 @@ async fn run(mut service: Service) -> anyhow::Result<()> {
     let listener = service.unix_listener(&socket)?;
     service.serve_metrics(|addresses| addresses.doveauth, doveauth::metrics::describe_logins)?;
     let router = http::router(Arc::new(Logins::new(Arc::clone(&service.settings))));
-    service.ready("answering logins");
+    service.ready("verifying logins");
     daemon::serve_http(&service, listener, MAX_CONNECTIONS, router).await;
     Ok(())
 }

@@ -7,7 +7,7 @@ use daemon::Service;
 use doveauth::lastlogin::LastLogins;
 use dovecot_dict::Limits;
 
-/// Dovecot opens a connection per login and closes it when it has its answer.
+/// Dovecot opens a connection for each login and closes it after the reply.
 const MAX_CONNECTIONS: usize = 512;
 
 const ABOUT: &str = "Stores the day of the last login of each account";

@@ -276,8 +276,8 @@ fn anything_but_a_login_is_refused() {
     }
 }
 
-/// Passwords are bytes; names are addresses. Nothing of either is a failure of the service, which Dovecot's script would
-/// take for a service that is down.
+/// Passwords are bytes; names are addresses. Nothing of either is a failure of the service, which Dovecot's script
+/// would take for a service that is down.
 #[test]
 fn odd_passwords_and_names_are_answered_like_others() {
     let relay = Relay::new();
@@ -375,7 +375,7 @@ fn a_flood_of_first_logins_is_sent_away_and_known_ones_are_not() {
     let lines = doveauth.lines();
     let said = lines
         .iter()
-        .filter(|line| line.contains("too many logins wait"))
+        .filter(|line| line.contains("too many logins are waiting"))
         .count();
     assert_eq!(said, 1, "one line for the flood");
 }

@@ -1,4 +1,4 @@
-//! ASCII armor around an encrypted message (RFC 9580 section 6), looked at in pieces as they come.
+//! ASCII armor around an encrypted message (RFC 9580 section 6), checked in pieces.
 
 use memchr::memchr;
 
@@ -8,54 +8,54 @@ use super::openpgp::{NotEncrypted, PacketWalk};
 
 /// Line that begins the armor.
 pub(super) const BEGIN: &[u8] = b"-----BEGIN PGP MESSAGE-----";
-/// Line that ends it.
+/// Line that ends the armor.
 pub(super) const END: &[u8] = b"-----END PGP MESSAGE-----";
 
-/// Longest line that is no data.
+/// Maximum length of a line other than data.
 const MAX_MARKER: usize = 80;
 
-/// Takes one armored, encrypted OpenPGP message and nothing else.
+/// Accepts one armored, encrypted OpenPGP message and nothing else.
 ///
-/// A `Version:` line is what older programs write; it is a line of free text, so our own users may not send it.
-/// The checksum is passed over, as RFC 9580 section 6.1 asks.
+/// Older programs write a `Version:` line. It is free text, so submitted mail must not have it. The checksum is
+/// ignored, as RFC 9580 section 6.1 requires.
 pub(super) struct Armor {
     direction: Direction,
     phase: Phase,
-    /// Beginning of a line that is no data.
+    /// The beginning of a line other than data.
     marker: Vec<u8>,
-    /// What the current line is, once it is known.
+    /// Kind of the current line, once it is known.
     line: Line,
     data: Base64<PacketWalk>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
-    /// Nothing was seen.
+    /// Before the first line.
     Begin,
-    /// The first line was seen; a version may follow.
+    /// After the first line; a version may follow.
     Version,
-    /// Data, or empty lines before it.
+    /// In the data, or in empty lines before it.
     Data,
-    /// The checksum was seen.
+    /// After the checksum.
     Checksum,
-    /// The last line was seen.
+    /// After the last line.
     End,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Line {
-    /// No byte of it was seen.
+    /// No byte of the line was fed yet.
     Fresh,
-    /// Base64 that goes to the decoder as it comes.
+    /// Base64, passed to the decoder as it is fed.
     Data,
-    /// Anything else, kept until its end.
+    /// Anything else, kept until the line ends.
     Marker,
-    /// Its CR was seen.
+    /// After the CR of the line.
     Ending,
 }
 
 impl Armor {
-    /// Nothing was fed yet.
+    /// Starts before the first line.
     pub(super) fn new(direction: Direction) -> Self {
         Self {
             direction,
@@ -66,7 +66,7 @@ impl Armor {
         }
     }
 
-    /// Whether what was fed is whole. The last line may go without a line break.
+    /// Whether the armor is complete. The line break after the last line is optional.
     pub(super) fn ends_here(mut self) -> bool {
         if self.line == Line::Marker && self.end_of_line().is_err() {
             return false;
@@ -82,7 +82,7 @@ impl Armor {
         };
         if self.line == Line::Fresh {
             let data = matches!(self.phase, Phase::Version | Phase::Data) && is_base64(*first);
-            // No packet begins with what `V` stands for in base64.
+            // In base64, no packet begins with `V`.
             let version =
                 self.phase == Phase::Version && *first == b'V' && self.direction == Direction::Incoming;
             self.line = if data && !version {
@@ -119,7 +119,7 @@ impl Armor {
             {
                 Phase::Data
             }
-            // Padding may begin a line, where lines are of odd lengths.
+            // Padding may begin a line if the lengths of lines are odd.
             (Phase::Data, [b'='] | [b'=', b'=']) => {
                 self.data.chars(&line)?;
                 Phase::Data
@@ -177,7 +177,7 @@ mod tests {
     use base64::engine::general_purpose::STANDARD;
     use proptest::prelude::*;
 
-    /// The answer, which is the same in whatever pieces the text comes.
+    /// Whether the text passes, which does not depend on the pieces in which it is fed.
     fn is_encrypted_armor(text: &[u8], direction: Direction) -> bool {
         let in_pieces = |piece| {
             let mut armor = Armor::new(direction);

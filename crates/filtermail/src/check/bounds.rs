@@ -1,28 +1,28 @@
-//! How much header a message may have. Looked at before anything parses the header, so that neither time nor memory
-//! of a parser, ours or a library's, depends on who sent the message.
+//! Limits on the header of a message. They are checked before anything parses the header, so that a sender cannot make
+//! a parser, ours or a library's, use much time or memory.
 //!
-//! Mail of any program stays far below: a header of 8 KiB with two signatures of 40 names is already a long one.
+//! Mail programs stay far below: a header of 8 KiB with two signatures of 40 names is already long.
 
 use memchr::{memchr, memchr_iter, memmem};
 
 use crate::reply::Reply;
 
-/// Bytes of the whole header.
+/// Maximum size of the header in bytes.
 pub const MAX_HEADER: usize = 256 * 1024;
-/// Bytes of one field. Postfix cuts longer ones off (`header_size_limit`), which breaks their signature.
+/// Maximum size of a field in bytes. Postfix truncates longer fields (`header_size_limit`), which breaks signatures.
 const MAX_FIELD: usize = 102_400;
-/// Number of fields.
+/// Maximum number of fields.
 const MAX_FIELDS: usize = 1000;
-/// Number of `DKIM-Signature` fields.
+/// Maximum number of `DKIM-Signature` fields.
 const MAX_SIGNATURES: usize = 20;
-/// Bytes of a `DKIM-Signature` field: a signature, and names of the fields that it signs.
+/// Maximum size of a `DKIM-Signature` field in bytes: a signature and the names of the signed fields.
 const MAX_SIGNATURE: usize = 16 * 1024;
-/// Names in the `h=` of a signature, counted by the colons in the whole field.
+/// Maximum number of names in `h=` of a signature, counted by the colons in the whole field.
 const MAX_NAMES: usize = 100;
 
-/// Checks the header of a message, whatever its form. An error is the reply that refuses it.
+/// Checks the header of a message, malformed or not. An error is the reply that rejects the message.
 pub fn check(message: &[u8]) -> Result<(), Reply> {
-    // Looked for no further than a header may go.
+    // Search no further than the maximum size of a header.
     let limit = message.get(..=MAX_HEADER).unwrap_or(message);
     let end = if message.starts_with(b"\r\n") {
         0
@@ -46,7 +46,7 @@ pub fn check(message: &[u8]) -> Result<(), Reply> {
         }
         if is_signature(field) {
             signatures += 1;
-            // One colon follows the name of the field, and one less than names stand between them.
+            // One colon follows the name of the field, and the others separate the names.
             if field.len() > MAX_SIGNATURE || memchr_iter(b':', field).count() > MAX_NAMES {
                 return Err(Reply::SIGNATURE_TOO_LARGE);
             }
@@ -58,7 +58,7 @@ pub fn check(message: &[u8]) -> Result<(), Reply> {
     Ok(())
 }
 
-/// Where the first field ends: it goes on while lines begin with white space.
+/// The end of the first field, which continues while lines begin with white space.
 fn field_end(header: &[u8]) -> usize {
     let mut end = 0;
     loop {
@@ -70,7 +70,7 @@ fn field_end(header: &[u8]) -> usize {
     }
 }
 
-/// Whether any parser could take the field for a signature.
+/// Whether a parser could take the field for a signature.
 fn is_signature(field: &[u8]) -> bool {
     const NAME: &[u8] = b"DKIM-Signature";
     field
@@ -129,7 +129,7 @@ mod tests {
         assert_eq!(check(format!("\r\n{message}").as_bytes()), Ok(()));
         let headless = "x".repeat(MAX_HEADER + 1);
         assert_eq!(check(headless.as_bytes()), Err(Reply::HEADER_TOO_LARGE));
-        // An empty line just behind the limit.
+        // An empty line just after the limit.
         let long = format!(
             "{}\r\n\r\n",
             vec![format!("A: {}\r\n", "x".repeat(1000)); 262]

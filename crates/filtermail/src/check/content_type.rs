@@ -1,21 +1,21 @@
-//! The `Content-Type` field (RFC 2045 section 5.1), in the forms that all programs read alike.
+//! The `Content-Type` field (RFC 2045 section 5.1), in the forms that all programs parse alike.
 
 /// Type and boundary of a `Content-Type` field.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct ContentType {
     /// Type and subtype in lower case, as in `text/plain`.
     pub(super) media_type: String,
-    /// Parameters with their names in lower case; each name stands once.
+    /// Parameters with their names in lower case; each name occurs once.
     parameters: Vec<(String, String)>,
 }
 
-/// More parameters than any program writes.
+/// Maximum number of parameters, more than any program writes.
 const MAX_PARAMETERS: usize = 16;
 
 impl ContentType {
-    /// Parses an unfolded value. None for all that programs are known to read differently: comments, backslashes and
+    /// Parses an unfolded value. None for forms that programs are known to parse differently: comments, backslashes and
     /// semicolons in quotes, encoded words (RFC 2047), values in pieces or with a charset (RFC 2231), repeated
-    /// parameters, white space around `=`, anything beyond ASCII.
+    /// parameters, white space around `=`, bytes beyond ASCII.
     pub(super) fn parse(value: &str) -> Option<Self> {
         let printable = |b: u8| b == b' ' || b == b'\t' || b.is_ascii_graphic();
         if !value.bytes().all(printable) || value.contains("=?") {
@@ -34,7 +34,7 @@ impl ContentType {
                 break;
             }
             rest = rest.strip_prefix(';')?.trim_start();
-            // A semicolon at the end is a common slip that hurts nobody.
+            // A semicolon at the end is a common and harmless mistake.
             if rest.is_empty() {
                 break;
             }
@@ -64,8 +64,8 @@ impl ContentType {
         found.map(|(_, value)| value.as_str())
     }
 
-    /// The `boundary` parameter, if it is one (RFC 2046 section 5.1.1). Without spaces: a space at the end is no part of
-    /// it for some programs.
+    /// The `boundary` parameter, if it is valid (RFC 2046 section 5.1.1). Spaces are not allowed, because some programs
+    /// drop them at the end.
     pub(super) fn boundary(&self) -> Option<&str> {
         let boundary = self.parameter("boundary")?;
         let valid = |b: u8| b.is_ascii_alphanumeric() || b"'()+_,-./:=?".contains(&b);
@@ -73,7 +73,7 @@ impl ContentType {
     }
 }
 
-/// A token or a quoted string at the beginning, and what follows it.
+/// Splits off the token or quoted string at the beginning.
 fn parameter_value(text: &str) -> Option<(&str, &str)> {
     if let Some(quoted) = text.strip_prefix('"') {
         let (value, after) = quoted.split_once('"')?;

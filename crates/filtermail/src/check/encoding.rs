@@ -1,4 +1,4 @@
-//! Content transfer encodings (RFC 2045 section 6), decoded in pieces of fixed size. No more than a piece is held,
+//! Content transfer encodings (RFC 2045 section 6), decoded in pieces of fixed size. Memory holds only one piece,
 //! whatever the size of the part.
 
 use base64::Engine as _;
@@ -9,12 +9,12 @@ use super::Direction;
 use super::mime::{Entity, unfold};
 use super::openpgp::NotEncrypted;
 
-/// Characters decoded at once: whole quanta, and small enough to stay in the first-level cache with their output.
+/// Characters decoded at once: a multiple of four, and small enough to stay in the first-level cache with the output.
 const CHARS: usize = 4096;
 
-/// Takes bytes in pieces.
+/// Accepts bytes in pieces.
 pub(super) trait Sink {
-    /// The next bytes. An error means that no more are of interest.
+    /// Accepts the next bytes. After an error, further bytes make no difference.
     fn feed(&mut self, bytes: &[u8]) -> Result<(), NotEncrypted>;
 }
 
@@ -26,13 +26,13 @@ enum Encoding {
     QuotedPrintable,
 }
 
-/// Whether the body of a message stands as it is, as RFC 2045 section 6.4 asks of a multipart.
+/// Whether the body of a message is not encoded, as RFC 2045 section 6.4 requires of a multipart.
 pub(super) fn is_identity(entity: &Entity<'_>, direction: Direction) -> bool {
     encoding(entity, direction) == Some(Encoding::Identity)
 }
 
-/// Feeds the decoded body of a part. Gateways encode parts anew on their way (RFC 2045 section 6.1 lets them); what our
-/// own users submit stands as it is.
+/// Feeds the decoded body of a part to `sink`. Gateways may re-encode parts (RFC 2045 section 6.1); in submitted mail
+/// parts are not encoded.
 pub(super) fn decode<S: Sink>(
     part: &Entity<'_>,
     direction: Direction,
@@ -64,7 +64,8 @@ pub(super) fn decode<S: Sink>(
     }
 }
 
-/// None for what programs read differently: another name, a comment, white space that some take for a part of the name.
+/// The encoding of a body. None for forms that programs parse differently: other names, comments, and white space that
+/// some programs take for part of the name.
 fn encoding(entity: &Entity<'_>, direction: Direction) -> Option<Encoding> {
     let mut values = entity.all("Content-Transfer-Encoding");
     let Some(raw) = values.next() else {
@@ -74,7 +75,7 @@ fn encoding(entity: &Entity<'_>, direction: Direction) -> Option<Encoding> {
         return None;
     }
     let name = unfold(raw)?.to_ascii_lowercase();
-    // Some programs keep white space around the name, and then do not decode.
+    // Some programs keep white space around the name, and then do not decode the body.
     let exact = raw
         .strip_suffix(b"\r\n")
         .is_some_and(|value| value.trim_ascii_start().len() == name.len() && !value.contains(&b'\n'));
@@ -86,17 +87,17 @@ fn encoding(entity: &Entity<'_>, direction: Direction) -> Option<Encoding> {
     }
 }
 
-/// Decodes base64 that comes in pieces of any size.
+/// Decodes base64 in pieces of any size.
 pub(super) struct Base64<S> {
     sink: S,
     chars: [u8; CHARS],
     filled: usize,
-    /// Padding was seen: no data may follow.
+    /// Whether padding was decoded, after which no data may follow.
     padded: bool,
 }
 
 impl<S: Sink> Base64<S> {
-    /// What is decoded goes to `sink`.
+    /// Feeds the decoded bytes to `sink`.
     pub(super) fn new(sink: S) -> Self {
         Self {
             sink,
@@ -106,7 +107,7 @@ impl<S: Sink> Base64<S> {
         }
     }
 
-    /// The next characters, without line breaks.
+    /// Accepts the next characters, without line breaks.
     pub(super) fn chars(&mut self, mut line: &[u8]) -> Result<(), NotEncrypted> {
         while !line.is_empty() {
             let space = self.chars.get_mut(self.filled..).ok_or(NotEncrypted)?;
@@ -138,7 +139,7 @@ impl<S: Sink> Base64<S> {
         self.sink.feed(bytes.get(..decoded).ok_or(NotEncrypted)?)
     }
 
-    /// The sink, if all that came was whole.
+    /// Decodes the rest and returns the sink.
     pub(super) fn finish(mut self) -> Result<S, NotEncrypted> {
         if self.filled > 0 {
             self.decode()?;
@@ -147,8 +148,8 @@ impl<S: Sink> Base64<S> {
     }
 }
 
-/// RFC 2045 section 6.7, without what programs decode differently: white space at the end of a line, and `=` before
-/// anything but two capital hexadecimal digits or a line break.
+/// Decodes RFC 2045 section 6.7. Rejects forms that programs decode differently: white space at the end of a line, and
+/// `=` before anything but two upper-case hexadecimal digits or a line break.
 fn quoted_printable(mut body: &[u8], sink: &mut impl Sink) -> Result<(), NotEncrypted> {
     while !body.is_empty() {
         let end = memchr(b'\r', body).unwrap_or(body.len());
@@ -159,7 +160,7 @@ fn quoted_printable(mut body: &[u8], sink: &mut impl Sink) -> Result<(), NotEncr
         };
         body = rest.strip_prefix(line_break).ok_or(NotEncrypted)?;
         let soft = match line.strip_suffix(b"=") {
-            // A line that goes on has to go on.
+            // Nothing follows a soft line break.
             Some(_) if line_break.is_empty() => return Err(NotEncrypted),
             Some(shorter) => {
                 line = shorter;
@@ -205,10 +206,10 @@ fn hex(digit: u8) -> Result<u8, NotEncrypted> {
     }
 }
 
-/// Holds a short text; more is an error.
+/// Collects a short text; a longer one is an error.
 pub(super) struct Short(Vec<u8>);
 
-/// Longest text held.
+/// Maximum length of a short text.
 const MAX_SHORT: usize = 128;
 
 impl Short {

@@ -7,8 +7,8 @@ use super::mime::Entity;
 use super::multipart::{ENCRYPTED_PREAMBLES, has_no_other_delimiter, parts};
 use super::part;
 
-/// Whether a message is `multipart/encrypted` with ciphertext in it and nothing beside that a person could read, for
-/// every program that may look at it.
+/// Whether every program finds in this message `multipart/encrypted` with ciphertext, and no other text that a person
+/// could read.
 pub(super) fn is_encrypted(message: &Entity<'_>, direction: Direction) -> bool {
     let multipart = message
         .content_type()

@@ -11,34 +11,34 @@ use super::sender::Sender;
 pub(crate) use super::sender::literal;
 use crate::reply::Reply;
 
-/// What an arriving message is.
+/// Kind of an arriving message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// Encrypted, or the first step of SecureJoin.
     Encrypted,
-    /// A report that a message could not be delivered; programs that write them have no keys.
+    /// A report that a message could not be delivered; programs that send reports have no keys.
     MailerDaemon,
-    /// Anything else; it passes only if no recipient refuses cleartext.
+    /// Any other message; it passes only if no recipient refuses cleartext.
     Cleartext,
 }
 
-/// What the policy needs to know about an arriving message.
+/// The properties of an arriving message that the policy depends on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Examined {
-    /// What it is.
+    /// Kind of the message.
     pub kind: Kind,
     /// The address in the `From` field.
     pub from: String,
-    /// Domain of that address in lower case; what has to have signed the message.
+    /// Domain of that address in lower case, which has to have signed the message.
     pub domain: String,
-    /// The domain, if it is an address literal, which nothing can sign for.
+    /// The domain, if it is an address literal, for which no signature is possible.
     pub literal: Option<IpAddr>,
-    /// Whether the envelope names another sender. Forwarders do that; the sender is then reset to `<>`, so that no
-    /// bounce goes to somebody who did not send the message.
+    /// Whether the envelope names another sender, as that of a forwarder does. The sender is then reset to `<>`, so
+    /// that no bounce reaches somebody who did not send the message.
     pub reset_sender: bool,
 }
 
-/// Looks at a whole arriving message. An error is the reply that refuses it.
+/// Examines an arriving message. An error is the reply that rejects it.
 pub fn examine(message: &[u8], mail_from: &str) -> Result<Examined, Reply> {
     let entity = Entity::message(message).map_err(|_| Reply::unparsable("malformed header"))?;
     let from = entity
@@ -61,9 +61,9 @@ pub fn examine(message: &[u8], mail_from: &str) -> Result<Examined, Reply> {
     })
 }
 
-/// Compares the address literal of a sender with where the message came from. Without the latter the sender could be
-/// anybody, so it is refused. So is the literal of this relay, `own`: its users submit their mail, and whatever else
-/// connects from its address is a process on the same host.
+/// Checks that the message was sent from the address literal of its sender. If the origin is unknown, the sender could
+/// be anybody, so the message is rejected. So is a message from the literal of this relay, `own`: its users submit their
+/// mail, and anything else that connects from its address is a process on the same host.
 pub fn check_literal(literal: IpAddr, origin: Option<IpAddr>, own: Option<IpAddr>) -> Result<(), Reply> {
     if own.is_some_and(|own| own.to_canonical() == literal.to_canonical()) {
         return Err(Reply::own_literal(literal));

@@ -1,7 +1,7 @@
 //! Header fields of messages and of their parts (RFC 5322 section 2.2), over slices of the message.
 //!
-//! Strict on purpose: where programs read a construct in different ways, it is no construct that we let pass as
-//! encrypted. Lines end with CRLF; the SMTP side refuses everything else.
+//! The parser is strict on purpose: a message with a construct that programs parse differently does not pass as
+//! encrypted. Lines end with CRLF; the SMTP side rejects everything else.
 
 use std::borrow::Cow;
 
@@ -14,25 +14,25 @@ use super::content_type::ContentType;
 pub struct Entity<'a> {
     /// Header fields with the empty line that ends them.
     pub head: &'a [u8],
-    /// All that follows.
+    /// Everything after the header.
     pub body: &'a [u8],
 }
 
-/// A line of the header is no field.
+/// A line of the header is not a field.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MalformedHeader;
 
 impl<'a> Entity<'a> {
-    /// Splits a message at the first empty line and checks that all before it are fields.
+    /// Splits a message at the first empty line and checks that all lines before it are fields.
     ///
-    /// White space before a colon is obsolete but has to be read (RFC 5322 section 4), and Postfix takes it out when it
-    /// queues the message. Programs differ in whether they know it, so a field that decides may not have it.
+    /// White space before a colon is obsolete but has to be accepted (RFC 5322 section 4), and Postfix removes it when
+    /// it queues the message. Not all programs accept it, so a field that a decision depends on must not have it.
     pub fn message(bytes: &'a [u8]) -> Result<Self, MalformedHeader> {
         Self::checked(bytes, decides)
     }
 
-    /// The same for a part, where Postfix changes nothing: no field has white space before its colon, and none is
-    /// folded or repeated in a way that programs read differently.
+    /// The same for a part, in which Postfix changes nothing: no field has white space before its colon, or is folded
+    /// or repeated in a way that programs parse differently.
     pub(super) fn part(bytes: &'a [u8]) -> Result<Self, MalformedHeader> {
         let entity = Self::checked(bytes, |_| true)?;
         match entity.is_plain() {
@@ -41,7 +41,7 @@ impl<'a> Entity<'a> {
         }
     }
 
-    /// Every line is a field, and those with white space before the colon are none of the `strict` ones.
+    /// Checks that every line is a field, and that no `strict` field has white space before its colon.
     fn checked(bytes: &'a [u8], strict: fn(&[u8]) -> bool) -> Result<Self, MalformedHeader> {
         let entity = Self::split(bytes);
         let sound = |(name, _): (&[u8], &[u8])| {
@@ -55,7 +55,7 @@ impl<'a> Entity<'a> {
         Ok(entity)
     }
 
-    /// Splits a message at the first empty line, whatever its header is.
+    /// Splits a message at the first empty line without checking its header.
     pub fn split(bytes: &'a [u8]) -> Self {
         let end = if bytes.starts_with(b"\r\n") {
             2
@@ -66,7 +66,7 @@ impl<'a> Entity<'a> {
         Self { head, body }
     }
 
-    /// Whether every program finds the same end of the header and the same field where only one counts.
+    /// Whether all programs find the same end of the header, and the same field where only one counts.
     pub(super) fn is_plain(&self) -> bool {
         let mut single: Vec<Vec<u8>> = self
             .names()
@@ -78,7 +78,7 @@ impl<'a> Entity<'a> {
         !repeated && !has_blank_line(self.head)
     }
 
-    /// Name and raw value of each field, in order; none for what is no field. White space before the colon counts as a
+    /// Name and raw value of each field, in order; none for a malformed one. White space before the colon counts as
     /// part of the name.
     pub fn fields(&self) -> impl Iterator<Item = Option<(&'a [u8], &'a [u8])>> + use<'a> {
         let mut rest = self.head;
@@ -86,7 +86,7 @@ impl<'a> Entity<'a> {
             if rest.is_empty() || rest == b"\r\n" {
                 return None;
             }
-            // A field goes on while lines begin with white space.
+            // A field continues while lines begin with white space.
             let mut end = 0;
             loop {
                 let line = memchr(b'\n', rest.get(end..)?).map_or(rest.len(), |at| end + at + 1);
@@ -114,20 +114,19 @@ impl<'a> Entity<'a> {
             .map(|(_, value)| value)
     }
 
-    /// Raw value of the field that may stand only once; none when it is missing or repeated.
+    /// Raw value of a field that may occur only once; none if it is missing or repeated.
     pub(super) fn only(&self, name: &str) -> Option<&'a [u8]> {
         let mut values = self.all(name);
         let first = values.next()?;
         values.next().is_none().then_some(first)
     }
 
-    /// The value of a field that may stand only once, unfolded and trimmed; none when it holds anything that is no
-    /// text.
+    /// The value of a field that may occur only once, unfolded and trimmed; none if it is not text.
     pub(super) fn text(&self, name: &str) -> Option<Cow<'a, str>> {
         unfold(self.only(name)?)
     }
 
-    /// The content type; none when it is missing, repeated or malformed.
+    /// The content type; none if it is missing, repeated or malformed.
     pub(super) fn content_type(&self) -> Option<ContentType> {
         ContentType::parse(&self.text("Content-Type")?)
     }
@@ -149,13 +148,13 @@ fn trim_blanks_end(mut text: &[u8]) -> &[u8] {
     text
 }
 
-/// Whether a line of white space stands among the fields: for some programs it ends the header.
+/// Whether the header contains a line of white space, which ends the header for some programs.
 fn has_blank_line(head: &[u8]) -> bool {
     head.split(|b| *b == b'\n')
         .any(|line| matches!(line, [b' ' | b'\t', ..]) && line.iter().all(u8::is_ascii_whitespace))
 }
 
-/// Unfolds a raw value (RFC 5322 section 2.2.3) and trims it. None when it is no UTF-8 or holds control characters.
+/// Unfolds a raw value (RFC 5322 section 2.2.3) and trims it. None if it is not UTF-8 or contains control characters.
 pub(super) fn unfold(raw: &[u8]) -> Option<Cow<'_, str>> {
     let text = std::str::from_utf8(raw)
         .ok()?
@@ -168,7 +167,7 @@ pub(super) fn unfold(raw: &[u8]) -> Option<Cow<'_, str>> {
     clean.then_some(unfolded)
 }
 
-/// Fields that say who wrote a message, what it is made of, or what a client makes of it.
+/// Fields that determine who wrote a message, how it is structured, or how a client treats it.
 const DECIDING: [&str; 21] = [
     "auto-submitted",
     "bcc",
@@ -193,7 +192,7 @@ const DECIDING: [&str; 21] = [
     "x-microsoft-original-message-id",
 ];
 
-/// Families of such fields by the beginning of their names.
+/// Prefixes of the names of further such fields.
 const DECIDING_FAMILIES: [&str; 5] = ["autocrypt", "chat-", "content-", "resent-", "secure-join"];
 
 fn decides(name: &[u8]) -> bool {
@@ -207,8 +206,8 @@ fn decides(name: &[u8]) -> bool {
         || DECIDING_FAMILIES.iter().any(begins)
 }
 
-/// Fields that decide and of which there may be several: signatures, and one block for each time that a message was
-/// sent on (RFC 5322 section 3.6.6).
+/// Such fields that may occur more than once: signatures, and one block for each time that a message was resent (RFC
+/// 5322 section 3.6.6).
 fn may_repeat(name: &[u8]) -> bool {
     name.eq_ignore_ascii_case(b"DKIM-Signature")
         || name.eq_ignore_ascii_case(b"Return-Path")

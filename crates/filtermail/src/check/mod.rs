@@ -1,7 +1,7 @@
-//! What may pass: pure functions over the bytes of a message.
+//! The checks of a message: pure functions of its bytes.
 //!
-//! Nothing here reads a clock, a file or a socket. Every function takes slices of the one buffer that holds the
-//! message and allocates nothing in proportion to it.
+//! They read no clock, file or socket. Every function takes slices of the one buffer that holds the message, and
+//! allocates no memory in proportion to it.
 
 mod armor;
 pub mod bounds;
@@ -21,7 +21,7 @@ mod transport;
 
 use crate::reply::Reply;
 
-/// Which way a message goes. What our own users send is held to a narrower form than what others do.
+/// Direction of a message. Mail of our own users has to meet stricter rules than mail of other servers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Direction {
     /// Submitted by a user of this relay.
@@ -30,11 +30,11 @@ pub enum Direction {
     Incoming,
 }
 
-/// What becomes of a message.
+/// The decision on a message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {
-    /// It goes on.
+    /// The message passes.
     Accept,
-    /// It does not, and this is what the other side is told.
+    /// The message is rejected with this reply.
     Reject(Reply),
 }

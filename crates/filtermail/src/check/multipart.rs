@@ -5,13 +5,13 @@ use memchr::{memchr, memmem};
 use super::Direction;
 use super::mime::Entity;
 
-/// Preambles that mail programs write beside encrypted parts: Thunderbird, Enigmail and Roundcube the first, GPGMail
-/// and older versions of Enigmail the second.
+/// Preambles of encrypted messages: Thunderbird, Enigmail and Roundcube write the first, GPGMail and older versions of
+/// Enigmail the second.
 pub(super) const ENCRYPTED_PREAMBLES: [&str; 2] = [
     "This is an OpenPGP/MIME encrypted message (RFC 4880 and 3156)",
     "This is an OpenPGP/MIME encrypted message (RFC 2440 and 3156)",
 ];
-/// The preamble of reports by Postfix, Sendmail and Dovecot.
+/// The preamble of reports of Postfix, Sendmail and Dovecot.
 pub(super) const REPORT_PREAMBLES: [&str; 1] = ["This is a MIME-encapsulated message."];
 
 /// The parts of a multipart body.
@@ -22,17 +22,17 @@ pub(super) struct Multipart<'a> {
     epilogue: &'a [u8],
 }
 
-/// Parts beyond this many are of no interest: nothing with more passes.
+/// Maximum number of parts; no message with more passes.
 const MAX_PARTS: usize = 4;
 
 impl<'a> Multipart<'a> {
-    /// Splits a body. None when the closing delimiter is missing, when there are too many parts, when a part's header
-    /// is malformed, or when a line begins like a delimiter and is none.
+    /// Splits a body. None if the closing delimiter is missing, there are too many parts, the header of a part is
+    /// malformed, or a line begins like a delimiter but is not one.
     fn parse(body: &'a [u8], boundary: &str) -> Option<Self> {
         let delimiter = format!("--{boundary}");
         let inner = format!("\r\n{delimiter}");
         let finder = memmem::Finder::new(&inner);
-        // The line break before a delimiter belongs to it; the first may stand at the very beginning.
+        // The line break before a delimiter belongs to it; the first delimiter may be at the very beginning.
         let mut at = if body.starts_with(delimiter.as_bytes()) {
             Some((0, delimiter.len()))
         } else {
@@ -68,7 +68,7 @@ impl<'a> Multipart<'a> {
         }
     }
 
-    /// The parts, if nothing else stands in the body but one of these preambles, which is for arriving mail only.
+    /// The parts, if the body contains nothing else, except for one of these preambles in arriving mail.
     fn alone(self, preambles: &[&str], direction: Direction) -> Option<Vec<Entity<'a>>> {
         let preamble = trim(self.preamble);
         let known =
@@ -77,7 +77,7 @@ impl<'a> Multipart<'a> {
     }
 }
 
-/// The parts of a multipart message. None when programs may see other parts in it, or text outside of them.
+/// The parts of a multipart message. None if programs may find other parts in it, or text outside the parts.
 pub(super) fn parts<'a>(
     message: &Entity<'a>,
     preambles: &[&str],
@@ -87,8 +87,8 @@ pub(super) fn parts<'a>(
     Multipart::parse(message.body, content_type.boundary()?)?.alone(preambles, direction)
 }
 
-/// Whether no line begins like a delimiter beside `delimiters` of them, closing one included, and these lines. What a
-/// program takes for the boundary makes no difference then.
+/// Whether, apart from `delimiters` lines (including the closing one) and the `allowed` lines, no line begins like a
+/// delimiter. Then it makes no difference which boundary a program uses.
 pub(super) fn has_no_other_delimiter(body: &[u8], delimiters: usize, allowed: &[&[u8]]) -> bool {
     let mut left = delimiters;
     let begins = memmem::find_iter(body, b"\n--").map(|at| at + 1);
@@ -116,7 +116,7 @@ fn trim(mut text: &[u8]) -> &[u8] {
     text
 }
 
-/// What stands behind the boundary: whether it closes, and where the next line begins.
+/// Parses the text after a boundary: whether the delimiter closes, and where the next line begins.
 fn delimiter_end(rest: &[u8]) -> Option<(bool, usize)> {
     let closing = rest.starts_with(b"--");
     let rest_line = if closing { rest.get(2..)? } else { rest };

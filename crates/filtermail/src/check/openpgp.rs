@@ -1,4 +1,4 @@
-//! Walk over the packets of an OpenPGP message (RFC 9580 section 4.2), fed piece by piece.
+//! A walk over the packets of an OpenPGP message (RFC 9580 section 4.2), fed in pieces.
 
 use super::encoding::Sink;
 
@@ -9,7 +9,7 @@ const SKESK: u8 = 3;
 /// Symmetrically encrypted and integrity protected data (RFC 9580 section 5.13).
 const SEIPD: u8 = 18;
 
-/// The bytes cannot be an encrypted message, whatever follows.
+/// The bytes are not an encrypted message, whatever follows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct NotEncrypted;
 
@@ -21,21 +21,21 @@ enum State {
     Length { tag: u8 },
     /// At the second byte of a two-byte length.
     SecondByte { tag: u8, high: u8 },
-    /// Within the bytes of a big-endian length.
+    /// In the bytes of a big-endian length.
     LengthBytes { tag: u8, left: u8, value: u64 },
-    /// Within a body; when it ends, another chunk of the same packet follows or the packet ends.
+    /// In a body, which is followed by another chunk of the same packet if `partial`.
     Body { tag: u8, left: u64, partial: bool },
-    /// The encrypted data has ended; nothing may follow.
+    /// After the encrypted data; nothing may follow.
     End,
 }
 
-/// Accepts any number of session key packets, and then one packet of encrypted data that ends with the message.
+/// Accepts any number of session key packets, followed by one packet of encrypted data that ends with the message.
 ///
-/// Versions are not looked at: PKESK and SKESK 6 with SEIPD 2 pass as 3, 4 and 1 do, and so will later ones.
+/// The versions of packets are ignored: PKESK and SKESK 6 with SEIPD 2 pass like 3, 4 and 1, and so do later ones.
 #[derive(Debug)]
 pub(crate) struct PacketWalk {
     state: State,
-    /// Bytes of encrypted data seen.
+    /// Bytes of encrypted data so far.
     encrypted: u64,
 }
 
@@ -47,7 +47,7 @@ impl PacketWalk {
         }
     }
 
-    /// Whether what was fed is one whole encrypted message.
+    /// Whether the bytes are one complete encrypted message.
     pub(crate) fn is_complete(&self) -> bool {
         self.state == State::End && self.encrypted > 0
     }
@@ -96,7 +96,7 @@ impl Sink for PacketWalk {
     }
 }
 
-/// RFC 9580 section 4.2: current or legacy format by the second bit.
+/// Parses the first byte of a packet (RFC 9580 section 4.2); its second bit selects the current or the legacy format.
 fn tag(byte: u8) -> Result<State, NotEncrypted> {
     if byte & 0x80 == 0 {
         return Err(NotEncrypted);
@@ -114,13 +114,13 @@ fn tag(byte: u8) -> Result<State, NotEncrypted> {
         0 => 1,
         1 => 2,
         2 => 4,
-        // Indeterminate: a session key packet that swallows the rest.
+        // Indeterminate length: the session key packet would include the rest of the message.
         _ => return Err(NotEncrypted),
     };
     Ok(State::LengthBytes { tag, left, value: 0 })
 }
 
-/// First byte of a length (RFC 9580 section 4.2.1).
+/// Parses the first byte of a length (RFC 9580 section 4.2.1).
 fn length(tag: u8, byte: u8) -> Result<State, NotEncrypted> {
     match byte {
         0..=191 => Ok(body(tag, u64::from(byte), false)),
@@ -128,7 +128,7 @@ fn length(tag: u8, byte: u8) -> Result<State, NotEncrypted> {
             tag,
             high: byte - 192,
         }),
-        // Only data packets may come in parts (RFC 9580 section 4.2.1.4).
+        // Only data packets may have partial lengths (RFC 9580 section 4.2.1.4).
         224..=254 if tag == SEIPD => Ok(State::Body {
             tag,
             left: 1 << (byte & 0x1f),
@@ -143,7 +143,7 @@ fn length(tag: u8, byte: u8) -> Result<State, NotEncrypted> {
     }
 }
 
-/// The state with `left` bytes of a body to come.
+/// The state before the last `left` bytes of a body.
 fn body(tag: u8, left: u64, partial: bool) -> State {
     match (left, partial) {
         (1.., _) => State::Body { tag, left, partial },

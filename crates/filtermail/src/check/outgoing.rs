@@ -10,20 +10,20 @@ use super::sender::Sender;
 use super::transport::arrives_as_signed;
 use crate::reply::Reply;
 
-/// What a submitted message is.
+/// Kind of a submitted message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// Encrypted, or the first step of SecureJoin.
     Encrypted,
-    /// A key that a user sends to their own other device in the way of older clients (Autocrypt 1, section 4.4).
+    /// A key that a user sends to their own other device, as older clients do (Autocrypt 1, section 4.4).
     SetupMessage,
-    /// Anything else; it does not pass.
+    /// Any other message; it is rejected.
     Cleartext,
 }
 
-/// Looks at a whole submitted message. An error is the reply that refuses it.
+/// Examines a submitted message. An error is the reply that rejects it.
 ///
-/// Postfix has compared `mail_from` with the login, so it is what the `From` field is measured against.
+/// Postfix has compared `mail_from` with the login, so the `From` field has to equal it.
 pub fn examine(message: &[u8], mail_from: &str, recipients: &[String]) -> Result<Kind, Reply> {
     let Ok(entity) = Entity::message(message) else {
         return Err(Reply::invalid_from_header("malformed header"));

@@ -3,10 +3,10 @@
 use super::Direction;
 use super::mime::{Entity, unfold};
 
-/// Longest header of a part. Programs write some 200 bytes.
+/// Maximum size of a part's header. Programs write about 200 bytes.
 const MAX_HEAD: usize = 1024;
 
-/// What mail programs write into `Content-Description`, in lower case.
+/// Values of `Content-Description` that mail programs write, in lower case.
 const DESCRIPTIONS: [&str; 6] = [
     "pgp/mime version identification",
     "pgp/mime versions identification",
@@ -16,10 +16,10 @@ const DESCRIPTIONS: [&str; 6] = [
     "encrypted data",
 ];
 
-/// Whether a part has this type, and a header that is no place for text.
+/// Whether a part has this type, and a header without room for text.
 ///
-/// What our own users submit has only the fields that programs write there, with names and descriptions that tell
-/// nothing: else they could hold a message.
+/// In submitted mail, a part has only the fields that programs write, with known descriptions and short names:
+/// otherwise they could contain a message.
 pub(super) fn is(part: &Entity<'_>, media_type: &str, direction: Direction) -> bool {
     let Some(content_type) = part.content_type() else {
         return false;
@@ -31,7 +31,8 @@ pub(super) fn is(part: &Entity<'_>, media_type: &str, direction: Direction) -> b
     }
 }
 
-/// Older versions of Delta Chat repeat the Message-ID in the part of an unencrypted message.
+/// Whether the header contains no text. Older versions of Delta Chat repeat the Message-ID in the part of an
+/// unencrypted message.
 fn tells_nothing(part: &Entity<'_>) -> bool {
     part.names().all(|name| {
         let values = || part.all(std::str::from_utf8(name).unwrap_or_default());
@@ -50,7 +51,7 @@ fn is_known_description(raw: &[u8]) -> bool {
     unfold(raw).is_some_and(|text| DESCRIPTIONS.contains(&text.to_ascii_lowercase().as_str()))
 }
 
-/// Whether a value has only parameters as short as a file's name or a charset.
+/// Whether all parameters of a value are as short as a file name or a charset.
 fn has_short_parameters(raw: &[u8]) -> bool {
     const MAX_WORD: usize = 40;
     const MAX_WORDS: usize = 6;

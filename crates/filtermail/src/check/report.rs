@@ -1,4 +1,4 @@
-//! Reports that a message could not be delivered (RFC 3464). Programs that write them have no keys.
+//! Reports that a message could not be delivered (RFC 3464). Programs that send reports have no keys.
 
 use super::Direction;
 use super::encoding::is_identity;
@@ -6,10 +6,10 @@ use super::mime::Entity;
 use super::multipart::{REPORT_PREAMBLES, parts};
 use super::sender::Sender;
 
-/// Whether an arriving message is a report by the mail system of another server, with the parts that a report has and
-/// no text beside them.
+/// Whether an arriving message is a report of another server's mail system, with the parts of a report and no other
+/// text.
 ///
-/// A report answers a message, so nothing answers it: its envelope has no sender (RFC 3464 section 2).
+/// A report is never bounced, so its envelope has no sender (RFC 3464 section 2).
 pub(super) fn is_report(message: &Entity<'_>, from: &Sender, mail_from: &str) -> bool {
     let automatic = message
         .text("Auto-Submitted")
@@ -31,7 +31,7 @@ pub(super) fn is_report(message: &Entity<'_>, from: &Sender, mail_from: &str) ->
     let Some(parts) = parts(message, &REPORT_PREAMBLES, Direction::Incoming) else {
         return false;
     };
-    // An explanation, the status, and as a rule what of the message comes back.
+    // An explanation, the status, and usually the returned message or its header.
     let [_, status, returned @ ..] = parts.as_slice() else {
         return false;
     };

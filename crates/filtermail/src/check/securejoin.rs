@@ -6,7 +6,7 @@ use super::mime::Entity;
 use super::multipart::{has_no_other_delimiter, parts};
 use super::part;
 
-/// Whether a message is a `vc-request` or `vg-request` and has no other text. All later steps are encrypted.
+/// Whether a message is a `vc-request` or `vg-request` without other text. All later steps are encrypted.
 pub(super) fn is_securejoin(message: &Entity<'_>, direction: Direction) -> bool {
     let step = message.text("Secure-Join");
     let multipart = message

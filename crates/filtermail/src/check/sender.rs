@@ -1,8 +1,8 @@
 //! The one address in a `From` field (RFC 5322 section 3.6.2).
 //!
-//! Only forms that no program reads in another way: an address, an address in angle brackets, or a name and an address
-//! in angle brackets. The address that we verify has to be the one that the receiver's program shows. Lists, groups,
-//! routes, comments and quoted localparts are refused.
+//! Only forms that all programs parse alike are accepted: an address, an address in angle brackets, or a name and an
+//! address in angle brackets. The address that we verify has to be the one that the recipient's program shows. Lists,
+//! groups, routes, comments and quoted local parts are rejected.
 
 use std::net::IpAddr;
 
@@ -13,13 +13,13 @@ use encoding_rs::Encoding;
 
 use super::mime::unfold;
 
-/// The comment behind the address in reports by Postfix, the only comment that is taken, and only there.
+/// The comment after the address in reports of Postfix, the only comment that is accepted, and only there.
 const REPORT_COMMENT: &str = "(Mail Delivery System)";
 
-/// Longest value of the field: a name of some lines and an address.
+/// Maximum length of the field's value: a name of some lines and an address.
 const MAX_VALUE: usize = 1000;
 
-/// An address as it stands in the field.
+/// An address as spelled in the field.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Sender {
     address: String,
@@ -38,7 +38,7 @@ impl Sender {
             return sender.is_mailer_daemon().then_some(sender);
         }
         let Some(before) = value.strip_suffix('>') else {
-            // A colon is read as the end of a group's name.
+            // Programs take a colon for the end of a group's name.
             return Self::addr_spec(&value).filter(|_| !value.contains(':'));
         };
         let (name, address) = before.rsplit_once('<')?;
@@ -59,12 +59,12 @@ impl Sender {
         &self.address
     }
 
-    /// What stands before the `@`.
+    /// The part before the `@`.
     pub(super) fn localpart(&self) -> &str {
         self.address.get(..self.at).unwrap_or_default()
     }
 
-    /// What stands behind the `@`.
+    /// The part after the `@`.
     pub(super) fn domain(&self) -> &str {
         self.address.get(self.at + 1..).unwrap_or_default()
     }
@@ -74,13 +74,13 @@ impl Sender {
         literal(self.domain())
     }
 
-    /// Whether this is the sender of reports.
+    /// Whether this is the sender of delivery reports.
     pub(super) fn is_mailer_daemon(&self) -> bool {
         self.localpart().eq_ignore_ascii_case("mailer-daemon")
     }
 }
 
-/// Whether a folded line has nothing but white space.
+/// Whether a folded line consists of white space.
 fn has_blank_line(raw: &[u8]) -> bool {
     let lines = raw.strip_suffix(b"\r\n").unwrap_or(raw).split(|b| *b == b'\n');
     lines.skip(1).any(|line| line.trim_ascii().is_empty())
@@ -99,8 +99,8 @@ fn is_atom_character(c: char) -> bool {
     c.is_ascii_alphanumeric() || "!#$%&'*+-/=?^_`{|}~".contains(c)
 }
 
-/// A dot-atom (RFC 5322 section 3.2.3) within RFC 5321's length. ASCII: programs differ in how they show the rest, and
-/// no key in the DNS signs for it.
+/// A dot-atom (RFC 5322 section 3.2.3) within the length of RFC 5321. ASCII only: programs show other characters
+/// differently.
 fn is_localpart(text: &str) -> bool {
     text.len() <= 64
         && !looks_encoded(text)
@@ -119,13 +119,13 @@ fn is_domain(text: &str) -> bool {
     text.len() <= 255 && text.split('.').all(label)
 }
 
-/// What a program that decodes before it parses could take for the beginning or end of an encoded word.
+/// Whether a program that decodes before it parses could find the beginning or end of an encoded word.
 fn looks_encoded(text: &str) -> bool {
     text.contains("=?") || text.contains("?=")
 }
 
-/// Nothing, one quoted string, or words of atoms and encoded words. An encoded word ends with white space (RFC 2047
-/// section 5).
+/// Whether a name is empty, one quoted string, or a sequence of atoms and encoded words. White space has to follow an
+/// encoded word (RFC 2047 section 5).
 fn is_name(text: &str) -> bool {
     let name = text.trim_matches([' ', '\t']);
     if let Some(inside) = name.strip_prefix('"') {
@@ -136,8 +136,8 @@ fn is_name(text: &str) -> bool {
         if looks_encoded(word) {
             is_encoded_word(word)
         } else {
-            // Dots are common (RFC 5322 section 4.1, obs-phrase), but not at the beginning: Python fails there. So are
-            // characters beyond ASCII.
+            // Dots (RFC 5322 section 4.1, obs-phrase) and characters beyond ASCII are common. Python fails to parse a
+            // dot at the beginning.
             !word.starts_with('.')
                 && word
                     .chars()
@@ -146,13 +146,13 @@ fn is_name(text: &str) -> bool {
     }) && (text.ends_with([' ', '\t']) || !looks_encoded(name))
 }
 
-/// Letters and symbols beyond ASCII. Control characters were refused before; white space of other scripts is none in
-/// mail, but is for some programs.
+/// Letters and symbols beyond ASCII. [`unfold`] has rejected control characters. White space of other scripts is not
+/// white space in mail, but some programs treat it so.
 fn is_beyond_ascii(c: char) -> bool {
     !c.is_ascii() && !c.is_whitespace()
 }
 
-/// RFC 5322 section 3.2.4: no quote or backslash but behind a backslash.
+/// RFC 5322 section 3.2.4: quotes and backslashes follow a backslash.
 fn is_quoted_content(text: &str) -> bool {
     let mut chars = text.chars();
     while let Some(c) = chars.next() {
@@ -168,7 +168,7 @@ fn is_quoted_content(text: &str) -> bool {
     !looks_encoded(text)
 }
 
-/// An encoded word (RFC 2047 section 2) that is no address and no part of one, for programs that decode before they
+/// An encoded word (RFC 2047 section 2) that contains no part of an address, for programs that decode before they
 /// parse.
 fn is_encoded_word(word: &str) -> bool {
     let parts = word
@@ -196,7 +196,7 @@ fn is_encoded_word(word: &str) -> bool {
 }
 
 fn decode_base64(text: &str) -> Option<Vec<u8>> {
-    // Last bits that are not zero, and padding that is left out, are common slips.
+    // Non-zero trailing bits and missing padding are common mistakes.
     let lenient = GeneralPurpose::new(
         &base64::alphabet::STANDARD,
         GeneralPurposeConfig::new()
@@ -206,7 +206,7 @@ fn decode_base64(text: &str) -> Option<Vec<u8>> {
     lenient.decode(text).ok()
 }
 
-/// RFC 2047 section 4.2, with the characters that are safe in a name.
+/// RFC 2047 section 4.2, restricted to the characters that are safe in a name.
 fn decode_q(text: &str) -> Option<Vec<u8>> {
     let mut decoded = Vec::with_capacity(text.len());
     let mut bytes = text.bytes();

@@ -1,17 +1,17 @@
-//! Whether a message arrives as it was signed.
+//! Checks that a message reaches the other relay as it was signed.
 //!
-//! Between the signature and the other relay stand Postfix's `smtp(8)` and any server that forwards: they may fold long
-//! lines, encode bytes beyond ASCII for a server without 8BITMIME (RFC 6152), and drop or cut at control characters.
-//! Encrypted messages need none of these, so they are refused while the sender can still be told.
+//! Postfix's `smtp(8)` and forwarding servers may fold long lines, encode bytes beyond ASCII for a server without
+//! 8BITMIME (RFC 6152), and drop control characters or cut lines at them. Encrypted messages need none of these, so
+//! they are rejected at submission, where the sender sees the reason.
 
 use memchr::memchr;
 
 use crate::reply::Reply;
 
-/// Longest line without its line break (RFC 5322 section 2.1.1).
+/// Maximum length of a line without its line break (RFC 5322 section 2.1.1).
 const MAX_LINE: usize = 998;
 
-/// Looks at a whole message, whose lines end with CRLF.
+/// Checks a message, whose lines end with CRLF. An error is the reply that rejects it.
 pub(super) fn arrives_as_signed(message: &[u8]) -> Result<(), Reply> {
     if !message.is_ascii() {
         return Err(Reply::NOT_ASCII);

@@ -1,4 +1,4 @@
-//! Hash of the canonical body (RFC 6376 section 3.4), fed in the largest pieces that stand unchanged.
+//! Hash of the canonical body (RFC 6376 section 3.4), fed with the largest unchanged pieces.
 
 use mail_auth::common::crypto::HashAlgorithm;
 use mail_auth::common::headers::{Writable, Writer};
@@ -42,10 +42,10 @@ impl Writable for Canonical<'_> {
     }
 }
 
-/// Bytes put together before they are hashed.
+/// Size up to which small pieces are hashed together.
 const HELD: usize = 4096;
 
-/// Puts small pieces together: a body with a space at every second byte would call the hash for each of them.
+/// Joins small pieces: otherwise a body with a space at every second byte would call the hash for each byte.
 struct Pieces<'a, W> {
     hash: &'a mut W,
     held: Vec<u8>,
@@ -89,7 +89,7 @@ fn trim_blanks(mut line: &[u8]) -> &[u8] {
     line
 }
 
-/// White space before a line break goes; elsewhere it becomes one space (RFC 6376 section 3.4.4).
+/// Removes white space before line breaks and reduces other white space to one space (RFC 6376 section 3.4.4).
 fn relaxed_lines(mut body: &[u8], hash: &mut impl Writer) {
     while let Some(at) = memchr2(b' ', b'\t', body) {
         let (before, blanks) = body.split_at(at);

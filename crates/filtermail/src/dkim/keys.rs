@@ -1,4 +1,4 @@
-//! Keys from the DNS: looked up once for all who ask at the same time, and remembered.
+//! Keys from the DNS: concurrent lookups of the same name share one query, and results are cached.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -16,39 +16,39 @@ use tokio::sync::OnceCell;
 use super::record::{Key, Unusable};
 use crate::metrics;
 
-/// Longest wait for one answer of the resolver.
+/// Longest wait for one answer from the resolver.
 const QUERY_TIMEOUT: Duration = Duration::from_secs(4);
-/// Questions asked again when no answer came.
+/// Retries of a query without an answer.
 const QUERY_RETRIES: usize = 2;
-/// Names held at most; the least used go first.
+/// Maximum number of cached names; the least used are evicted first.
 const MAX_NAMES: u64 = 1000;
-/// Longest time that a key is held, whatever its record says: a revoked key stops counting.
+/// Maximum age of a cached key, whatever its TTL, so that a revoked key stops counting.
 const MAX_AGE: Duration = Duration::from_secs(3600);
-/// Longest time that records are held which are no key.
+/// Maximum age of cached records that are not usable keys.
 const MAX_BAD_AGE: Duration = Duration::from_secs(10);
-/// Keys at one name that are tried: a second is there while keys are exchanged.
+/// Maximum number of keys tried at one name: there are two while a domain changes its key.
 const MAX_KEYS: usize = 3;
-/// Records at one name that are read.
+/// Maximum number of records parsed at one name.
 const MAX_RECORDS: usize = 10;
-/// Longest name in the DNS (RFC 1035 section 2.3.4), as text.
+/// Maximum length of a name in the DNS (RFC 1035 section 2.3.4), as text.
 const MAX_NAME: usize = 253;
 
-/// What is found at a name.
+/// The result of a lookup.
 #[derive(Clone)]
 pub(super) enum Found {
-    /// Keys that count, at least one.
+    /// Usable keys, at least one.
     Keys(Arc<[Key]>),
-    /// None, and none will be there soon.
+    /// There is no usable key; the reason.
     Nothing(Unusable),
-    /// No answer for now.
+    /// The lookup failed temporarily; the reason.
     Failed(Arc<str>),
 }
 
-/// Looks keys up.
+/// Looks up keys.
 pub(super) struct Keys {
     resolver: TokioResolver,
     held: Cache<Box<str>, Entry>,
-    /// Lookups under way. Whoever waits for one carries it on.
+    /// Lookups in progress. Any caller that waits for one drives it.
     asked: Mutex<HashMap<Box<str>, Arc<OnceCell<Entry>>>>,
 }
 
@@ -58,7 +58,7 @@ pub(super) struct Keys {
 pub struct ResolverError {
     /// Address of the resolver.
     address: SocketAddr,
-    /// What the library said.
+    /// Error of the library.
     reason: String,
 }
 
@@ -90,11 +90,11 @@ impl Expiry<Box<str>, Entry> for TimeToLive {
     }
 }
 
-/// A part in a lookup; it is forgotten when nobody has part in it any more.
+/// One caller's share in a lookup, which is dropped with its last share.
 struct Asking<'a> {
     keys: &'a Keys,
     name: &'a str,
-    /// Given up before the others are counted.
+    /// None once this share no longer counts.
     cell: Option<Arc<OnceCell<Entry>>>,
 }
 
@@ -109,7 +109,7 @@ impl<'a> Asking<'a> {
         }
     }
 
-    /// The first to come asks; should that one leave, the next does.
+    /// The first caller sends the query; if it is cancelled, the next one does.
     async fn entry(&self) -> Entry {
         match &self.cell {
             Some(cell) => cell.get_or_init(|| self.keys.look_up(self.name)).await.clone(),
@@ -131,7 +131,7 @@ impl Drop for Asking<'_> {
     }
 }
 
-/// The name of a key, if selector and domain make one (RFC 6376 sections 3.1 and 3.5).
+/// The DNS name of a key, if selector and domain form a valid one (RFC 6376 sections 3.1 and 3.5).
 pub(super) fn key_name(selector: &str, domain: &str) -> Option<String> {
     let label = |label: &str| {
         (1..=63).contains(&label.len())
@@ -142,7 +142,7 @@ pub(super) fn key_name(selector: &str, domain: &str) -> Option<String> {
     if !selector.split('.').all(label) {
         return None;
     }
-    // A domain beyond ASCII has another form in the DNS.
+    // An internationalized domain has another form in the DNS.
     let name = format!("{selector}._domainkey.{domain}").to_ascii_lowercase();
     let name = Name::from_str_relaxed(&name).ok()?;
     let name = name.to_ascii();
@@ -150,7 +150,7 @@ pub(super) fn key_name(selector: &str, domain: &str) -> Option<String> {
 }
 
 impl Keys {
-    /// Asks the resolver at `address`.
+    /// Queries the resolver at `address`.
     pub(super) fn new(address: SocketAddr) -> Result<Self, ResolverError> {
         let mut server = NameServerConfig::udp_and_tcp(address.ip());
         for connection in &mut server.connections {
@@ -159,7 +159,7 @@ impl Keys {
         let mut options = ResolverOpts::default();
         options.timeout = QUERY_TIMEOUT;
         options.attempts = QUERY_RETRIES;
-        // Keys are remembered here, and absent ones by nobody: a key that was just published is found at once.
+        // Keys are cached here, and absent keys nowhere, so that a newly published key is found at once.
         options.cache_size = 0;
         let config = ResolverConfig::from_name_servers(vec![server]);
         let resolver = TokioResolver::builder_with_config(config, TokioRuntimeProvider::default())
@@ -176,7 +176,7 @@ impl Keys {
         })
     }
 
-    /// What is at a name that [`key_name`] made.
+    /// Finds the keys at a name from [`key_name`].
     pub(super) async fn find(&self, name: &str) -> Found {
         let entry = self.held.get(name);
         metrics::key(entry.is_some());
@@ -194,7 +194,7 @@ impl Keys {
         let answer = |found, valid_until| Entry { found, valid_until };
         let lookup = match self.resolver.txt_lookup(name).await {
             Ok(lookup) => lookup,
-            // Valid for no time, and so never held.
+            // Valid for no time, and therefore never cached.
             Err(error) if error.is_no_records_found() => {
                 return answer(Found::Nothing("No key in the DNS"), Instant::now());
             }

@@ -2,9 +2,9 @@
 //! domain of the `From` field.
 //!
 //! mail-auth verifies the signed fields with one key at a time. This module decides which signatures and which keys
-//! count, and which messages may wait for a key. It parses each signature once: mail-auth's parser accepts repeated tags
-//! and cannot tell absent ones. It also computes the body hash: mail-auth feeds the body to the hash byte by byte, which
-//! takes half a second for a large message, and keeps lines of white space at the end of the body.
+//! count, and which messages may wait for a key. It parses each signature once: mail-auth's parser accepts repeated
+//! tags and cannot tell absent ones. It also computes the body hash: mail-auth feeds the body to the hash byte by byte,
+//! which takes half a second for a large message, and keeps lines of white space at the end of the body.
 
 mod body;
 mod keys;
@@ -24,21 +24,21 @@ pub use body::body_hash;
 pub use keys::ResolverError;
 pub use signed::Signatures;
 
-/// Share of the filter's connections that may wait for slow name servers.
+/// The divisor of the filter's connections that gives how many may wait for slow name servers.
 const WAITING_SHARE: usize = 4;
 
 /// The result of a verification.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum DkimVerdict {
-    /// The domain has signed the message.
+    /// A signature by the domain is valid.
     Valid,
-    /// No valid signature by the domain, and why.
+    /// No signature by the domain is valid; the reason.
     Invalid(String),
-    /// A key could not be looked up for now.
+    /// The lookup of a key failed temporarily; the reason.
     Temporary(String),
 }
 
-/// What was found for each signature of a message, in their order.
+/// The result of the key lookup for each signature of a message, in their order.
 pub struct FoundKeys(Vec<Found>);
 
 /// Looks up the keys of signatures.
@@ -48,7 +48,7 @@ pub struct Verifier {
 }
 
 impl Verifier {
-    /// Looks keys up with the resolver at `address`, for a filter that serves this many connections.
+    /// Looks up keys with the resolver at `address`, for a filter that serves this many connections.
     pub fn new(address: SocketAddr, max_connections: usize) -> Result<Self, ResolverError> {
         Ok(Self {
             keys: Keys::new(address)?,
@@ -56,11 +56,11 @@ impl Verifier {
         })
     }
 
-    /// Looks up the keys of these names, one after the other within one wait. An error is why the message has to come
-    /// back.
+    /// Looks up the keys at these names, one after the other within one wait. An error says why the message is
+    /// deferred.
     pub async fn find(&self, domain: &str, names: &[String], large: bool) -> Result<FoundKeys, DkimVerdict> {
         let lookups = async {
-            // At most a handful, and mostly one.
+            // At most a handful, and usually one.
             let mut found = Vec::with_capacity(names.len());
             for name in names {
                 found.push(self.keys.find(name).await);
@@ -70,7 +70,7 @@ impl Verifier {
         let reason = match self.waits.wait(domain, large, lookups).await {
             Waited::Done(found) => return Ok(found),
             Waited::TimedOut => "lookup timed out",
-            Waited::Full => "too many messages wait for slow name servers",
+            Waited::Full => "too many messages are waiting for slow name servers",
         };
         Err(DkimVerdict::Temporary(reason.to_owned()))
     }

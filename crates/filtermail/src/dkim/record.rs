@@ -1,6 +1,6 @@
-//! Key records (RFC 6376 section 3.6.1): which of them count.
+//! Key records (RFC 6376 section 3.6.1): which of them are usable.
 //!
-//! mail-auth makes the key of what is found to count here. It looks at neither `h=` nor `s=`, and knows no quotes.
+//! mail-auth parses the key itself. It ignores `h=` and `s=` and does not accept quotes, so this module checks them.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -10,23 +10,23 @@ use mail_auth::common::verify::DomainKey;
 
 use super::tags;
 
-/// Longest record that is read; a key of 8192 bits takes 1.5 KiB.
+/// Maximum size of a record; a key of 8192 bits takes 1.5 KiB.
 const MAX_RECORD: usize = 8192;
 
-/// A key that counts.
+/// A usable key.
 #[derive(Clone)]
 pub(super) struct Key {
-    /// What verifies.
+    /// The public key.
     pub(super) key: Arc<DomainKey>,
-    /// `t=s`: the signer's identity is of the domain itself, not of one below it.
+    /// `t=s`: the identity (`i=`) must be in the domain itself, not in a subdomain.
     pub(super) strict: bool,
 }
 
-/// Why a record does not count, as it stands in the reply.
+/// Why a record is not usable, as the SMTP reply reports it.
 pub(super) type Unusable = &'static str;
 
 impl Key {
-    /// Reads a record.
+    /// Parses a record.
     pub(super) fn parse(record: &[u8]) -> Result<Self, Unusable> {
         const MALFORMED: Unusable = "Malformed key record";
         if record.len() > MAX_RECORD {
@@ -47,11 +47,11 @@ impl Key {
             return Err("Key is not for email");
         }
         let flags = |flag| value("t").is_some_and(|flags| tags::lists(flags, &[flag]));
-        // Section 3.6.1: such mail must not be treated differently from unsigned mail, which we refuse.
+        // Section 3.6.1: such mail is treated like unsigned mail, which is rejected.
         if flags("y") {
             return Err("Key is for testing only");
         }
-        // RFC 4871 let a key sign for some local parts only.
+        // RFC 4871 allowed keys for certain local parts only.
         if value("g").is_some_and(|granularity| granularity != b"*") {
             return Err("Key is not for all addresses");
         }
@@ -72,7 +72,7 @@ impl Key {
         }
         let plain = [b"k=", kind.as_bytes(), b"; p=", &data].concat();
         let key = DomainKey::parse(&plain).map_err(|_| MALFORMED)?;
-        // RFC 8301 section 3.2; the library verifies nothing longer.
+        // RFC 8301 section 3.2; the library does not verify longer keys.
         if !(1024..=8192).contains(&key.p.public_key_bits()) && kind == "rsa" {
             return Err("Key has less than 1024 or more than 8192 bits");
         }
@@ -83,15 +83,15 @@ impl Key {
     }
 }
 
-/// The record without quotes that somebody pasted into the text with it: those around the record, and those between
-/// its strings with the white space that parts them.
+/// The record without quotes that somebody pasted from a zone file: those around the record, and those between its
+/// strings with the white space that separates them.
 fn unquoted(record: &[u8]) -> Cow<'_, [u8]> {
     if !record.contains(&b'"') {
         return Cow::Borrowed(record);
     }
     let mut plain = Vec::with_capacity(record.len());
     for piece in record.split(|b| *b == b'"') {
-        // Between the end of a string and the beginning of the next.
+        // White space between two strings is dropped.
         if !piece.trim_ascii().is_empty() {
             plain.extend_from_slice(piece);
         }
@@ -121,7 +121,7 @@ mod tests {
             format!("v=DKIM1;h=sha1:sha256;k=rsa;s=tlsrpt:email;n=a note;p={RSA};"),
             format!("v=DKIM1; s=*; g=*; p={folded}"),
             format!("v=DKIM1; k=ed25519; p={ED25519}"),
-            // Pasted with quotes, of a zone file or around all of it.
+            // Pasted with quotes, those of a zone file or those around the whole record.
             format!("v=DKIM1; k=rsa; p={first}\" \"{second}"),
             format!("\"v=DKIM1; k=rsa; p={first}\" \"{second}\""),
             format!("\"v=DKIM1; k=rsa; p={first}\"\t\"{middle}\"\"{last}\""),

@@ -153,17 +153,17 @@ fn base64(value: Option<&[u8]>) -> Option<Vec<u8>> {
     BASE64.decode(chars).ok().filter(|bytes| !bytes.is_empty())
 }
 
-/// The fields that a signature names, each from the last one upwards (RFC 6376 section 5.4.2).
+/// The fields that a signature names, each from the last one up (RFC 6376 section 5.4.2).
 fn signed_fields<'a>(message: &Entity<'a>, names: &[String]) -> Vec<(&'a [u8], &'a [u8])> {
     let mut left: Vec<_> = message.fields().flatten().collect();
     left.reverse();
     let mut signed = Vec::with_capacity(names.len() + 1);
     for name in names {
-        // White space before the colon is no part of the name (section 3.4.2).
+        // White space before the colon is not part of the name (section 3.4.2).
         let found = left
             .iter()
             .position(|(found, _)| found.trim_ascii_end().eq_ignore_ascii_case(name.as_bytes()));
-        // A name without a field says that there shall be no other.
+        // A name without a field states that no further field of that name exists.
         if let Some(at) = found {
             signed.push(left.remove(at));
         }
@@ -171,7 +171,7 @@ fn signed_fields<'a>(message: &Entity<'a>, names: &[String]) -> Vec<(&'a [u8], &
     signed
 }
 
-/// Seconds of a tag that may be absent; none when it is no number.
+/// Seconds in a tag that may be absent; none if the value is not a number.
 fn seconds(value: Option<&[u8]>) -> Option<Option<u64>> {
     match value {
         None => Some(None),
@@ -182,15 +182,15 @@ fn seconds(value: Option<&[u8]>) -> Option<Option<u64>> {
     }
 }
 
-/// Whether a domain is this one or below it.
+/// Whether `found` is `domain` or one of its subdomains.
 fn is_below(found: &str, domain: &str) -> bool {
     found
         .strip_suffix(domain)
         .is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
 }
 
-/// The value of a signature's field as it was signed: without its line break and without the value of `b=` (RFC 6376
-/// section 3.7).
+/// The value of a signature's field as signed: without its line break and without the value of `b=` (RFC 6376 section
+/// 3.7).
 fn without_signature(value: &[u8]) -> Vec<u8> {
     let value = value.strip_suffix(b"\r\n").unwrap_or(value);
     let mut plain = Vec::with_capacity(value.len());

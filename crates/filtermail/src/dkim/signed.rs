@@ -7,19 +7,19 @@ use super::signature::{FOREIGN, Signature};
 use super::{DkimVerdict, FoundKeys, body_hash};
 use crate::check::mime::Entity;
 
-/// Signatures looked at per message, so that a message cannot make us look up any number of keys.
+/// Maximum number of signatures considered per message, which bounds the number of key lookups.
 const MAX_SIGNATURES: usize = 5;
 
 const UNSIGNED: &str = "No DKIM signature found";
 
-/// The signatures of a message that count so far, at least one.
+/// The signatures of a message that count if their keys verify them; at least one.
 pub struct Signatures(Vec<Signature>);
 
 impl Signatures {
-    /// Finds the signatures by `domain` (lower case) that the body agrees with. An error is why there is none.
+    /// Finds the signatures by `domain` (lower case) whose body hash matches. An error says why there is none.
     ///
-    /// The header is within the bounds of [`crate::check::bounds`]. This takes time in proportion to the body, for
-    /// each canonicalization once. `now` is in seconds since 1970.
+    /// The header is within the bounds of [`crate::check::bounds`]. The body is hashed once for each canonicalization.
+    /// `now` is in seconds of Unix time.
     pub fn find(message: &Entity<'_>, domain: &str, now: u64) -> Result<Self, String> {
         let mut signatures = parse(message, domain, now)?;
         let mut hashes: Vec<(Canonicalization, Vec<u8>)> = Vec::new();
@@ -39,13 +39,13 @@ impl Signatures {
         Ok(Self(signatures))
     }
 
-    /// Where the keys of the signatures are, in their order.
+    /// DNS names of the keys of the signatures, in their order.
     pub fn key_names(&self) -> Vec<String> {
         self.0.iter().map(|one| one.key_name.clone()).collect()
     }
 
-    /// Verifies: one valid signature is enough. Short of that, a key that may appear later keeps the message from
-    /// being refused for good. The keys are those at [`Self::key_names`].
+    /// Verifies the signatures with the keys at [`Self::key_names`]. One valid signature is enough. Without one, a key
+    /// whose lookup failed temporarily defers the message.
     pub fn verify(&self, message: &Entity<'_>, found: &FoundKeys) -> DkimVerdict {
         let mut temporary = None;
         let mut invalid: Option<String> = None;
@@ -70,7 +70,7 @@ impl Signatures {
     }
 }
 
-/// Signatures that count, whatever the body is.
+/// Parses the signatures that count, whatever the body is.
 fn parse(message: &Entity<'_>, domain: &str, now: u64) -> Result<Vec<Signature>, String> {
     let mut reason = UNSIGNED;
     let mut signatures = Vec::new();
@@ -80,7 +80,7 @@ fn parse(message: &Entity<'_>, domain: &str, now: u64) -> Result<Vec<Signature>,
         }
         match Signature::parse(name, value, domain, now) {
             Ok(found) => signatures.push(found),
-            // Of several reasons the most telling one is passed on.
+            // Of several reasons, the most specific one is reported.
             Err(why) if reason == UNSIGNED || reason == FOREIGN => reason = why,
             Err(_) => {}
         }

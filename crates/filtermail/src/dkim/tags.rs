@@ -1,16 +1,16 @@
-//! Lists of tags (RFC 6376 section 3.2), as signatures and key records have them.
+//! Tag lists (RFC 6376 section 3.2) of signatures and key records.
 
-/// Tags of one list; the RFC knows 13.
+/// Maximum number of tags in a list; the RFC defines 13.
 const MAX_TAGS: usize = 40;
 
-/// Names and values in order, white space around them removed. None when the list is malformed: then nothing in it
-/// counts, which also goes for a tag that stands twice.
+/// Parses names and values in order, without the white space around them. None if the list is malformed or contains a
+/// tag twice.
 pub(super) fn parse(list: &[u8]) -> Option<Vec<(&[u8], &[u8])>> {
     let mut tags: Vec<(&[u8], &[u8])> = Vec::new();
     let mut specs = list.split(|b| *b == b';').peekable();
     while let Some(spec) = specs.next() {
         let spec = spec.trim_ascii();
-        // Only behind the last tag a semicolon may stand alone.
+        // An empty tag is allowed only at the end.
         if spec.is_empty() && specs.peek().is_none() && !tags.is_empty() {
             break;
         }
@@ -33,7 +33,7 @@ pub(super) fn value<'a>(tags: &[(&[u8], &'a [u8])], name: &str) -> Option<&'a [u
         .map(|(_, value)| *value)
 }
 
-/// Whether a value that is a list with colons has one of these words.
+/// Whether a colon-separated list contains one of these words.
 pub(super) fn lists(value: &[u8], words: &[&str]) -> bool {
     value.split(|b| *b == b':').map(<[u8]>::trim_ascii).any(|found| {
         words

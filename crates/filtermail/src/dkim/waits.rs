@@ -1,7 +1,7 @@
-//! Who may wait for name servers that do not answer.
+//! Limits on messages that wait for name servers that do not answer.
 //!
-//! A message whose key is on its way occupies a connection of the filter, and a process of Postfix. Most keys arrive
-//! within a fraction of a second; a sender's name server that is slow on purpose must not hold up the mail of others.
+//! A message that waits for its key occupies a connection of the filter and a process of Postfix. Most keys arrive
+//! within a fraction of a second; a name server that is slow on purpose must not delay the mail of others.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -12,17 +12,17 @@ use moka::sync::Cache;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
-/// How long every message may wait.
+/// How long every message may wait without a place.
 const QUICK: Duration = Duration::from_millis(500);
 /// Longest wait for all keys of a message; Postfix waits 100 s for the whole pass.
 const PATIENCE: Duration = Duration::from_secs(20);
-/// How long a group of domains is known as slow: its messages wait only where there is a place.
+/// How long a group of domains counts as slow: its messages wait only if there is a place.
 const SLOW: Duration = Duration::from_secs(60);
-/// Groups known as slow at most.
+/// Maximum number of groups that count as slow.
 const MAX_SLOW: u64 = 10_000;
-/// Share of the places that one group of domains gets.
+/// The divisor of the places that gives how many one group of domains gets.
 const GROUP_SHARE: usize = 5;
-/// Places for large messages, of which few are in memory at once.
+/// Places for large messages, only a few of which are in memory at once.
 const LARGE_PLACES: usize = 2;
 
 /// Places in which messages wait longer than [`QUICK`].
@@ -34,14 +34,14 @@ pub(super) struct Waits {
     slow: Cache<Box<str>, ()>,
 }
 
-/// What became of a wait.
+/// The outcome of a wait.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Waited<T> {
-    /// It is over.
+    /// The future has completed.
     Done(T),
-    /// It took longer than [`PATIENCE`].
+    /// The future took longer than [`PATIENCE`].
     TimedOut,
-    /// There was no place to wait in.
+    /// No place was free.
     Full,
 }
 
@@ -53,7 +53,7 @@ struct Place<'a> {
 }
 
 impl Waits {
-    /// With this many places.
+    /// Provides this many places.
     pub(super) fn new(places: usize) -> Self {
         Self {
             all: Arc::new(Semaphore::new(places)),
@@ -64,7 +64,7 @@ impl Waits {
         }
     }
 
-    /// Waits for something about `domain`.
+    /// Waits for a lookup for `domain`.
     pub(super) async fn wait<T>(
         &self,
         domain: &str,
@@ -80,7 +80,7 @@ impl Waits {
             self.slow.insert(group.into(), ());
         }
         let Some(_place) = self.place(group, large) else {
-            // What is there already needs no wait.
+            // A completed lookup needs no wait.
             let at_once = timeout(Duration::ZERO, arrives).await;
             return at_once.map_or(Waited::Full, Waited::Done);
         };
@@ -126,8 +126,8 @@ impl Drop for Place<'_> {
     }
 }
 
-/// Domains that are likely in one hand: those with the same last two labels, or three where the last but one is as
-/// short as the `co` of `co.uk`. A guess is enough here, as it decides nothing but who waits.
+/// The group of domains that likely belong to one owner: those with the same last two labels, or three if the last but
+/// one is as short as the `co` of `co.uk`. A guess is enough, because it only decides which messages wait.
 fn group(domain: &str) -> &str {
     let mut dots = domain.rmatch_indices('.').map(|(at, _)| at);
     let (Some(last), Some(second)) = (dots.next(), dots.next()) else {
@@ -190,7 +190,7 @@ mod tests {
         );
         assert!(left[..48].iter().all(|(_, when)| *when < 600));
         assert_eq!(left[48].0, Waited::TimedOut);
-        // Known as slow now: two wait, a third leaves at once, and so does what needs no wait.
+        // The group counts as slow now: two wait, a third fails at once, and a completed lookup succeeds.
         let begin = Instant::now();
         let _two = (0..2)
             .map(|n| wait(format!("u{n}.attacker.test"), false))

@@ -1,4 +1,4 @@
-//! Hands messages to Postfix: those that a filter has accepted back, and those that come by other ways than SMTP in.
+//! Passes messages to Postfix: those that a filter has accepted, and those that arrive by other ways than SMTP.
 
 use std::io;
 use std::net::IpAddr;
@@ -12,20 +12,19 @@ use super::{Envelope, Path, Stuffing, stuffed};
 use crate::reply::Reply;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// Longest wait for a reply to a command, and for Postfix to take the next bytes.
+/// Longest wait for a reply to a command, and for Postfix to read the next bytes.
 const STEP_TIMEOUT: Duration = Duration::from_secs(30);
-/// Longest wait for the reply to a whole message: Postfix asks its milters before. Postfix on our other side waits
-/// 100 s for us.
+/// Longest wait for the reply to a whole message: Postfix runs its milters first. Postfix in front of the filter waits
+/// 100 s for the filter.
 const FINAL_TIMEOUT: Duration = Duration::from_secs(70);
-/// Recipients whose replies are awaited together. Bounded, because Postfix stops reading commands when nobody reads
-/// its replies.
+/// Recipients per batch of commands. Bounded, because Postfix stops reading commands while its replies are not read.
 const BATCH: usize = 100;
-/// Bytes of small pieces of a message that go to the kernel together.
+/// Size up to which small pieces of a message are written together.
 const BUFFER: usize = 64 * 1024;
 const MAX_REPLY_LINE: usize = 2048;
 const MAX_REPLY_LINES: usize = 100;
 
-/// A client for one session: its connection serves all messages of the session.
+/// A client for one session, with one connection for all messages of the session.
 pub struct Reinjector {
     address: Endpoint,
     connection: Option<Connection>,
@@ -38,20 +37,20 @@ struct Connection {
 
 /// How a transaction failed.
 enum Failure {
-    /// Before anything of the message was sent: it may be sent again.
+    /// No byte of the message was sent, so it may be sent again.
     Clean(io::Error),
-    /// Postfix may have taken the message.
+    /// Postfix may have accepted the message.
     Uncertain(io::Error),
 }
 
-/// How a transaction ended, and whether the connection can take another.
+/// The outcome of a transaction, and whether the connection can be used again.
 struct Outcome {
     reply: Reply,
     reusable: bool,
 }
 
 impl Reinjector {
-    /// Connects when there is a message.
+    /// Connects when the first message is sent.
     pub fn new(address: Endpoint) -> Self {
         Self {
             address,
@@ -59,11 +58,11 @@ impl Reinjector {
         }
     }
 
-    /// Sends a message and returns Postfix's reply to it; a temporary one of our own if there is none.
+    /// Sends a message and returns Postfix's reply, or a temporary failure if there is none.
     pub async fn send(&mut self, envelope: &Envelope, message: &[u8]) -> Reply {
         if let Some(connection) = self.connection.take() {
             match self.transaction(connection, envelope, message).await {
-                // Postfix closes a connection that was idle for long.
+                // Postfix closes connections that were idle for long.
                 Err(Failure::Clean(_)) => {}
                 Err(Failure::Uncertain(error)) => return self.failed(&error),
                 Ok(reply) => return reply,
@@ -94,14 +93,14 @@ impl Reinjector {
     }
 
     fn failed(&self, error: &io::Error) -> Reply {
-        tracing::warn!("cannot hand a message back to {}: {error}", self.address);
+        tracing::warn!("cannot return a message to Postfix at {}: {error}", self.address);
         Reply::REINJECT_FAILED
     }
 
-    /// Ends the session with Postfix in order.
+    /// Ends the session with Postfix.
     pub async fn close(mut self) {
         if let Some(mut connection) = self.connection.take() {
-            // Nobody waits for the answer, and a connection that is gone is closed as well.
+            // The reply makes no difference, and a broken connection is closed too.
             let _ = connection.write(b"QUIT\r\n").await;
         }
     }
@@ -253,11 +252,11 @@ impl Connection {
         if reply.as_str().as_bytes().starts_with(code) {
             Ok(())
         } else {
-            Err(io::Error::other(format!("it said {reply}")))
+            Err(io::Error::other(format!("unexpected reply: {reply}")))
         }
     }
 
-    /// Last line of the next reply.
+    /// Returns the last line of the next reply.
     async fn reply(&mut self, wait: Duration) -> io::Result<Reply> {
         timeout(wait, async {
             for _ in 0..MAX_REPLY_LINES {
@@ -312,8 +311,8 @@ fn line(commands: &mut String, verb: &str, path: &Path) {
     commands.push_str("\r\n");
 }
 
-/// Writes pieces: small ones together, so that a message of nothing but dots does not cost a system call for each, and
-/// large ones as they are.
+/// Writes small pieces together, so that a message of nothing but dots does not cost a system call for each, and large
+/// pieces as they are.
 async fn write_pieces<'a>(
     stream: &mut (impl AsyncWrite + Unpin),
     pieces: impl Iterator<Item = &'a [u8]>,
@@ -333,7 +332,7 @@ async fn write_pieces<'a>(
     write_all(stream, &buffer).await
 }
 
-/// Writes as fast as the other side takes it, but not for longer than a step without any progress.
+/// Writes as fast as the server reads; fails after [`STEP_TIMEOUT`] without progress.
 async fn write_all(stream: &mut (impl AsyncWrite + Unpin), mut bytes: &[u8]) -> io::Result<()> {
     while !bytes.is_empty() {
         let written = timeout(STEP_TIMEOUT, stream.write(bytes)).await??;
@@ -352,7 +351,7 @@ mod tests {
     #[tokio::test]
     async fn pieces_of_any_number_arrive_in_order() {
         let text: Vec<u8> = (0..30_000_u32).flat_map(u32::to_le_bytes).collect();
-        // A pipe that takes little at a time.
+        // A pipe with a small buffer.
         for size in [3, 100, BUFFER, BUFFER + 1] {
             let (mut near, mut far) = tokio::io::duplex(777);
             let sent = text.clone();

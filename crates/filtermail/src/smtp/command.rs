@@ -16,7 +16,7 @@ pub enum Command {
     Mail {
         /// Sender and parameters.
         sender: Path,
-        /// Declared bytes; zero when there is no declaration.
+        /// Declared size in bytes; zero if the client declares none.
         size: u64,
     },
     /// `RCPT TO`.
@@ -31,11 +31,11 @@ pub enum Command {
     Vrfy,
     /// `QUIT`.
     Quit,
-    /// `XFORWARD`, as Postfix sends it: the address that the message came from, if known.
+    /// `XFORWARD` from Postfix: the address that sent the message, if known.
     Xforward(Option<IpAddr>),
 }
 
-/// Parses a line without its line break. An error is the reply to it.
+/// Parses a line without its line break. An error is the reply to send.
 pub fn parse_command(line: &[u8]) -> Result<Command, Reply> {
     let line = std::str::from_utf8(line).map_err(|_| Reply::SYNTAX)?;
     if line.chars().any(char::is_control) {
@@ -68,8 +68,8 @@ pub fn parse_command(line: &[u8]) -> Result<Command, Reply> {
     }
 }
 
-/// `FROM:<path> parameters`. Postfix passes on what its client wrote, so a space after the colon and a path without
-/// brackets are understood as Postfix understands them.
+/// Parses `FROM:<path> parameters`. Postfix passes on its client's text, so a space after the colon and a path without
+/// brackets are accepted as Postfix accepts them.
 fn path(argument: &str, keyword: &str) -> Result<Path, Reply> {
     let argument = argument.trim_start();
     let (found, rest) = argument.split_at_checked(keyword.len()).ok_or(Reply::SYNTAX)?;
@@ -82,7 +82,7 @@ fn path(argument: &str, keyword: &str) -> Result<Path, Reply> {
         None => rest.split_once(' ').unwrap_or((rest, "")),
     };
     let valid = !address.contains(['<', '>']) && (rest.starts_with('<') || !address.is_empty());
-    // Whatever follows a bracket without a space is no parameter.
+    // Text that follows a bracket without a space is not a parameter.
     let separated = parameters.is_empty() || !rest.starts_with('<') || parameters.starts_with(' ');
     if !valid || !separated || !parameters.is_ascii() {
         return Err(Reply::SYNTAX);
@@ -93,7 +93,7 @@ fn path(argument: &str, keyword: &str) -> Result<Path, Reply> {
     })
 }
 
-/// Splits at the bracket that closes a path; in a quoted localpart a bracket is text.
+/// Splits at the bracket that closes a path; in a quoted local part, a bracket is text.
 fn split_bracket(inside: &str) -> Option<(&str, &str)> {
     let mut quoted = false;
     let mut escaped = false;

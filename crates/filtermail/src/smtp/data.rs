@@ -1,5 +1,5 @@
-//! Message data on the wire: leading dots (RFC 5321 section 4.5.2) are taken out in place as bytes arrive, and put
-//! back as separate pieces when the message is written, so that a message is held once.
+//! Message data on the wire. Leading dots (RFC 5321 section 4.5.2) are removed in place while bytes arrive, and written
+//! as separate pieces when the message is sent, so that memory holds each message once.
 
 use bytes::Bytes;
 use memchr::{memchr2, memmem};
@@ -12,16 +12,16 @@ const READ_SIZE: usize = 64 * 1024;
 /// Message data while it is received.
 #[derive(Debug)]
 pub struct MessageData {
-    /// The message so far, and behind `clean` bytes that are not looked at yet.
+    /// The message so far (`clean` bytes), followed by bytes that are not processed yet.
     bytes: Vec<u8>,
     clean: usize,
     max: usize,
     line_start: bool,
-    /// Whether nothing of the current line is kept yet.
+    /// Whether no byte of the current line is kept yet.
     empty_line: bool,
     in_header: bool,
     bare_line_break: bool,
-    /// Why the rest is dropped as it comes.
+    /// Why the rest of the message is dropped while it is received.
     dropped: Option<Received>,
     done: bool,
 }
@@ -31,17 +31,17 @@ pub struct MessageData {
 pub enum Received {
     /// The whole message.
     Message(Bytes),
-    /// There was more than the relay takes; it was dropped as it came.
+    /// The message is larger than the relay accepts; it was dropped while it was received.
     TooLarge,
-    /// So was a message whose header does not end within [`MAX_HEADER`].
+    /// The header does not end within [`MAX_HEADER`]; the message was dropped while it was received.
     HeaderTooLarge,
-    /// There was a CR or LF on its own. Some servers take such for the end of a line, and so could be made to see
-    /// the end of the message, and commands, where we see text.
+    /// The message contains a CR or LF on its own. Some servers take it for the end of a line, so they could see the
+    /// end of the message, and commands, where we see text.
     BareLineBreak,
 }
 
 impl MessageData {
-    /// Receives at most `max` bytes; `expected` is what the client declared.
+    /// Receives at most `max` bytes; `expected` is the size that the client declared.
     pub fn new(max: usize, expected: usize) -> Self {
         Self {
             bytes: Vec::with_capacity(expected.min(max).saturating_add(READ_SIZE)),
@@ -56,18 +56,18 @@ impl MessageData {
         }
     }
 
-    /// Where the next bytes go: appended, and then looked at by [`Self::advance`].
+    /// The buffer to append received bytes to; [`Self::advance`] processes them.
     pub fn buffer(&mut self) -> &mut Vec<u8> {
         self.bytes.reserve(READ_SIZE);
         &mut self.bytes
     }
 
-    /// Bytes held.
+    /// Number of bytes in memory.
     pub fn held(&self) -> usize {
         self.bytes.len()
     }
 
-    /// Looks at what was appended; true once the final dot is there.
+    /// Processes the appended bytes; true once the final dot has arrived.
     pub fn advance(&mut self) -> bool {
         let mut at = self.clean;
         while !self.done {
@@ -110,7 +110,7 @@ impl MessageData {
             self.empty_line = false;
             at += end;
         }
-        // Close the gap that dots have left, so that new bytes follow old ones.
+        // Close the gap that removed dots have left, so that new bytes follow old ones.
         if at > self.clean {
             let left = self.bytes.len() - at;
             self.bytes.copy_within(at.., self.clean);
@@ -142,7 +142,7 @@ impl MessageData {
         self.clean += length;
     }
 
-    /// The message, and what the client sent behind it.
+    /// The message, and the bytes that the client sent after it.
     pub fn finish(mut self) -> (Received, Vec<u8>) {
         let rest = self.bytes.split_off(self.clean);
         let received = if let Some(dropped) = self.dropped {
@@ -156,7 +156,7 @@ impl MessageData {
     }
 }
 
-/// A message as it goes over the wire with its final dot, in pieces of the message and the dots between them.
+/// A message as sent on the wire with its final dot: pieces of the message with dots between them.
 pub fn stuffed(message: &[u8]) -> impl Iterator<Item = &[u8]> {
     let mut stuffing = Stuffing::default();
     let pieces = stuffing.piece(message);

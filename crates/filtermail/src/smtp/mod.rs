@@ -1,5 +1,5 @@
-//! The wire on both sides: a server that Postfix's `smtpd_proxy_filter` client speaks to, and a client that hands
-//! messages back. Nothing here knows what may pass; that is a [`Policy`].
+//! SMTP on both sides: a server for Postfix's `smtpd_proxy_filter` client, and a client that returns messages to
+//! Postfix. A [`Policy`] decides which messages pass.
 
 mod client;
 mod command;
@@ -21,30 +21,30 @@ pub use session::serve_connection;
 use crate::check::{Direction, Verdict};
 use crate::reply::Reply;
 
-/// Messages above this many bytes are received a few at a time.
+/// Size in bytes above which only a few messages are received at once.
 pub const LARGE: usize = 1 << 20;
 
-/// Large messages received at once, over all connections. Together with [`LARGE`] and the number of connections this
-/// bounds the memory of the process.
+/// Large messages received at once, on all connections together. This, [`LARGE`] and the number of connections bound
+/// the memory of the process.
 pub const LARGE_AT_ONCE: usize = 8;
 
-/// Sender or recipient with the parameters that followed it (RFC 5321 section 4.1.2).
+/// Sender or recipient with its parameters (RFC 5321 section 4.1.2).
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Path {
     /// The address without angle brackets; empty for `<>`.
     pub address: String,
-    /// Parameters as they came, separated by spaces.
+    /// Parameters as received, separated by spaces.
     pub parameters: String,
 }
 
-/// All about a message that is not in the message.
+/// The envelope of a message.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Envelope {
     /// Where bounces go.
     pub sender: Path,
     /// Who gets the message.
     pub recipients: Vec<Path>,
-    /// Address that the message came to Postfix from, as far as Postfix says (`XFORWARD`).
+    /// Address that sent the message to Postfix, if Postfix knows it (`XFORWARD`).
     pub origin: Option<IpAddr>,
 }
 
@@ -58,37 +58,37 @@ impl Envelope {
 /// Answer to `MAIL`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Admission {
-    /// Go on.
+    /// The sender is accepted.
     Accept,
-    /// No; another sender may be tried.
+    /// The sender is rejected; the client may try another.
     Reject(Reply),
-    /// No, and the connection ends.
+    /// The sender is rejected, and the connection is closed.
     Close(Reply),
 }
 
-/// What may pass.
+/// Decides which messages pass.
 pub trait Policy: Sync {
-    /// Looks at an envelope sender.
+    /// Decides on an envelope sender.
     fn sender(&self, address: &str) -> Admission;
 
     /// Decides on a whole message, and may change the envelope.
     fn judge(&self, envelope: &mut Envelope, message: &Bytes) -> impl Future<Output = Verdict> + Send;
 }
 
-/// What all connections of a filter share.
+/// The state that all connections of a filter share.
 pub struct Server<P> {
-    /// Which way the messages go.
+    /// Direction of the messages.
     pub direction: Direction,
-    /// What may pass.
+    /// Decides which messages pass.
     pub policy: P,
-    /// Largest message in bytes.
+    /// Maximum size of a message in bytes.
     pub max_message_size: usize,
-    /// Most recipients of one message.
+    /// Maximum number of recipients of one message.
     pub max_recipients: usize,
-    /// Where accepted messages go.
+    /// Where accepted messages are sent.
     pub reinject: Endpoint,
     /// Permits for large messages.
     pub large: Arc<Semaphore>,
-    /// Cancelled when no new transaction may begin.
+    /// Cancelled when no new transaction may start.
     pub shutdown: daemon::CancellationToken,
 }

@@ -1,4 +1,4 @@
-//! One connection of a mail client: Postfix, that is, which passes on what its own client says.
+//! One connection from Postfix, which passes on the commands of its own client.
 
 use std::io;
 use std::net::IpAddr;
@@ -16,15 +16,15 @@ use crate::check::Verdict;
 use crate::metrics;
 use crate::reply::Reply;
 
-/// Longest silence of the client. Postfix waits as long for its own client (`smtpd_timeout`).
+/// Longest silence of the client. Postfix waits equally long for its own client (`smtpd_timeout`).
 const IDLE_TIMEOUT: Duration = Duration::from_secs(300);
-/// Longest wait for the client to take a reply.
+/// Longest wait for the client to read a reply.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
-/// How long a client that was told to go away may keep talking before the connection is cut.
+/// How long a client may keep sending after the last reply before the connection is closed.
 const LINGER: Duration = Duration::from_secs(1);
-/// Longest command line; RFC 5321 asks for 512, and DSN parameters (RFC 3461) need more.
+/// Maximum length of a command line; RFC 5321 requires 512, and DSN parameters (RFC 3461) need more.
 const MAX_COMMAND: usize = 4096;
-/// Bytes of all recipients of a message with their parameters, which are held as long as the message is.
+/// Maximum size of all recipients of a message with their parameters, which stay in memory as long as the message.
 const MAX_RECIPIENTS_BYTES: usize = 512 * 1024;
 
 /// Serves one connection to its end.
@@ -54,9 +54,9 @@ where
 struct Session<'a, S, P> {
     server: &'a Server<P>,
     stream: S,
-    /// Bytes received and not yet understood.
+    /// Received bytes that are not parsed yet.
     input: BytesMut,
-    /// Replies that are not sent yet: those to commands which came together go out together.
+    /// Replies that are not sent yet: replies to pipelined commands are sent together.
     output: Vec<u8>,
     greeted: bool,
     origin: Option<IpAddr>,
@@ -66,11 +66,11 @@ struct Session<'a, S, P> {
     reinjector: Reinjector,
 }
 
-/// What the client sent.
+/// A line from the client.
 enum Line {
     Command(Vec<u8>),
     TooLong,
-    /// Nothing for too long, or the service ends.
+    /// The client is silent for too long, or the service is stopping.
     Close(Reply),
     End,
 }
@@ -172,7 +172,7 @@ where
         self.recipients_bytes = 0;
     }
 
-    /// Receives a message and answers it. False when the client is gone.
+    /// Receives a message and replies to it. False when the client has closed the connection.
     async fn data(&mut self) -> io::Result<bool> {
         self.flush().await?;
         let mut envelope = Envelope {
@@ -181,7 +181,7 @@ where
             origin: self.origin.take(),
         };
         self.recipients_bytes = 0;
-        // Held until the message is answered, and so for as long as it is in memory.
+        // Held until the reply is sent, and so for as long as the message is in memory.
         let (received, _permit) = match self.receive().await? {
             Some(received) => received,
             None => return Ok(false),
@@ -213,7 +213,7 @@ where
         Ok(true)
     }
 
-    /// Receives message data to its end; none when the client goes away or falls silent.
+    /// Receives message data to its end; none when the client closes the connection or falls silent.
     async fn receive(&mut self) -> io::Result<Option<(Received, Option<OwnedSemaphorePermit>)>> {
         let mut data = MessageData::new(self.server.max_message_size, 0);
         let mut permit = None;
@@ -245,10 +245,10 @@ where
         let mut too_long = false;
         loop {
             if let Some(end) = memchr(b'\n', &self.input) {
-                // Nothing is moved, however many commands came at once.
+                // `split_to` copies nothing, however many commands have arrived at once.
                 let mut line = self.input.split_to(end + 1).to_vec();
                 line.truncate(end);
-                // A lone LF stays in the line, where it is refused as a control character is.
+                // A lone LF stays in the line, where it is rejected like any control character.
                 match line.pop() {
                     Some(b'\r') if line.len() <= MAX_COMMAND && !too_long => return Ok(Line::Command(line)),
                     Some(b'\r') => return Ok(Line::TooLong),
@@ -264,7 +264,7 @@ where
             let idle = self.sender.is_none();
             let read = tokio::select! {
                 read = timeout(IDLE_TIMEOUT, self.stream.read_buf(&mut self.input)) => read,
-                // A transaction that has begun may go on; the drain has its own limit.
+                // A transaction that has started may continue; the drain has its own limit.
                 () = self.server.shutdown.cancelled(), if idle => return Ok(Line::Close(Reply::SHUTTING_DOWN)),
             };
             match read {
@@ -291,8 +291,8 @@ where
         Ok(())
     }
 
-    /// Says a last word and closes. What the client still sends is read for a moment: closing a socket with unread
-    /// bytes resets the connection, and the reply could be lost.
+    /// Sends a last reply and closes the connection. Reads what the client still sends for a moment: closing a socket
+    /// with unread bytes resets the connection, and the reply could be lost.
     async fn hang_up(&mut self, reply: &Reply) -> io::Result<()> {
         self.say(reply);
         self.flush().await?;
@@ -305,7 +305,7 @@ where
                 }
             }
         };
-        // Either the client is gone by then, or it has had its time.
+        // The client has closed the connection by then, or has had enough time.
         let _ = timeout(LINGER, drain).await;
         Ok(())
     }

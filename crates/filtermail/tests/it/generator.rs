@@ -153,7 +153,8 @@ fn changed(
     })
 }
 
-/// Half of the changes are made where a line begins or ends, or at a delimiter of a field: that is where parsers differ.
+/// Half of the changes are made where a line begins or ends, or at a delimiter of a field: that is where parsers
+/// differ.
 fn change_at(mut text: Vec<u8>, pieces: &[&[u8]], (at, length, piece): &Change) -> Vec<u8> {
     let edges: Vec<usize> = (0..text.len())
         .filter(|at| {
