@@ -122,7 +122,7 @@ let
 in
 {
   config = lib.mkIf (cfg.enable && cfg.turn.enable) {
-    services.chatmail.settings.metadata.turn = {
+    services.chatmail.settings.turn = {
       host = cfg.domain;
       inherit (cfg.turn) port lifetime;
       secret_file = "/run/credentials/chatmail-metadata.service/turn-secret";

@@ -15,7 +15,7 @@ let
   lua = {
     lua_file = "${./files/doveauth.lua}";
     lua_settings = {
-      mailboxes_dir = cfg.mailboxes.directory;
+      mailboxes_directory = cfg.mailboxes.directory;
       socket = settings.doveauth.socket;
       owner = "vmail";
     };

@@ -9,7 +9,7 @@
 let
   cfg = config.services.chatmail;
   hardening = import ./hardening.nix;
-  keyFile = cfg.settings.dns.dkim_key_file;
+  keyFile = cfg.settings.dkim.key_file;
 
   # Headers of which an attacker could add a second copy, which clients might display instead of the signed one.
   oversigned = [

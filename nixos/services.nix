@@ -163,7 +163,8 @@ in
       {
         services.chatmail.settings = {
           domain = cfg.mailDomain;
-          mailboxes_dir = cfg.mailboxes.directory;
+          addresses = cfg.addresses;
+          admin_address = cfg.adminAddress;
           accounts = {
             username_min_length = cfg.accounts.usernameMinLength;
             username_max_length = cfg.accounts.usernameMaxLength;
@@ -177,19 +178,54 @@ in
             min_memory_available = cfg.accounts.minMemoryAvailable;
             min_disk_free = cfg.accounts.minDiskFree;
           };
-          doveauth = {
-            socket = "/run/doveauth/doveauth.socket";
-            max_hashing = 12;
+          mailboxes = {
+            inherit (cfg.mailboxes) directory quota;
+            max_messages = cfg.mailboxes.maxMessages;
+            delete_messages_after = cfg.mailboxes.deleteMessagesAfter;
+            delete_large_messages_after = cfg.mailboxes.deleteLargeMessagesAfter;
+            large_message_size = cfg.mailboxes.largeMessageSize;
+            delete_inactive_accounts_after = cfg.mailboxes.deleteInactiveAccountsAfter;
           };
-          lastlogin.socket = "/run/chatmail-lastlogin/lastlogin.socket";
+          messages = {
+            inherit (cfg.messages) burst;
+            max_size = cfg.messages.maxSize;
+            max_recipients = cfg.messages.maxRecipients;
+            max_per_minute = cfg.messages.maxPerMinute;
+          };
+          connections = {
+            inherit (cfg.connections) filter;
+          };
+          tls = {
+            inherit (cfg.tls) mode;
+          };
+          dkim = {
+            inherit (cfg.dkim) selector;
+            key_file = "/var/lib/chatmail-dkim/${cfg.dkim.selector}.private";
+          };
+          dns = {
+            # Changes exactly when the policy changes (RFC 8461 section 3.1).
+            mta_sts_id = builtins.substring 0 20 (builtins.hashString "sha256" cfg.web.mtaStsPolicy);
+            acme_account_uri = cfg.dns.acmeAccountUri;
+          };
+          push = {
+            notification_url = cfg.push.notificationUrl;
+            queue_dir = "/var/lib/chatmail-metadata/pending_notifications";
+          };
+          web = {
+            new_addresses_per_minute = cfg.web.newAddressesPerMinute;
+            privacy = {
+              postal_address = cfg.web.privacy.postalAddress;
+              data_protection_officer = cfg.web.privacy.dataProtectionOfficer;
+              supervisory_authority = cfg.web.privacy.supervisoryAuthority;
+            };
+          };
+          turn = lib.mkDefault null;
+          iroh = {
+            inherit (cfg.iroh) url;
+          };
           metadata = {
             socket = "/run/chatmail-metadata/metadata.socket";
-            queue_dir = "/var/lib/chatmail-metadata/pending_notifications";
-            notification_url = cfg.push.notificationUrl;
-            iroh_relay = cfg.iroh.url;
-            turn = lib.mkDefault null;
-            max_smtp_recipients = cfg.messages.maxRecipients;
-            appversions_file =
+            app_versions =
               if cfg.metadata.appVersions == null then
                 null
               else
@@ -197,48 +233,23 @@ in
             max_entries = cfg.metadata.maxEntries;
             max_entry_bytes = cfg.metadata.maxEntryBytes;
           };
+          doveauth = {
+            socket = "/run/doveauth/doveauth.socket";
+            max_hashing = 12;
+          };
+          lastlogin.socket = "/run/chatmail-lastlogin/lastlogin.socket";
           filtermail = {
-            max_message_size = cfg.messages.maxSize;
-            max_user_send_per_minute = cfg.messages.maxPerMinute;
-            max_user_send_burst = cfg.messages.burst;
-            max_connections = cfg.connections.filter;
             limit_socket = sockets.limit;
             # Postfix keeps one connection for each session on ports 465 and 587.
             max_sessions = 2 * cfg.connections.smtp;
             resolver = "127.0.0.1:53";
           }
           // filterSockets;
+          newemail.socket = "/run/newemail/newemail.socket";
           mxdeliv = {
             socket = sockets.mxdeliv;
             postfix = "unix:${queue}/public/mxdeliv";
             max_connections = cfg.connections.smtp;
-          };
-          newemail = {
-            socket = "/run/newemail/newemail.socket";
-            max_per_minute = cfg.web.newAddressesPerMinute;
-          };
-          expire = {
-            delete_mails_after = cfg.mailboxes.deleteMessagesAfter;
-            delete_large_after = cfg.mailboxes.deleteLargeMessagesAfter;
-            large_message_size = cfg.mailboxes.largeMessageSize;
-            delete_inactive_users_after = cfg.mailboxes.deleteInactiveAccountsAfter;
-            mailbox_quota = cfg.mailboxes.quota;
-            max_messages = cfg.mailboxes.maxMessages;
-          };
-          tls.mode = cfg.tls.mode;
-          dns = {
-            addresses = cfg.addresses;
-            dkim_selector = cfg.dkim.selector;
-            dkim_key_file = "/var/lib/chatmail-dkim/${cfg.dkim.selector}.private";
-            # Changes exactly when the policy changes (RFC 8461 section 3.1).
-            mta_sts_id = builtins.substring 0 20 (builtins.hashString "sha256" cfg.web.mtaStsPolicy);
-            acme_account_uri = cfg.dns.acmeAccountUri;
-          };
-          website = {
-            privacy_mail = cfg.adminAddress;
-            privacy_postal = cfg.web.privacy.postalAddress;
-            privacy_officer = cfg.web.privacy.dataProtectionOfficer;
-            privacy_supervisor = cfg.web.privacy.supervisoryAuthority;
           };
           metrics =
             if cfg.metrics.enable then

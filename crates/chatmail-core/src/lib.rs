@@ -13,9 +13,11 @@ pub mod password;
 pub mod postqueue;
 pub mod removal;
 pub mod settings;
+pub mod settings_file;
 pub mod turn;
 
 pub use account::MailStore;
 pub use address::Address;
 pub use endpoint::Endpoint;
 pub use settings::Settings;
+pub use settings_file::SettingsFile;

@@ -43,8 +43,8 @@ impl fmt::Display for Exhausted {
 }
 
 impl Resources {
-    /// Reads load and memory from `/proc`, and the free space of the file system of `mailboxes_dir`.
-    pub fn read(mailboxes_dir: &Path) -> Self {
+    /// Reads load and memory from `/proc`, and the free space of the file system of `store`.
+    pub fn read(store: &Path) -> Self {
         Self {
             load_1m: std::fs::read_to_string("/proc/loadavg")
                 .ok()
@@ -52,7 +52,7 @@ impl Resources {
             memory_available: std::fs::read_to_string("/proc/meminfo")
                 .ok()
                 .and_then(|text| parse_meminfo(&text)),
-            disk_free: nix::sys::statvfs::statvfs(mailboxes_dir)
+            disk_free: nix::sys::statvfs::statvfs(store)
                 .ok()
                 .map(|fs| fs.blocks_available().saturating_mul(fs.fragment_size())),
         }

@@ -3,7 +3,7 @@
 use std::collections::BinaryHeap;
 
 use chatmail_core::maildir::{Metadata, Part};
-use chatmail_core::settings::Expire;
+use chatmail_core::settings::Mailboxes;
 
 /// Seconds of a day.
 pub const DAY: i64 = 24 * 60 * 60;
@@ -48,16 +48,16 @@ pub enum AccountVerdict {
 
 impl Rules {
     /// The rules at the second `now`.
-    pub fn new(settings: &Expire, now: i64) -> Self {
+    pub fn new(settings: &Mailboxes, now: i64) -> Self {
         let before = |days: u32| now.saturating_sub(i64::from(days) * DAY);
         Self {
-            old_before: before(settings.delete_mails_after),
-            large_before: before(settings.delete_large_after),
+            old_before: before(settings.delete_messages_after),
+            large_before: before(settings.delete_large_messages_after),
             large_above: settings.large_message_size,
-            inactive_before: before(settings.delete_inactive_users_after),
+            inactive_before: before(settings.delete_inactive_accounts_after),
             trim_until: now.saturating_sub(DAY),
             // Well below the 75 % at which Dovecot warns, so that the next message does not trigger a warning again.
-            trim_to: settings.mailbox_quota / 10 * 7,
+            trim_to: settings.quota / 10 * 7,
             trim_messages_to: settings.max_messages / 10 * 7,
         }
     }
@@ -166,12 +166,13 @@ mod tests {
 
     fn rules() -> Rules {
         Rules::new(
-            &Expire {
-                delete_mails_after: 20,
-                delete_large_after: 7,
+            &Mailboxes {
+                directory: "/nonexistent".into(),
+                delete_messages_after: 20,
+                delete_large_messages_after: 7,
                 large_message_size: 200_000,
-                delete_inactive_users_after: 90,
-                mailbox_quota: 1000,
+                delete_inactive_accounts_after: 90,
+                quota: 1000,
                 max_messages: 100,
             },
             NOW,
@@ -271,12 +272,13 @@ mod tests {
         fn a_later_day_never_keeps_more(part in 0_usize..3, age in 0..200 * DAY, bytes in 0_u64..400_000) {
             let metadata = Metadata { modified: NOW - age, bytes };
             let part = Part::ALL[part];
-            let settings = Expire {
-                delete_mails_after: 20,
-                delete_large_after: 7,
+            let settings = Mailboxes {
+                directory: "/nonexistent".into(),
+                delete_messages_after: 20,
+                delete_large_messages_after: 7,
                 large_message_size: 200_000,
-                delete_inactive_users_after: 90,
-                mailbox_quota: 1000,
+                delete_inactive_accounts_after: 90,
+                quota: 1000,
                 max_messages: 100,
             };
             let tomorrow = Rules::new(&settings, NOW + DAY);

@@ -27,17 +27,16 @@ impl Announcements {
     /// Value of a key; none if the relay does not announce it. A file that cannot be read is logged and gives none, so
     /// that other values of the same request still reach the client. `now` is Unix time. May read a file.
     pub fn value(&self, key: Key, account: &str, now: u64) -> Option<String> {
-        let metadata = &self.settings.metadata;
         match key {
-            Key::IrohRelay => metadata.iroh_relay.clone(),
-            Key::MaxMessageSize => Some(self.settings.filtermail.max_message_size.to_string()),
-            Key::MaxSmtpRecipients => Some(metadata.max_smtp_recipients.to_string()),
+            Key::IrohRelay => self.settings.iroh.url.clone(),
+            Key::MaxMessageSize => Some(self.settings.messages.max_size.to_string()),
+            Key::MaxSmtpRecipients => Some(self.settings.messages.max_recipients.to_string()),
             Key::AppVersions => {
-                let path = metadata.appversions_file.as_deref()?;
+                let path = self.settings.metadata.app_versions.as_deref()?;
                 logged("app versions", path, app_versions(path))
             }
             Key::Turn => {
-                let turn = metadata.turn.as_ref()?;
+                let turn = self.settings.turn.as_ref()?;
                 let secret = logged("TURN secret", &turn.secret_file, secret(&turn.secret_file))?;
                 let expires = turn::expiry(secret.as_bytes(), account, now, turn.lifetime)?;
                 turn::credentials(&turn.host, turn.port, secret.as_bytes(), expires)
@@ -91,10 +90,10 @@ mod tests {
         let mut settings = settings();
         let versions = dir.path().join("appversions.json");
         std::fs::write(&versions, "{\n  \"clients\": [ ]\n}\n").unwrap();
-        settings.metadata.appversions_file = Some(versions);
+        settings.metadata.app_versions = Some(versions);
         let secret = dir.path().join("secret");
         std::fs::write(&secret, "north\n").unwrap();
-        let turn = settings.metadata.turn.as_mut().unwrap();
+        let turn = settings.turn.as_mut().unwrap();
         turn.secret_file = secret;
         turn.lifetime = 0;
         let announcements = Announcements::new(Arc::new(settings));
@@ -119,12 +118,12 @@ mod tests {
         let empty = dir.path().join("empty");
         std::fs::write(&empty, "\n").unwrap();
         let mut settings = settings();
-        settings.metadata.iroh_relay = None;
-        settings.metadata.appversions_file = Some(empty.clone());
-        settings.metadata.turn.as_mut().unwrap().secret_file = empty;
+        settings.iroh.url = None;
+        settings.metadata.app_versions = Some(empty.clone());
+        settings.turn.as_mut().unwrap().secret_file = empty;
         let bare = Announcements::new(Arc::new(settings.clone()));
-        settings.metadata.appversions_file = None;
-        settings.metadata.turn = None;
+        settings.metadata.app_versions = None;
+        settings.turn = None;
         let none = Announcements::new(Arc::new(settings));
         for key in [Key::IrohRelay, Key::AppVersions, Key::Turn] {
             assert_eq!(bare.value(key, "", 0), None, "{key:?}");

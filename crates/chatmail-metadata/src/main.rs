@@ -31,14 +31,14 @@ async fn run(mut service: Service) -> anyhow::Result<()> {
         chatmail_metadata::metrics::describe,
     )?;
     let url = settings
-        .metadata
+        .push
         .notification_url
         .parse()
-        .context("cannot parse metadata.notification_url")?;
+        .context("cannot parse push.notification_url")?;
     let server = NotificationServer::new(url, REQUEST_TIMEOUT)
         .context("cannot set up the client for the notification server")?;
-    let tokens = Arc::new(MetadataStore::new(MailStore::new(&settings.mailboxes_dir)));
-    let queue_dir = &settings.metadata.queue_dir;
+    let tokens = Arc::new(MetadataStore::new(MailStore::new(&settings.mailboxes.directory)));
+    let queue_dir = &settings.push.queue_dir;
     let notifier = Notifier::open(queue_dir, Arc::clone(&tokens), server, LIMITS, Clock::system())
         .with_context(|| format!("cannot open the push queue {}", queue_dir.display()))?;
     let push = notifier.handle();

@@ -38,7 +38,7 @@ pub(crate) struct Cli {
 
 pub(crate) fn run(cli: &Cli, settings: &Settings) -> anyhow::Result<crate::Answer> {
     records::zone_exists(settings)?;
-    let key = dkim::public_key(&settings.dns.dkim_key_file)?;
+    let key = dkim::public_key(&settings.dkim.key_file)?;
     let records = records::of(settings, &key)?;
     if cli.check {
         return check::run(settings, &records, cli.json);

@@ -13,7 +13,7 @@ mod website;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
-use chatmail_core::settings::SettingsFile;
+use chatmail_core::SettingsFile;
 use clap::{Parser, Subcommand};
 
 /// Runs a chatmail relay.

@@ -65,7 +65,7 @@ async fn probe(cli: &Cli, settings: &Settings) -> Vec<Probe> {
         let problem = result.err().map(|error| format!("{error:#}"));
         probes.push(Probe { what, problem });
     };
-    let mut addresses = settings.dns.addresses.clone();
+    let mut addresses = settings.addresses.clone();
     if addresses.is_empty() {
         addresses.push(IpAddr::V4(Ipv4Addr::LOCALHOST));
     }

@@ -134,7 +134,7 @@ fn look(settings: &Settings) -> anyhow::Result<Status> {
                 .count(),
         },
     );
-    let resources = Resources::read(&settings.mailboxes_dir);
+    let resources = Resources::read(&settings.mailboxes.directory);
     let registration = registration(settings, &resources);
     if let Some(exhausted) = resources.exhausted(&settings.accounts) {
         attention.push(exhausted.to_string());
@@ -164,9 +164,7 @@ fn look(settings: &Settings) -> anyhow::Result<Status> {
             .find(|unit| unit.name == EXPIRE)
             .and_then(|unit| unit.ended)
             .map(minute),
-        pending_notifications: fs::read_dir(&settings.metadata.queue_dir)
-            .ok()
-            .map(Iterator::count),
+        pending_notifications: fs::read_dir(&settings.push.queue_dir).ok().map(Iterator::count),
         disk_free: resources.disk_free,
         registration,
         units,
@@ -185,7 +183,7 @@ fn registration(settings: &Settings, resources: &Resources) -> String {
 }
 
 fn accounts(settings: &Settings) -> anyhow::Result<Accounts> {
-    let store = MailStore::new(&settings.mailboxes_dir);
+    let store = MailStore::new(&settings.mailboxes.directory);
     let dir = store.dir().display();
     let mut accounts = Accounts::default();
     let now = SystemTime::now();

@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use chatmail_core::settings::SettingsFile;
+use chatmail_core::SettingsFile;
 use chatmail_core::{Endpoint, Settings};
 use clap::{Args as _, FromArgMatches as _};
 use sd_notify::NotifyState;

@@ -127,7 +127,7 @@ impl Logins {
     pub fn new(settings: Arc<Settings>) -> Self {
         let processors = std::thread::available_parallelism().map_or(1, |all| all.get().min(MAX_PARALLEL));
         Self {
-            store: MailStore::new(&settings.mailboxes_dir),
+            store: MailStore::new(&settings.mailboxes.directory),
             right: VerifiedLogins::new(REMEMBERED),
             wrong: VerifiedLogins::new(REMEMBERED_WRONG),
             hasher: Hasher::new(processors, settings.doveauth.max_hashing),
@@ -181,10 +181,7 @@ impl Logins {
         let mut since = self.busy_since.lock().unwrap_or_else(PoisonError::into_inner);
         if since.is_none_or(|since| since.elapsed() >= BUSY_LINE) {
             *since = Some(Instant::now());
-            tracing::warn!(
-                "{busy}; this is not logged again for {} s",
-                BUSY_LINE.as_secs()
-            );
+            tracing::warn!("{busy}; this is not logged again for {} s", BUSY_LINE.as_secs());
         }
     }
 
@@ -361,7 +358,7 @@ impl Logins {
                 .accounts
                 .closed_by()
                 .map(|file| file.display().to_string());
-            Ok((closed, Resources::read(&settings.mailboxes_dir)))
+            Ok((closed, Resources::read(&settings.mailboxes.directory)))
         })
         .await
         .map_err(|error| Refusal::Exhausted(error.to_string()))?;

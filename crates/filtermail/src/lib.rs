@@ -38,9 +38,8 @@ pub async fn run_outgoing(mut service: Service) -> anyhow::Result<()> {
     let settings = Arc::clone(&service.settings);
     let filter = &settings.filtermail;
     let limit = Arc::new(rate::SendLimit::new(
-        NonZeroU32::new(filter.max_user_send_per_minute)
-            .context("filtermail.max_user_send_per_minute is 0")?,
-        NonZeroU32::new(filter.max_user_send_burst).context("filtermail.max_user_send_burst is 0")?,
+        NonZeroU32::new(settings.messages.max_per_minute).context("messages.max_per_minute is 0")?,
+        NonZeroU32::new(settings.messages.burst).context("messages.burst is 0")?,
     ));
     let asked = service.named_unix_listener(LIMIT_SOCKET, &filter.limit_socket)?;
     let listener = service.listener(&filter.outgoing_listen)?;
@@ -53,7 +52,7 @@ pub async fn run_outgoing(mut service: Service) -> anyhow::Result<()> {
         direction,
         policy: policy::Outgoing::new(Arc::clone(&limit)),
         reinject: filter.outgoing_reinject.clone(),
-        max_message_size: filter.max_message_size,
+        max_message_size: settings.messages.max_size,
         max_recipients: max_recipients(&settings),
         large: Arc::new(Semaphore::new(LARGE_AT_ONCE)),
         shutdown: service.shutdown.clone(),
@@ -71,7 +70,7 @@ pub async fn run_outgoing(mut service: Service) -> anyhow::Result<()> {
 pub async fn run_incoming(mut service: Service) -> anyhow::Result<()> {
     let settings = Arc::clone(&service.settings);
     let filter = &settings.filtermail;
-    let verifier = dkim::Verifier::new(filter.resolver, filter.max_connections)?;
+    let verifier = dkim::Verifier::new(filter.resolver, settings.connections.filter)?;
     let listener = service.listener(&filter.incoming_listen)?;
     let direction = Direction::Incoming;
     service.serve_metrics(
@@ -81,12 +80,12 @@ pub async fn run_incoming(mut service: Service) -> anyhow::Result<()> {
     let server = Server {
         direction,
         policy: policy::Incoming::new(
-            MailStore::new(&settings.mailboxes_dir),
+            MailStore::new(&settings.mailboxes.directory),
             settings.domain.clone(),
             verifier,
         ),
         reinject: filter.incoming_reinject.clone(),
-        max_message_size: filter.max_message_size,
+        max_message_size: settings.messages.max_size,
         max_recipients: max_recipients(&settings),
         large: Arc::new(Semaphore::new(LARGE_AT_ONCE)),
         shutdown: service.shutdown.clone(),
@@ -95,7 +94,7 @@ pub async fn run_incoming(mut service: Service) -> anyhow::Result<()> {
 }
 
 fn max_recipients(settings: &Settings) -> usize {
-    usize::try_from(settings.metadata.max_smtp_recipients).map_or(MAX_RECIPIENTS, |n| n.max(MAX_RECIPIENTS))
+    usize::try_from(settings.messages.max_recipients).map_or(MAX_RECIPIENTS, |n| n.max(MAX_RECIPIENTS))
 }
 
 async fn run<L, P>(service: &Service, listener: L, server: Server<P>) -> anyhow::Result<()>
@@ -106,15 +105,10 @@ where
     let server = Arc::new(server);
     tracing::info!("entering serving loop");
     service.ready("filtering");
-    daemon::serve(
-        service,
-        listener,
-        service.settings.filtermail.max_connections,
-        |stream| {
-            let server = Arc::clone(&server);
-            async move { serve_connection(&server, stream).await }
-        },
-    )
+    daemon::serve(service, listener, service.settings.connections.filter, |stream| {
+        let server = Arc::clone(&server);
+        async move { serve_connection(&server, stream).await }
+    })
     .await;
     Ok(())
 }

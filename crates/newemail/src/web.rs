@@ -63,8 +63,8 @@ const NOT_FOUND: &str = "Not found. Use POST /new to get a new address.";
 
 /// Builds the routes: `/new`, and the path that clients of old relays use.
 pub(crate) fn router(settings: &Arc<Settings>) -> anyhow::Result<Router> {
-    let per_minute =
-        NonZeroU32::new(settings.newemail.max_per_minute).context("`newemail.max_per_minute` is 0")?;
+    let per_minute = NonZeroU32::new(settings.web.new_addresses_per_minute)
+        .context("web.new_addresses_per_minute is 0")?;
     let clock = DefaultClock::default();
     let web = Arc::new(Web {
         settings: Arc::clone(settings),

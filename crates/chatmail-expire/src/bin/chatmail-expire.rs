@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::time::{Instant, SystemTime};
 
 use anyhow::Context as _;
-use chatmail_core::settings::SettingsFile;
+use chatmail_core::SettingsFile;
 use chatmail_expire::apply::{self, Mode, Tally};
 use chatmail_expire::output::{self, Log, unix_seconds};
 use chatmail_expire::plan::{DAY, Rules};
@@ -42,12 +42,12 @@ fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
     let start = Instant::now();
     let settings = cli.settings.load()?;
     let now = unix_seconds(SystemTime::now()) - i64::from(cli.days) * DAY;
-    let rules = Rules::new(&settings.expire, now);
+    let rules = Rules::new(&settings.mailboxes, now);
     let mode = if cli.remove { Mode::Remove } else { Mode::DryRun };
     let log = Log::new(cli.verbose);
 
     let mut tally = Tally::default();
-    match Store::open(&settings.mailboxes_dir).context("cannot open the mail store")? {
+    match Store::open(&settings.mailboxes.directory).context("cannot open the mail store")? {
         Some(store) => {
             if mode == Mode::Remove {
                 store.finish_removals(&rules, &log)?;
@@ -59,7 +59,7 @@ fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
         }
         None => log.line(format_args!(
             "no mailboxes found at: {}",
-            settings.mailboxes_dir.display()
+            settings.mailboxes.directory.display()
         )),
     }
     println!(

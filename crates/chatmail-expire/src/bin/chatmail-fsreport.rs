@@ -6,8 +6,8 @@ use std::process::ExitCode;
 use std::time::SystemTime;
 
 use anyhow::Context as _;
+use chatmail_core::SettingsFile;
 use chatmail_core::maildir::Part;
-use chatmail_core::settings::SettingsFile;
 use chatmail_expire::output::{self, Log, unix_seconds, write_atomic};
 use chatmail_expire::plan::DAY;
 use chatmail_expire::render;
@@ -75,7 +75,7 @@ fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
     let to_files = cli.textfile.is_some() || cli.legacy_metrics.is_some();
     let only_accounts = to_files && cli.textfile.is_none() && !cli.json;
     let mut report = Report::default();
-    match Store::open(&settings.mailboxes_dir).context("cannot open the mail store")? {
+    match Store::open(&settings.mailboxes.directory).context("cannot open the mail store")? {
         Some(store) => {
             let parts = store.visit(cli.maxnum, Report::default, |report, name| {
                 if only_accounts {
@@ -88,7 +88,7 @@ fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
         }
         None => log.line(format_args!(
             "no mailboxes found at: {}",
-            settings.mailboxes_dir.display()
+            settings.mailboxes.directory.display()
         )),
     }
 

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use std::time::SystemTime;
 
 use anyhow::{Context as _, bail};
-use chatmail_core::settings::SettingsFile;
+use chatmail_core::SettingsFile;
 use chatmail_expire::apply;
 use chatmail_expire::output::{self, Log, unix_seconds};
 use chatmail_expire::plan::Rules;
@@ -34,11 +34,11 @@ fn main() -> ExitCode {
 
 fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
     let settings = cli.settings.load()?;
-    let rules = Rules::new(&settings.expire, unix_seconds(SystemTime::now()));
-    let name = mailbox_name(&cli.mailbox_path, &settings.mailboxes_dir)?;
+    let rules = Rules::new(&settings.mailboxes, unix_seconds(SystemTime::now()));
+    let name = mailbox_name(&cli.mailbox_path, &settings.mailboxes.directory)?;
     let log = Log::new(false);
 
-    let mailbox = match Store::open(&settings.mailboxes_dir)? {
+    let mailbox = match Store::open(&settings.mailboxes.directory)? {
         Some(store) => store.mailbox(&name)?,
         None => None,
     };

@@ -36,9 +36,9 @@ impl Tree {
         };
         let sample = include_str!("../../../chatmail-core/testdata/settings.json");
         let mut settings: serde_json::Value = serde_json::from_str(sample).unwrap();
-        settings["mailboxes_dir"] = tree.store().to_str().unwrap().into();
-        settings["expire"]["mailbox_quota"] = bytes.into();
-        settings["expire"]["max_messages"] = messages.into();
+        settings["mailboxes"]["directory"] = tree.store().to_str().unwrap().into();
+        settings["mailboxes"]["quota"] = bytes.into();
+        settings["mailboxes"]["max_messages"] = messages.into();
         fs::write(tree.root().join("settings.json"), settings.to_string()).unwrap();
         fs::create_dir(tree.store()).unwrap();
         tree

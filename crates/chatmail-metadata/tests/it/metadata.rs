@@ -72,7 +72,7 @@ async fn device_tokens_are_kept_in_the_account() {
     let service = relay.start(Path::new("/dev/null")).await;
     let mut dovecot = service.connect().await;
     assert_eq!(dovecot.lookup(&key).await, "Oopenpgp:AAAA openpgp:BBBB");
-    let folder = relay.settings.mailboxes_dir.join(USER);
+    let folder = relay.settings.mailboxes.directory.join(USER);
     let files: Vec<_> = fs::read_dir(folder)
         .unwrap()
         .map(|entry| entry.unwrap().file_name())

@@ -31,14 +31,14 @@ impl Relay {
     pub(crate) fn new(notification_url: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let mut settings = Settings::parse(SAMPLE, Path::new("sample")).unwrap();
-        settings.mailboxes_dir = dir.path().join("mail");
+        settings.mailboxes.directory = dir.path().join("mail");
         settings.metadata.socket = dir.path().join("metadata.socket");
-        settings.metadata.queue_dir = dir.path().join("pending_notifications");
-        settings.metadata.notification_url = notification_url.to_owned();
+        settings.push.queue_dir = dir.path().join("pending_notifications");
+        settings.push.notification_url = notification_url.to_owned();
         let secret = dir.path().join("turn-secret");
         fs::write(&secret, "not the constant that everybody knows\n").unwrap();
-        settings.metadata.turn.as_mut().unwrap().secret_file = secret;
-        fs::create_dir_all(settings.mailboxes_dir.join(USER)).unwrap();
+        settings.turn.as_mut().unwrap().secret_file = secret;
+        fs::create_dir_all(settings.mailboxes.directory.join(USER)).unwrap();
         Self { dir, settings }
     }
 
@@ -64,7 +64,7 @@ impl Relay {
     }
 
     pub(crate) fn pending(&self) -> Vec<PathBuf> {
-        fs::read_dir(&self.settings.metadata.queue_dir)
+        fs::read_dir(&self.settings.push.queue_dir)
             .unwrap()
             .map(|entry| entry.unwrap().path())
             .collect()

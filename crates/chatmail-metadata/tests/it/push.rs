@@ -34,7 +34,15 @@ async fn every_answer_of_the_server() {
     assert_eq!(seen.count("fine-1"), 1);
     assert_eq!(seen.count("gone-1"), 1);
     assert_eq!(seen.other_than_http2, 0);
-    let file = fs::read_to_string(relay.settings.mailboxes_dir.join(USER).join("metadata.json")).unwrap();
+    let file = fs::read_to_string(
+        relay
+            .settings
+            .mailboxes
+            .directory
+            .join(USER)
+            .join("metadata.json"),
+    )
+    .unwrap();
     assert!(!file.contains("gone-1"), "{file}");
     assert!(file.contains("reset-1"), "{file}");
 
@@ -56,10 +64,10 @@ async fn many_notifications_share_a_connection() {
     let server = Server::start().await;
     let relay = Relay::new(&server.url);
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
-    fs::create_dir(&relay.settings.metadata.queue_dir).unwrap();
+    fs::create_dir(&relay.settings.push.queue_dir).unwrap();
     for number in 0..500 {
         fs::write(
-            relay.settings.metadata.queue_dir.join(format!("{number:032x}")),
+            relay.settings.push.queue_dir.join(format!("{number:032x}")),
             format!("account{number:03}@chat.example.org\n{now}\nfine-{number}"),
         )
         .unwrap();

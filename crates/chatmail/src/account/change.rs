@@ -13,7 +13,7 @@ const NO_SESSION: i32 = 68;
 
 pub(crate) fn create(settings: &Settings, address: &Address, hash: &str) -> anyhow::Result<()> {
     as_owner(settings, || {
-        let account = MailStore::new(&settings.mailboxes_dir).account(address);
+        let account = MailStore::new(&settings.mailboxes.directory).account(address);
         let _lock = lock(&account, address)?;
         let stored = account
             .password_hash()
@@ -53,7 +53,7 @@ pub(crate) fn delete(settings: &Settings, address: &Address) -> anyhow::Result<S
     as_owner(settings, || {
         let (account, _) = existing(settings, address)?;
         let _lock = lock(&account, address)?;
-        MailStore::new(&settings.mailboxes_dir)
+        MailStore::new(&settings.mailboxes.directory)
             .remove(address)
             .with_context(|| format!("cannot remove {address}"))
     })?;

@@ -24,7 +24,7 @@ struct Entry {
 }
 
 pub(crate) fn all(settings: &Settings, only_banned: bool, as_json: bool) -> anyhow::Result<String> {
-    let store = MailStore::new(&settings.mailboxes_dir);
+    let store = MailStore::new(&settings.mailboxes.directory);
     let dir = store.dir().display();
     let mut addresses = store
         .addresses()

@@ -14,7 +14,7 @@ pub(crate) fn as_owner<T>(
     settings: &Settings,
     work: impl FnOnce() -> anyhow::Result<T>,
 ) -> anyhow::Result<T> {
-    let dir = &settings.mailboxes_dir;
+    let dir = &settings.mailboxes.directory;
     let owner =
         fs::metadata(dir).with_context(|| format!("cannot look at the mail store {}", dir.display()))?;
     let (user, group) = (Uid::from_raw(owner.uid()), Gid::from_raw(owner.gid()));
@@ -31,7 +31,7 @@ pub(crate) fn as_owner<T>(
 
 /// The account of an address, which has to be there, and its stored hash.
 pub(crate) fn existing(settings: &Settings, address: &Address) -> anyhow::Result<(Account, String)> {
-    let account = MailStore::new(&settings.mailboxes_dir).account(address);
+    let account = MailStore::new(&settings.mailboxes.directory).account(address);
     match account
         .password_hash()
         .with_context(|| format!("cannot read the account {address}"))?

@@ -53,7 +53,7 @@ pub(crate) fn questions(records: &[Record]) -> Vec<Question> {
 /// Compares all records with what one server answered.
 pub(crate) fn findings(records: &[Record], settings: &Settings, answers: &Answers) -> Vec<Finding> {
     let at = |name: &str, kind| answers.get(&(name.to_owned(), kind));
-    let expected: Vec<_> = settings.dns.addresses.iter().map(ToString::to_string).collect();
+    let expected: Vec<_> = settings.addresses.iter().map(ToString::to_string).collect();
     let mut found: Vec<_> = records
         .iter()
         .map(|record| {

@@ -16,7 +16,7 @@ const MIN_BITS: usize = 1024;
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum DkimError {
     /// The file cannot be read.
-    #[error("cannot read the DKIM key {path} (`dns.dkim_key_file`)")]
+    #[error("cannot read the DKIM key {path} (`dkim.key_file`)")]
     Read {
         /// The file.
         path: PathBuf,

@@ -50,7 +50,7 @@ pub(crate) enum RecordsError {
     AddressLiteral(String),
     /// The zone would lead nowhere.
     #[error(
-        "the settings name no public address of the relay (`dns.addresses`), which the A and AAAA records need"
+        "the settings name no public address of the relay (`addresses`), which the A and AAAA records need"
     )]
     NoAddress,
 }
@@ -68,14 +68,14 @@ pub(crate) fn of(settings: &Settings, dkim_public_key: &str) -> Result<Vec<Recor
     let domain = &settings.domain;
     let dns = &settings.dns;
     zone_exists(settings)?;
-    if dns.addresses.is_empty() {
+    if settings.addresses.is_empty() {
         return Err(RecordsError::NoAddress);
     }
     let below = |label: &str| format!("{label}.{domain}");
     let record = |need| move |name: String, data| Record { need, name, data };
 
     let required = record(Need::Required);
-    let mut records: Vec<_> = dns
+    let mut records: Vec<_> = settings
         .addresses
         .iter()
         .map(|address| match *address {
@@ -99,7 +99,7 @@ pub(crate) fn of(settings: &Settings, dkim_public_key: &str) -> Result<Vec<Recor
         records.push(required(below("_mta-sts"), Data::Txt(policy)));
     }
     records.push(required(
-        below(&format!("{}._domainkey", dns.dkim_selector)),
+        below(&format!("{}._domainkey", settings.dkim.selector)),
         Data::Txt(format!("v=DKIM1;k=rsa;p={dkim_public_key};s=email;t=s")),
     ));
 

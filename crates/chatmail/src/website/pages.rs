@@ -67,7 +67,7 @@ pub(super) fn build(files: &Files, settings: &Settings, invitation: &Invitation)
     let limits = limits(settings);
     let mut translated = BTreeMap::new();
     for (code, language) in &languages {
-        let values = context! { domain => &settings.domain, limits, privacy => &settings.website, texts => &language.texts };
+        let values = context! { domain => &settings.domain, limits, privacy => privacy(settings), texts => &language.texts };
         let mut pages = Pages::new();
         for (path, source) in files.range(PathBuf::from(code)..) {
             if path.parent() != Some(Path::new(code)) || path.extension() != Some(OsStr::new("md")) {
@@ -116,7 +116,7 @@ pub(super) fn build(files: &Files, settings: &Settings, invitation: &Invitation)
                     body => Value::from_safe_string(rebased(&page.body, base)),
                     menu => menu(language, pages),
                     translations => translations(&languages, &translated, name),
-                    domain => &settings.domain, texts => &language.texts, privacy => &settings.website,
+                    domain => &settings.domain, texts => &language.texts, privacy => privacy(settings),
                 };
                 let html = text::fill(&templates, FRAME, frame, &values)?;
                 site.insert(place.into(), html.into_bytes());
@@ -167,15 +167,25 @@ fn invitation_for(
 }
 
 fn limits(settings: &Settings) -> Value {
-    let (filter, expire) = (&settings.filtermail, &settings.expire);
+    let (messages, mailboxes) = (&settings.messages, &settings.mailboxes);
     context! {
-        messages_per_minute => filter.max_user_send_per_minute,
-        message_size => filter.max_message_size,
-        mailbox_quota => expire.mailbox_quota,
-        delete_mails_after => expire.delete_mails_after,
-        delete_large_after => expire.delete_large_after,
-        large_message_size => expire.large_message_size,
-        delete_inactive_users_after => expire.delete_inactive_users_after,
+        messages_per_minute => messages.max_per_minute,
+        message_size => messages.max_size,
+        mailbox_quota => mailboxes.quota,
+        delete_mails_after => mailboxes.delete_messages_after,
+        delete_large_after => mailboxes.delete_large_messages_after,
+        large_message_size => mailboxes.large_message_size,
+        delete_inactive_users_after => mailboxes.delete_inactive_accounts_after,
+    }
+}
+
+fn privacy(settings: &Settings) -> Value {
+    let privacy = &settings.web.privacy;
+    context! {
+        privacy_mail => &settings.admin_address,
+        privacy_postal => &privacy.postal_address,
+        privacy_officer => &privacy.data_protection_officer,
+        privacy_supervisor => &privacy.supervisory_authority,
     }
 }
 

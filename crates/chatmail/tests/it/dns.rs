@@ -39,7 +39,7 @@ fn zone_of_a_self_signed_relay() {
     insta::assert_snapshot!(zone(|settings| {
         settings.domain = "_a.test".to_owned();
         settings.tls.mode = TlsMode::SelfSigned;
-        settings.dns.addresses = vec!["198.18.25.11".parse().unwrap()];
+        settings.addresses = vec!["198.18.25.11".parse().unwrap()];
     }));
 }
 
@@ -76,10 +76,9 @@ fn table_for_people() {
 
 #[test]
 fn what_has_no_zone_is_refused() {
-    let missing =
-        |settings: &mut Settings| settings.dns.dkim_key_file = "/nonexistent/opendkim.private".into();
+    let missing = |settings: &mut Settings| settings.dkim.key_file = "/nonexistent/opendkim.private".into();
     let literal = |settings: &mut Settings| settings.domain = "[192.0.2.1]".to_owned();
-    let nowhere = |settings: &mut Settings| settings.dns.addresses.clear();
+    let nowhere = |settings: &mut Settings| settings.addresses.clear();
     let refused = [Relay::new(missing), Relay::new(literal), Relay::new(nowhere)].map(|relay| {
         let outcome = relay.chatmail(ZONE);
         assert!(!outcome.success && outcome.stdout.is_empty());

@@ -27,7 +27,7 @@ impl Relay {
     fn new(change: impl FnOnce(&mut Settings)) -> Self {
         let sample = include_str!("../../../chatmail-core/testdata/settings.json");
         let mut settings = Settings::parse(sample, "sample".as_ref()).unwrap();
-        settings.dns.dkim_key_file = testdata("pkcs8.pem");
+        settings.dkim.key_file = testdata("pkcs8.pem");
         change(&mut settings);
         let dir = tempfile::tempdir().unwrap();
         let text = serde_json::to_string(&settings).unwrap();

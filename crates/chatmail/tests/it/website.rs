@@ -159,8 +159,8 @@ fn a_self_signed_relay_shows_links_that_are_made_for_each_visitor() {
 #[test]
 fn an_operators_contacts_are_shown_as_they_are() {
     let relay = Relay::new(|settings| {
-        settings.website.privacy_postal = Some("A & B <i>\n*Street* 1\n".to_owned());
-        settings.website.privacy_supervisor = Some("Authority of Example".to_owned());
+        settings.web.privacy.postal_address = Some("A & B <i>\n*Street* 1\n".to_owned());
+        settings.web.privacy.supervisory_authority = Some("Authority of Example".to_owned());
     });
     let site = relay.built(&[&shipped()]);
     for code in ["en", "de", "es", "ru", "fa"] {

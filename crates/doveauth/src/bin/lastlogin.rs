@@ -23,7 +23,7 @@ async fn run(mut service: Service) -> anyhow::Result<()> {
         |addresses| addresses.lastlogin,
         doveauth::metrics::describe_last_logins,
     )?;
-    let dict = LastLogins::new(MailStore::new(&service.settings.mailboxes_dir));
+    let dict = LastLogins::new(MailStore::new(&service.settings.mailboxes.directory));
     service.ready("storing the days of logins");
     daemon::serve(&service, listener, MAX_CONNECTIONS, |stream| {
         let (dict, shutdown) = (dict.clone(), service.shutdown.clone());

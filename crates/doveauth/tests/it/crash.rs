@@ -81,7 +81,7 @@ fn a_killed_process_leaves_no_half_account() {
 }
 
 fn check(relay: &Relay) {
-    for entry in fs::read_dir(&relay.settings.mailboxes_dir).unwrap() {
+    for entry in fs::read_dir(&relay.settings.mailboxes.directory).unwrap() {
         let entry = entry.unwrap();
         let account = relay.account(entry.file_name().to_str().unwrap());
         if !account.dir().join(PASSWORD_FILE).exists() {

@@ -125,7 +125,10 @@ fn refused_accounts_leave_the_log_line_and_nothing_else() {
     let line = doveauth.wait_for_line("MB");
     assert!(line.contains(" WARN registration rejected: free disk "), "{line}");
 
-    assert_eq!(fs::read_dir(&relay.settings.mailboxes_dir).unwrap().count(), 0);
+    assert_eq!(
+        fs::read_dir(&relay.settings.mailboxes.directory).unwrap().count(),
+        0
+    );
 }
 
 #[test]
@@ -324,7 +327,10 @@ fn odd_passwords_and_names_are_answered_like_others() {
     ] {
         assert_eq!(doveauth.login(name, PASSWORD), "mismatch", "{name:?}");
     }
-    assert_eq!(fs::read_dir(&relay.settings.mailboxes_dir).unwrap().count(), 1);
+    assert_eq!(
+        fs::read_dir(&relay.settings.mailboxes.directory).unwrap().count(),
+        1
+    );
 }
 
 /// A hash of a relay that was set up before, and one of other parameters that withstand guessing as well, stay.
@@ -370,7 +376,7 @@ fn a_flood_of_first_logins_is_sent_away_and_known_ones_are_not() {
     assert!(count("tempfail") > 0 && count("ok") > 0, "{outcomes:?}");
     assert_eq!(count("mismatch"), 0);
     // Nothing stays of those that were sent away.
-    let folders = fs::read_dir(&relay.settings.mailboxes_dir).unwrap().count();
+    let folders = fs::read_dir(&relay.settings.mailboxes.directory).unwrap().count();
     assert_eq!(folders, 1 + count("ok"));
     let lines = doveauth.lines();
     let said = lines

@@ -29,7 +29,7 @@ impl Relay {
         let dir = tempfile::tempdir().unwrap();
         let text = include_str!("../../../chatmail-core/testdata/settings.json");
         let mut settings = Settings::parse(text, Path::new("sample")).unwrap();
-        settings.mailboxes_dir = dir.path().join("mail");
+        settings.mailboxes.directory = dir.path().join("mail");
         settings.accounts.nocreate_files = ["nocreate", "nocreate-of-old"]
             .map(|name| dir.path().join(name))
             .into();
@@ -39,12 +39,12 @@ impl Relay {
         settings.accounts.max_load_1m = 1e6;
         settings.accounts.min_memory_available = 0;
         settings.accounts.min_disk_free = 0;
-        fs::create_dir(&settings.mailboxes_dir).unwrap();
+        fs::create_dir(&settings.mailboxes.directory).unwrap();
         Self { dir, settings }
     }
 
     pub(crate) fn account(&self, address: &str) -> Account {
-        MailStore::new(&self.settings.mailboxes_dir).account(&Address::parse(address).unwrap())
+        MailStore::new(&self.settings.mailboxes.directory).account(&Address::parse(address).unwrap())
     }
 
     pub(crate) fn settings_file(&self) -> PathBuf {

@@ -17,7 +17,7 @@ use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
-use chatmail_core::settings::{Filtermail, Mxdeliv};
+use chatmail_core::settings::{Messages, Mxdeliv};
 use daemon::{HeadLimits, Service};
 use http_body_util::BodyExt as _;
 use tokio::time::{Instant, timeout_at};
@@ -50,7 +50,7 @@ pub async fn run(mut service: Service) -> anyhow::Result<()> {
     let listener = service.unix_listener(&settings.mxdeliv.socket)?;
     service.serve_metrics(|addresses| addresses.filtermail_mxdeliv, metrics::describe)?;
     let max_recipients = crate::max_recipients(&settings);
-    let router = router(&settings.mxdeliv, &settings.filtermail, max_recipients);
+    let router = router(&settings.mxdeliv, &settings.messages, max_recipients);
     let limits = HeadLimits {
         fields: max_recipients + OTHER_FIELDS,
         bytes: MAX_HEAD,
@@ -68,10 +68,10 @@ pub async fn run(mut service: Service) -> anyhow::Result<()> {
 }
 
 /// The one route.
-pub fn router(settings: &Mxdeliv, filter: &Filtermail, max_recipients: usize) -> Router {
+pub fn router(settings: &Mxdeliv, messages: &Messages, max_recipients: usize) -> Router {
     let door = Arc::new(Door {
         postfix: settings.postfix.clone(),
-        max_message_size: filter.max_message_size as u64,
+        max_message_size: messages.max_size as u64,
         max_recipients,
     });
     Router::new()

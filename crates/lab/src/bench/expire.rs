@@ -196,7 +196,9 @@ fn high_water_mark(process: u32) -> Option<u64> {
 fn settings_for(store: &Path) -> anyhow::Result<String> {
     let sample = include_str!("../../../chatmail-core/testdata/settings.json");
     let mut settings: serde_json::Value = serde_json::from_str(sample)?;
-    let dir = settings.get_mut("mailboxes_dir").context("no mailboxes_dir")?;
+    let dir = settings
+        .pointer_mut("/mailboxes/directory")
+        .context("no mailboxes.directory")?;
     *dir = store.to_str().context("the folder's name is not UTF-8")?.into();
     Ok(settings.to_string())
 }

@@ -56,7 +56,7 @@ fn addresses_are_given_out_without_an_address_for_metrics() {
 
 #[test]
 fn no_two_answers_are_the_same() {
-    let service = Service::start(|settings| settings.newemail.max_per_minute = 200);
+    let service = Service::start(|settings| settings.web.new_addresses_per_minute = 200);
     let answers: HashSet<_> = (0..200).map(|_| service.ask("POST", "/new").body).collect();
     assert_eq!(answers.len(), 200);
 }
@@ -116,7 +116,7 @@ fn a_self_signed_relay_leads_browsers_to_the_app() {
 
 #[test]
 fn the_limit_holds_over_both_paths_and_says_when_to_come_back() {
-    let service = Service::start(|settings| settings.newemail.max_per_minute = 2);
+    let service = Service::start(|settings| settings.web.new_addresses_per_minute = 2);
     assert_eq!(service.ask("POST", "/new").status, 200);
     assert_eq!(service.ask("POST", "/cgi-bin/newemail.py").status, 200);
     let answer = service.ask("POST", "/new");
@@ -152,7 +152,7 @@ fn what_is_not_served_is_refused_with_a_reason() {
 
 #[test]
 fn credentials_never_reach_the_log() {
-    let service = Service::start(|settings| settings.newemail.max_per_minute = 3);
+    let service = Service::start(|settings| settings.web.new_addresses_per_minute = 3);
     let bodies: Vec<_> = (0..4).map(|_| service.ask("POST", "/new").json()).collect();
     let log = service.end();
     assert!(log.contains("too many requests for new addresses"), "{log}");

@@ -99,13 +99,13 @@ impl Site {
         }
         let sample = include_str!("../../../../chatmail-core/testdata/settings.json");
         let mut settings = chatmail_core::Settings::parse(sample, Path::new("settings.json"))?;
-        settings.mailboxes_dir.clone_from(&store);
-        settings.metadata.queue_dir.clone_from(&queue);
+        settings.mailboxes.directory.clone_from(&store);
+        settings.push.queue_dir.clone_from(&queue);
         settings.metadata.socket.clone_from(&socket);
-        settings.metadata.notification_url = format!("http://{server}/notify");
+        settings.push.notification_url = format!("http://{server}/notify");
         let secret = path("secret");
         fs::write(&secret, "a secret of the benchmark")?;
-        settings.metadata.turn.as_mut().context("no TURN")?.secret_file = secret;
+        settings.turn.as_mut().context("no TURN")?.secret_file = secret;
         fs::write(path("settings.json"), serde_json::to_string(&settings)?)?;
         Ok(Self {
             root,

@@ -54,12 +54,12 @@ impl Setup {
 pub(in crate::bench) async fn apply(lab: &Lab, relay: &str, setup: Setup) -> anyhow::Result<()> {
     let settings = run(lab, relay, SETTINGS).await?;
     let mut settings: Value = serde_json::from_str(&settings).context("the relay's settings")?;
-    let filter = settings
-        .get_mut("filtermail")
+    let messages = settings
+        .get_mut("messages")
         .and_then(Value::as_object_mut)
-        .context("the relay's settings have no filter")?;
-    for limit in ["max_user_send_burst", "max_user_send_per_minute"] {
-        filter.insert(limit.to_owned(), json!(UNLIMITED));
+        .context("the relay's settings have no limits on messages")?;
+    for limit in ["burst", "max_per_minute"] {
+        messages.insert(limit.to_owned(), json!(UNLIMITED));
     }
     let folder = lab.root(relay).join(FOLDER.trim_start_matches('/'));
     std::fs::create_dir_all(&folder)?;

@@ -17,7 +17,7 @@ fn the_sample_survives_a_round_trip() {
 
 #[test]
 fn wrong_files_name_key_finding_and_what_is_allowed() {
-    let unknown = SAMPLE.replace("\"max_message_size\"", "\"max_mesage_size\"");
+    let unknown = SAMPLE.replace("\"max_recipients\"", "\"max_recipents\"");
     let wrong_type = SAMPLE.replace("52428800", "\"30M\"");
     let bad_mode = SAMPLE.replace("\"acme\"", "\"letsencrypt\"");
     let bad_range = SAMPLE.replace("\"username_min_length\": 9", "\"username_min_length\": 12");
@@ -41,11 +41,23 @@ fn wrong_files_name_key_finding_and_what_is_allowed() {
 
 #[test]
 fn every_key_is_needed() {
-    let sample: serde_json::Value = serde_json::from_str(SAMPLE).unwrap();
-    for key in sample.as_object().unwrap().keys() {
-        let mut less = sample.clone();
-        less.as_object_mut().unwrap().remove(key);
-        let message = refused(&less.to_string());
-        assert!(message.contains(&format!("missing field `{key}`")), "{message}");
+    fn check(whole: &serde_json::Value, at: &[&str]) {
+        let mut inner = whole;
+        for key in at {
+            inner = &inner[*key];
+        }
+        let Some(object) = inner.as_object() else { return };
+        for key in object.keys() {
+            let mut less = whole.clone();
+            let mut parent = &mut less;
+            for key in at {
+                parent = &mut parent[*key];
+            }
+            parent.as_object_mut().unwrap().remove(key);
+            let message = refused(&less.to_string());
+            assert!(message.contains(&format!("missing field `{key}`")), "{message}");
+            check(whole, &[at, &[key.as_str()]].concat());
+        }
     }
+    check(&serde_json::from_str(SAMPLE).unwrap(), &[]);
 }
