@@ -23,9 +23,9 @@ pub(crate) struct Cli {
 
 #[derive(clap::Subcommand)]
 enum Command {
-    /// List all accounts with the day of their last login and their size.
+    /// List all accounts with the day of the last login and the size.
     List {
-        /// Only banned accounts.
+        /// List only banned accounts.
         #[arg(long)]
         banned: bool,
         /// Print JSON.
@@ -34,36 +34,36 @@ enum Command {
     },
     /// Show one account.
     Show {
-        /// Address, or what stands before its `@`.
+        /// Address or its local part.
         address: String,
         /// Print JSON.
         #[arg(long)]
         json: bool,
     },
-    /// Create an account, also while registration is closed. Prints its password once.
+    /// Create an account, even while registration is closed, and print its password.
     Create {
-        /// Address, or what stands before its `@`; a random one unless given.
+        /// Address or its local part; random if it is omitted.
         address: Option<String>,
-        /// Read the password from standard input instead of making a random one.
+        /// Read the password from standard input instead of generating one.
         #[arg(long)]
         password_stdin: bool,
     },
     /// Remove an account with all of its mail.
     Delete {
-        /// Address, or what stands before its `@`.
+        /// Address or its local part.
         address: String,
-        /// Do not ask.
+        /// Do not ask for confirmation.
         #[arg(long)]
         yes: bool,
     },
-    /// Refuse logins to an account and bounce mail to it. Its files stay.
+    /// Reject logins to an account and bounce mail to it. Its files stay.
     Ban {
-        /// Address, or what stands before its `@`.
+        /// Address or its local part.
         address: String,
     },
-    /// Take a ban back: the old password works again.
+    /// Lift a ban: the old password works again.
     Unban {
-        /// Address, or what stands before its `@`.
+        /// Address or its local part.
         address: String,
     },
 }
@@ -90,7 +90,7 @@ pub(crate) fn run(cli: &Cli, settings: &Settings) -> anyhow::Result<crate::Answe
     Ok(text.into())
 }
 
-/// An address of this relay; the domain may be left out.
+/// Parses an address of this relay; the domain may be omitted.
 fn parse(text: &str, settings: &Settings) -> anyhow::Result<Address> {
     let whole = if text.contains('@') {
         text.to_owned()
@@ -100,7 +100,7 @@ fn parse(text: &str, settings: &Settings) -> anyhow::Result<Address> {
     let address = Address::parse(&whole).with_context(|| format!("{text:?} names no account"))?;
     ensure!(
         address.domain() == settings.domain,
-        "{address} is not an address of this relay, which has those of {}",
+        "{address} is not an address of this relay, whose domain is {}",
         settings.domain
     );
     Ok(address)
@@ -125,7 +125,7 @@ fn create(settings: &Settings, address: Option<&str>, from_stdin: bool) -> anyho
     };
     address
         .check_new(&settings.domain, &secret, rules, Asker::Operator)
-        .with_context(|| format!("{address} cannot be created"))?;
+        .with_context(|| format!("cannot create {address}"))?;
     let hash = password::hash(secret.as_bytes(), &mut password::Scratch::default())?;
     change::create(settings, &address, &hash)?;
     let mut text = format!("Created address: {address}\n");
@@ -143,7 +143,7 @@ fn confirm(address: &Address) -> anyhow::Result<()> {
     );
     question
         .and_then(|()| out.flush())
-        .context("cannot ask for confirmation; --yes does without")?;
+        .context("cannot ask for confirmation; use --yes to skip it")?;
     let mut line = String::new();
     std::io::stdin()
         .lock()

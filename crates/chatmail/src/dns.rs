@@ -1,4 +1,4 @@
-//! `chatmail dns`: what the zone of the relay has to hold.
+//! `chatmail dns`: the records in the zone of the relay.
 
 mod ask;
 mod check;
@@ -10,23 +10,23 @@ mod zone;
 use chatmail_core::Settings;
 use time::OffsetDateTime;
 
-/// Print the DNS records that the relay needs, or check that they are published.
+/// Print the DNS records of the relay, or check that they are published.
 #[derive(clap::Args)]
 pub(crate) struct Cli {
-    /// Compare the records with those that the zone's name servers and the relay's resolver answer. Ends with 1 when
-    /// required ones are not right.
+    /// Compare the records with those of the zone's name servers and of the relay's resolver. Exits with status 1 if
+    /// required records are missing or differ.
     #[arg(long, conflicts_with = "zone")]
     check: bool,
     /// Print the result of the check as JSON.
     #[arg(long, requires = "check")]
     json: bool,
-    /// Print a zone file that name servers load as it is.
+    /// Print a zone file that name servers can load.
     #[arg(long)]
     zone: bool,
-    /// Leave SOA and NS out of the zone file, for import into a zone that exists.
+    /// Omit SOA and NS from the zone file, for import into an existing zone.
     #[arg(long, requires = "zone")]
     without_soa: bool,
-    /// Serial of the SOA record; the time in seconds unless given.
+    /// Serial of the SOA record; defaults to the time in seconds.
     #[arg(
         long,
         requires = "zone",
@@ -56,14 +56,13 @@ pub(crate) fn run(cli: &Cli, settings: &Settings) -> anyhow::Result<crate::Answe
     Ok(zone::file(&settings.domain, head, &records).into())
 }
 
-/// Serials may wrap around (RFC 1982), so that the truncation in 2106 does no harm.
+/// Serials may wrap around (RFC 1982), so the truncation in 2106 is harmless.
 fn now() -> u32 {
     let seconds = OffsetDateTime::now_utc().unix_timestamp().rem_euclid(1 << 32);
     u32::try_from(seconds).unwrap_or_default()
 }
 
-/// Where mail for a domain goes: the addresses of its servers, those with the lowest preference first (RFC 5321
-/// section 5.1).
+/// Addresses of the mail servers of a domain, those with the lowest preference first (RFC 5321 section 5.1).
 pub(crate) async fn mail_servers(
     settings: &Settings,
     domain: &str,

@@ -1,4 +1,4 @@
-//! The operator's command line. One module is one command.
+//! The operator's command line. Each command has a module.
 #![allow(clippy::print_stderr, reason = "a program for a person at a terminal")]
 
 mod account;
@@ -16,7 +16,7 @@ use anyhow::Context as _;
 use chatmail_core::SettingsFile;
 use clap::{Parser, Subcommand};
 
-/// Runs a chatmail relay.
+/// Administer a chatmail relay.
 #[derive(Parser)]
 #[command(version)]
 struct Cli {
@@ -37,10 +37,10 @@ enum Command {
     Migrate(migrate::Cli),
 }
 
-/// What a command has to say.
+/// The output of a command.
 pub(crate) struct Answer {
     text: String,
-    /// Whether nothing needs attention; decides about the exit code.
+    /// Whether nothing needs attention; determines the exit status.
     good: bool,
 }
 
@@ -56,7 +56,7 @@ fn main() -> ExitCode {
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
             let hint = if lacks_permission(&error) {
-                "; run it as root"
+                "; run this command as root"
             } else {
                 ""
             };
@@ -90,8 +90,8 @@ fn lacks_permission(error: &anyhow::Error) -> bool {
     })
 }
 
-/// Unlike `println!` reports what cannot be written, to a full disk for instance. A reader that has seen enough, as
-/// `head` has, is no error.
+/// Unlike `println!`, returns an error if the output cannot be written, for example to a full disk. A closed pipe, as
+/// after `head`, is not an error.
 fn print(text: &str) -> anyhow::Result<()> {
     use std::io::Write as _;
     let mut out = std::io::stdout().lock();

@@ -1,4 +1,4 @@
-//! `chatmail ports`: can the relay be reached, and can it reach others? As far as that can be told from the host itself.
+//! `chatmail ports`: checks from the host itself that the relay is reachable and can reach other servers.
 
 use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -12,12 +12,12 @@ use tokio::time::timeout;
 use crate::status::PORTS;
 use crate::{dns, tls};
 
-/// How a server of SMTP begins; more lines may follow.
+/// Beginning of the greeting of an SMTP server; more lines may follow.
 const SMTP: &str = "220";
-/// How a server of IMAP begins.
+/// Beginning of the greeting of an IMAP server.
 const IMAP: &str = "* OK";
 
-/// Ports that speak TLS from the first byte, the protocols that clients ask for there, and what servers greet with.
+/// Ports with implicit TLS, the ALPN protocols of clients, and the greetings of the servers.
 const TLS_PORTS: [(u16, Option<&str>, &str); 5] = [
     (465, None, SMTP),
     (993, None, IMAP),
@@ -26,11 +26,11 @@ const TLS_PORTS: [(u16, Option<&str>, &str); 5] = [
     (443, Some("smtp"), SMTP),
 ];
 
-/// Connect to the ports of the relay by its public addresses, and verify its certificate. Ends with 1 when something
-/// fails. A firewall of the provider is not seen from here: also connect from elsewhere.
+/// Connect to the ports of the relay at its public addresses, and verify its certificate. Exits with status 1 if a
+/// connection fails. The provider's firewall does not see these connections, so check from another machine too.
 #[derive(clap::Args)]
 pub(crate) struct Cli {
-    /// Also connect to the mail servers of a domain on port 25, which many providers block.
+    /// Also connect to port 25 of the mail servers of a domain, which many providers block.
     #[arg(long, value_name = "DOMAIN")]
     mx_of: Option<String>,
     /// Print JSON.
@@ -41,7 +41,7 @@ pub(crate) struct Cli {
 #[derive(Serialize)]
 struct Probe {
     what: String,
-    /// Why it failed; none when it did not.
+    /// Why it failed, if it did.
     problem: Option<String>,
 }
 
@@ -119,22 +119,22 @@ async fn outgoing(settings: &Settings, domain: &str) -> anyhow::Result<()> {
         };
         match greeted {
             Ok(()) => return Ok(()),
-            Err(error) => last = Some(error.context(format!("{server} does not answer"))),
+            Err(error) => last = Some(error.context(format!("cannot reach {server}"))),
         }
     }
     let last = last.with_context(|| format!("{domain} has no mail server"))?;
-    Err(last.context("outgoing connections to port 25 may be blocked by the provider"))
+    Err(last.context("the provider may block outgoing connections to port 25"))
 }
 
-/// Waits for the first words of a server.
+/// Waits for the greeting of a server.
 async fn greeting(mut stream: impl AsyncRead + Unpin, begin: &str) -> anyhow::Result<()> {
     let mut read = vec![0; begin.len()];
     timeout(tls::PATIENCE, stream.read_exact(&mut read))
         .await
-        .context("no greeting in time")?
-        .context("no greeting")?;
+        .context("timed out waiting for the greeting")?
+        .context("the server sent no greeting")?;
     let read = String::from_utf8_lossy(&read);
-    ensure!(read == begin, "it greets with {read:?}, not {begin:?}");
+    ensure!(read == begin, "the greeting is {read:?} instead of {begin:?}");
     Ok(())
 }
 

@@ -1,4 +1,4 @@
-//! `chatmail queue`: the mail that is under way, by Postfix' own programs.
+//! `chatmail queue`: the mail queue, by Postfix's own programs.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -9,38 +9,38 @@ use chatmail_core::postqueue::{self, Message};
 use serde::Serialize;
 use time::OffsetDateTime;
 
-/// Longest reason that is shown; remote servers write them.
+/// Maximum length of a printed reason; other servers choose the text.
 const MAX_REASON: usize = 200;
 
-/// List, show, retry and drop mail that is under way.
+/// List, show, retry and drop messages in the mail queue.
 #[derive(clap::Args)]
 pub(crate) struct Cli {
     #[command(subcommand)]
     command: Option<Command>,
-    /// Print JSON; for the list and the summary.
+    /// Print the list or the summary as JSON.
     #[arg(long, global = true)]
     json: bool,
 }
 
 #[derive(clap::Subcommand)]
 enum Command {
-    /// List all messages; this is also done without a command.
+    /// List all messages (default).
     List,
-    /// Count what is waiting by destination and reason.
+    /// Count recipients by destination and reason.
     Summary,
     /// Show the envelope and the header of a message.
     Show {
-        /// Its queue ID.
+        /// Queue ID.
         id: String,
     },
-    /// Try to deliver now: one message, or all.
+    /// Retry the delivery of one message, or of all.
     Retry {
-        /// Its queue ID.
+        /// Queue ID.
         id: Option<String>,
     },
-    /// Remove a message. Its sender is not told.
+    /// Remove a message without notifying its sender.
     Drop {
-        /// Its queue ID.
+        /// Queue ID.
         id: String,
     },
 }
@@ -61,26 +61,26 @@ pub(crate) fn run(cli: &Cli) -> anyhow::Result<crate::Answer> {
         Command::Show { id } => postfix("postcat", &["-q", "-e", "-h", known(id)?])?,
         Command::Retry { id: Some(id) } => {
             postfix("postqueue", &["-i", known(id)?])?;
-            format!("{id} is tried again.\n")
+            format!("Postfix retries {id} now.\n")
         }
         Command::Retry { id: None } => {
             postfix("postqueue", &["-f"])?;
-            "All waiting messages are tried again.\n".to_owned()
+            "Postfix retries all messages now.\n".to_owned()
         }
         Command::Drop { id } => {
             postfix("postsuper", &["-d", known(id)?])?;
-            format!("{id} is dropped.\n")
+            format!("{id} was dropped.\n")
         }
     };
     Ok(text.into())
 }
 
-/// What is in the queue.
+/// The messages in the queue.
 pub(crate) fn messages() -> anyhow::Result<Vec<Message>> {
     postqueue::parse(&postfix("postqueue", &["-j"])?).context("cannot parse the output of postqueue -j")
 }
 
-/// The ID of a message that is there. Postfix takes `ALL` for an ID, which one must not mean by accident.
+/// Checks that a message exists. To Postfix, the ID `ALL` means all messages, which must not happen by accident.
 fn known(id: &str) -> anyhow::Result<&str> {
     let there = messages()?.iter().any(|message| message.queue_id == id);
     ensure!(
@@ -97,7 +97,7 @@ fn postfix(program: &str, arguments: &[&str]) -> anyhow::Result<String> {
         .with_context(|| format!("cannot run {program}"))?;
     ensure!(
         output.status.success(),
-        "{program} ended with {}: {}",
+        "{program} failed with {}: {}",
         output.status,
         String::from_utf8_lossy(&output.stderr).trim_end()
     );
@@ -148,7 +148,7 @@ fn shortened(reason: &str) -> String {
     }
 }
 
-/// Destinations with recipients that wait, those with the most first.
+/// Destinations with waiting recipients, those with the most recipients first.
 fn summary(messages: &[Message]) -> Vec<Destination> {
     let mut found: BTreeMap<String, BTreeMap<String, usize>> = BTreeMap::new();
     for recipient in messages.iter().flat_map(|message| &message.recipients) {

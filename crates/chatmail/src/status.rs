@@ -1,4 +1,4 @@
-//! `chatmail status`: is the relay well?
+//! `chatmail status`: the state of the relay.
 
 mod system;
 
@@ -18,18 +18,18 @@ use self::system::{EXPIRE, Sockets, Unit};
 use crate::account::size;
 use crate::{queue, tls};
 
-/// The ports that clients and other relays connect to.
+/// The ports of the relay for clients and other relays.
 pub(crate) const PORTS: [u16; 7] = [25, 80, 143, 443, 465, 587, 993];
 
-/// Written by the NixOS module.
+/// File with the commit of the module, which the module writes.
 const REVISION_FILE: &str = "/etc/chatmail-version";
 
-/// Days of validity below which a certificate should have been renewed.
+/// Days before its expiry by which a certificate should have been renewed.
 const CERTIFICATE_DAYS: i64 = 14;
 
 const DAY: i64 = 24 * 60 * 60;
 
-/// Show how the relay is doing. Ends with 1 when something needs attention.
+/// Show the state of the relay. Exits with status 1 if something needs attention.
 #[derive(clap::Args)]
 pub(crate) struct Cli {
     /// Print JSON.
@@ -46,20 +46,20 @@ struct Status {
     connections: Connections,
     queue: Queue,
     accounts: Accounts,
-    /// Days that the certificate on port 993 is still valid.
+    /// Days until the certificate on port 993 expires.
     certificate_days: Option<i64>,
     last_expiry: Option<String>,
     pending_notifications: Option<usize>,
     disk_free: Option<u64>,
     registration: String,
-    /// What needs attention.
+    /// Problems that need attention.
     attention: Vec<String>,
 }
 
 #[derive(Serialize)]
 struct Versions {
     chatmail: &'static str,
-    /// Commit that the module is of.
+    /// Commit of the module.
     revision: Option<String>,
     postfix: Option<String>,
     dovecot: Option<String>,
@@ -119,7 +119,7 @@ fn look(settings: &Settings) -> anyhow::Result<Status> {
     attention.extend(
         missing_ports
             .iter()
-            .map(|port| format!("nobody listens on port {port}")),
+            .map(|port| format!("nothing is listening on port {port}")),
     );
     let queue = queue::messages().map_or_else(
         |error| {
@@ -196,7 +196,7 @@ fn accounts(settings: &Settings) -> anyhow::Result<Accounts> {
             .last_login()
             .with_context(|| format!("cannot read the account {address}"))?;
         let Some(login) = login else { continue };
-        // Only the day is stored: who logged in yesterday may have done so less than a day ago.
+        // Only the day is stored: a login of yesterday may be less than a day ago.
         let within = |days: u64| {
             let age = now.duration_since(login).unwrap_or_default();
             usize::from(age < Duration::from_secs((days + 1) * 24 * 60 * 60))
@@ -208,7 +208,7 @@ fn accounts(settings: &Settings) -> anyhow::Result<Accounts> {
     Ok(accounts)
 }
 
-/// The certificate that runs, which is not always the one on disk.
+/// Days until the certificate in use expires, which is not always the one on disk.
 fn certificate(settings: &Settings, attention: &mut Vec<String>) -> anyhow::Result<Option<i64>> {
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 993));
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -217,13 +217,13 @@ fn certificate(settings: &Settings, attention: &mut Vec<String>) -> anyhow::Resu
     let presented = match runtime.block_on(tls::handshake(address, &settings.domain, None)) {
         Ok(presented) => presented,
         Err(error) => {
-            attention.push(format!("no certificate can be had from port 993: {error:#}"));
+            attention.push(format!("cannot get the certificate from port 993: {error:#}"));
             return Ok(None);
         }
     };
     let days = (presented.not_after - OffsetDateTime::now_utc().unix_timestamp()).div_euclid(DAY);
     if days < CERTIFICATE_DAYS {
-        attention.push(format!("the certificate is valid for {days} day(s) only"));
+        attention.push(format!("the certificate expires in {days} day(s)"));
     }
     if let Some(reason) = presented
         .distrust

@@ -1,4 +1,4 @@
-//! TLS as clients see it: the certificate that a port presents, and whether it can be verified.
+//! TLS from a client's point of view: the certificate of a port, and whether it can be verified.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -18,18 +18,18 @@ use tokio_rustls::rustls::{ClientConfig, DigitallySignedStruct, Error, RootCertS
 /// Longest wait for a connection, and again for its handshake.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
 
-/// What a port presented.
+/// A TLS session with a port.
 #[derive(Debug)]
 pub(crate) struct Presented {
-    /// The end of the certificate's validity, Unix time.
+    /// End of the certificate's validity in Unix time.
     pub(crate) not_after: i64,
-    /// Why clients do not trust it; none when they do.
+    /// Why clients do not trust the certificate, if they do not.
     pub(crate) distrust: Option<String>,
-    /// The session that was opened.
+    /// The open session.
     pub(crate) stream: TlsStream<TcpStream>,
 }
 
-/// Opens a session, also one that clients would not trust.
+/// Opens a session, even if clients would not trust the certificate.
 pub(crate) async fn handshake(
     address: SocketAddr,
     domain: &str,
@@ -49,20 +49,21 @@ pub(crate) async fn handshake(
         Some(literal) => literal.strip_prefix("IPv6:").unwrap_or(literal),
         None => domain,
     };
-    let name = ServerName::try_from(name.to_owned()).context("the domain cannot be in a certificate")?;
+    let name = ServerName::try_from(name.to_owned()).context("the domain is not valid in a certificate")?;
     let stream = connect(address).await?;
     let connecting = TlsConnector::from(Arc::new(config)).connect(name, stream);
     let stream = timeout(PATIENCE, connecting)
         .await
-        .context("the TLS handshake takes too long")??;
+        .context("the TLS handshake timed out")??;
     let (_, session) = stream.get_ref();
     let chain = session
         .peer_certificates()
-        .context("no certificate is presented")?;
+        .context("the server presented no certificate")?;
     let Some(leaf) = chain.first() else {
-        bail!("no certificate is presented")
+        bail!("the server presented no certificate")
     };
-    let (_, certificate) = x509_parser::parse_x509_certificate(leaf).context("the certificate is damaged")?;
+    let (_, certificate) =
+        x509_parser::parse_x509_certificate(leaf).context("cannot parse the certificate")?;
     let distrust = observer
         .distrust
         .lock()
@@ -76,15 +77,16 @@ pub(crate) async fn handshake(
     })
 }
 
-/// Connects by TCP.
+/// Opens a TCP connection.
 pub(crate) async fn connect(address: SocketAddr) -> anyhow::Result<TcpStream> {
     timeout(PATIENCE, TcpStream::connect(address))
         .await
-        .with_context(|| format!("no answer within {} s", PATIENCE.as_secs()))?
-        .context("refused")
+        .with_context(|| format!("timed out after {} s", PATIENCE.as_secs()))?
+        .context("cannot connect")
 }
 
-/// Verifies as clients do but goes on when they would not, to tell what else there is to tell. Nothing is sent.
+/// Verifies the certificate as clients do, but records an error instead of failing, so that further checks can run. No
+/// data is sent.
 #[derive(Debug)]
 struct Observer {
     verifier: Arc<WebPkiServerVerifier>,
@@ -97,7 +99,7 @@ impl Observer {
         roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
         ensure!(
             !roots.is_empty(),
-            "this machine has no certificates of authorities"
+            "this machine has no certificates of certificate authorities"
         );
         let provider = Arc::new(ring::default_provider());
         let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider).build()?;

@@ -1,4 +1,4 @@
-//! `chatmail website`: the pages that a relay shows in a browser.
+//! `chatmail website`: the web site of a relay.
 
 mod output;
 mod pages;
@@ -15,21 +15,21 @@ use chatmail_core::settings::TlsMode;
 /// Build the web site of the relay from Markdown.
 #[derive(clap::Args)]
 pub(crate) struct Cli {
-    /// Folder of sources. May be given again: files of later folders replace those of earlier ones, and add to them.
+    /// Folder with sources. Can be repeated: files of later folders replace or complement those of earlier ones.
     #[arg(long, required = true, value_name = "DIR")]
     source: Vec<PathBuf>,
-    /// Folder that the site is written to. A site that is there is replaced as a whole, and only when all pages are right.
+    /// Folder for the site. An existing site is replaced atomically, and only if all pages can be built.
     #[arg(long, value_name = "DIR")]
     output: PathBuf,
 }
 
-/// What leads a visitor to an account.
+/// The invitation that leads a visitor to an account.
 struct Invitation {
     /// The link to tap.
     link: String,
-    /// The picture to scan, seen from the root of the site.
+    /// Path of the QR code from the root of the site.
     picture: String,
-    /// What the picture holds, where it is one of the site's files.
+    /// Content of the QR code, if it is a file of the site.
     code: Option<String>,
 }
 
@@ -38,7 +38,7 @@ pub(crate) fn run(cli: &Cli, settings: &Settings) -> anyhow::Result<()> {
     let invitation = Invitation::of(settings);
     let mut site = pages::build(&files, settings, &invitation)?;
     if let Some(code) = &invitation.code {
-        let (png, svg) = qr::pictures(code).context("cannot draw the QR code")?;
+        let (png, svg) = qr::pictures(code).context("cannot generate the QR code")?;
         let name = format!("qr-chatmail-invite-{}", settings.domain);
         site.insert(format!("{name}.png").into(), png);
         site.insert(format!("{name}.svg").into(), svg);
@@ -55,8 +55,8 @@ impl Invitation {
                 picture: format!("qr-chatmail-invite-{domain}.svg"),
                 code: Some(format!("DCACCOUNT:https://{domain}/new")),
             },
-            // Clients have to be told to accept the certificate, which takes a link with an account of its own for
-            // every visitor: newemail makes it.
+            // Clients accept the certificate only through a link with an account, which newemail generates for each
+            // visitor.
             TlsMode::SelfSigned => Self {
                 link: "/new?format=link".to_owned(),
                 picture: "/new?format=svg".to_owned(),

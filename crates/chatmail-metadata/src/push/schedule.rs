@@ -1,8 +1,8 @@
-//! Which notification is sent next. Pure: no file, no socket, no clock.
+//! Decides which notification is sent next, without files, sockets or a clock.
 //!
-//! There is one entry for each device with something to hear, however many messages arrived: further messages merge
-//! into an entry that waits, and make one more if the request is under way, since the device may have looked already.
-//! Accounts take turns, and neither one account nor notifications that failed before can take all requests.
+//! Each device with new messages has one entry, however many messages have arrived: further messages merge into a
+//! waiting entry. While a request is in progress, they are kept for another request, since the device may already have
+//! fetched its messages. Accounts take turns, and neither one account nor failed notifications can take all requests.
 
 use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
@@ -11,52 +11,52 @@ use tokio::time::Instant;
 
 use super::turns::{Key, Lane, Turns};
 
-/// How long a first request waits for more messages, so that a burst becomes one request.
+/// How long the first request waits for more messages, so that a burst becomes one request.
 pub(super) const MERGE: Duration = Duration::from_millis(250);
 
 /// A failed request is repeated after 8, 8², 8³ and 8⁴ seconds.
 pub(super) const BASE_DELAY: u64 = 8;
 
-/// Failures after which a notification is given up; the next delay would lead beyond [`DEADLINE`].
+/// Failures after which a notification is dropped; the next delay would exceed [`DEADLINE`].
 const MAX_FAILURES: u32 = 5;
 
-/// Seconds after the message when its notification is of no use any more.
+/// Seconds after the message at which its notification is no longer useful.
 pub(super) const DEADLINE: u64 = 5 * 60 * 60;
 
-/// How much younger a message may be than the one whose notification it merges into, in seconds, before the stored
-/// time is renewed.
+/// Seconds by which a message may be newer than the notification into which it merges before the stored time is
+/// updated.
 const SAME_TIME: u64 = 60;
 
-/// What is allowed at once.
+/// Limits of the schedule.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
-    /// Requests.
+    /// Requests at once.
     pub requests: usize,
-    /// Requests that repeat a failed one.
+    /// Requests at once that repeat a failed one.
     pub repeats: usize,
-    /// Requests for one account.
+    /// Requests at once for one account.
     pub per_account: usize,
-    /// Entries in memory; further notifications stay on disk until there is room.
+    /// Entries in memory; more notifications stay on disk until there is room.
     pub entries: usize,
 }
 
-/// What to do about a message for a device.
+/// What to do with a message for a device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Offer {
-    /// Nothing: a stored notification will be sent that covers it.
+    /// Nothing: a stored notification covers it.
     Merged,
     /// Store a notification, then [`Schedule::insert`] it.
     Store,
 }
 
-/// What became of [`Schedule::insert`].
+/// The outcome of [`Schedule::insert`].
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Inserted<I> {
-    /// It will be sent. A stored notification that it replaces can be discarded.
+    /// The notification will be sent. A stored one that it replaces can be discarded.
     Taken(Option<I>),
-    /// There is an entry that covers it; it can be discarded itself.
+    /// An entry covers the notification, so it can be discarded.
     Covered,
-    /// There is no room; it stays where it is.
+    /// There is no room; the notification stays where it is.
     Full,
 }
 
@@ -69,23 +69,23 @@ pub(super) struct Job<I> {
     pub(super) item: I,
 }
 
-/// How a request ended.
+/// The end of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum End {
-    /// The device was notified, or nothing was there to be sent.
+    /// The device was notified, or there was nothing to send.
     Done,
-    /// The device does not exist any more; what else waits for it is of no use.
+    /// The device does not exist any more, so its other notifications are dropped.
     Gone,
-    /// It failed and is repeated, not before the delay that the server asked for.
+    /// The request failed and is repeated, after the delay that the server asked for if it did.
     Failed(Option<Duration>),
 }
 
-/// What [`Schedule::finish`] leaves to do.
+/// What remains to do after [`Schedule::finish`].
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Finished<I> {
     /// Stored notifications that can be discarded.
     pub(super) discard: Vec<I>,
-    /// Whether a notification was given up.
+    /// Whether a notification was dropped after too many failures.
     pub(super) given_up: bool,
 }
 
@@ -95,10 +95,10 @@ struct Entry<I> {
     /// Unix time of the newest message that it covers.
     start: u64,
     failures: u32,
-    /// When the next request may be made at the earliest, after a failure.
+    /// After a failure, the earliest time of the next request.
     earliest: Instant,
     state: State,
-    /// What arrived while a request was under way.
+    /// A notification that arrived during a request.
     next: Option<(I, u64)>,
 }
 
@@ -109,7 +109,7 @@ enum State {
     Sending(Lane),
 }
 
-/// All notifications that are known in memory; `I` says where one is stored.
+/// All notifications in memory; `I` identifies where one is stored.
 #[derive(Debug)]
 pub(super) struct Schedule<I> {
     limits: Limits,
@@ -129,23 +129,23 @@ impl<I: Clone + PartialEq> Schedule<I> {
         }
     }
 
-    /// Whether there is nothing to do.
+    /// Whether there are no notifications.
     #[cfg(test)]
     pub(super) fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }
 
-    /// How many notifications there are.
+    /// Number of notifications.
     pub(super) fn len(&self) -> usize {
         self.entries.len()
     }
 
-    /// Whether half of the room is free, so that it is worth looking at the disk for more.
+    /// Whether half of the room is free, so that it is worth loading more from disk.
     pub(super) fn has_room(&self) -> bool {
         self.entries.len() <= self.limits.entries / 2
     }
 
-    /// A message arrived for a device; `start` is its Unix time.
+    /// Offers a message for a device; `start` is its Unix time.
     pub(super) fn offer(&mut self, key: Key, start: u64, now: Instant) -> Offer {
         let Some(entry) = self.entries.get_mut(&key) else {
             return Offer::Store;
@@ -163,7 +163,7 @@ impl<I: Clone + PartialEq> Schedule<I> {
         Offer::Merged
     }
 
-    /// Takes in a stored notification, of a new message or found on disk.
+    /// Inserts a stored notification, of a new message or found on disk.
     pub(super) fn insert(&mut self, key: Key, item: I, start: u64, now: Instant) -> Inserted<I> {
         let Some(entry) = self.entries.get_mut(&key) else {
             if self.entries.len() >= self.limits.entries {
@@ -190,7 +190,7 @@ impl<I: Clone + PartialEq> Schedule<I> {
         Inserted::Taken(Some(old))
     }
 
-    /// The next request that may be made now.
+    /// Returns the next request that may be sent now.
     pub(super) fn next(&mut self, now: Instant) -> Option<Job<I>> {
         while let Some(&(due, key)) = self.waiting.first()
             && due <= now
@@ -215,12 +215,12 @@ impl<I: Clone + PartialEq> Schedule<I> {
         })
     }
 
-    /// When [`Self::next`] may have more without anything else happening.
+    /// The next time at which [`Self::next`] may return a request without another event.
     pub(super) fn wake_at(&self) -> Option<Instant> {
         self.waiting.first().map(|(due, _)| *due)
     }
 
-    /// A request ended; `unix` is the time by the wall clock.
+    /// Ends a request; `unix` is the Unix time.
     pub(super) fn finish(&mut self, key: Key, end: End, now: Instant, unix: u64) -> Finished<I> {
         let mut finished = Finished {
             discard: Vec::new(),
@@ -249,7 +249,7 @@ impl<I: Clone + PartialEq> Schedule<I> {
                     entry.failures = 0;
                 }
                 let delay = match asked {
-                    // The server knows better, and what it asks for is no failure of its own.
+                    // A delay that the server asks for does not count as another failure.
                     Some(asked) => {
                         entry.failures = entry.failures.max(1);
                         asked.max(Duration::from_secs(1))
@@ -272,12 +272,12 @@ impl<I: Clone + PartialEq> Schedule<I> {
         finished
     }
 
-    /// Where the notification of an entry is stored, so that it can be stored elsewhere.
+    /// Where the notification of an entry is stored, so that it can be moved.
     pub(super) fn item_mut(&mut self, key: Key) -> Option<&mut I> {
         self.entries.get_mut(&key).map(|entry| &mut entry.item)
     }
 
-    /// Everything that is stored, with what has arrived during requests.
+    /// All notifications, including those that arrived during requests.
     pub(super) fn items(&self) -> impl Iterator<Item = &I> {
         self.entries
             .values()
@@ -303,7 +303,7 @@ impl<I: Clone + PartialEq> Schedule<I> {
         self.entries.insert(key, entry);
     }
 
-    /// A new message does not wait for the delay that an older one has come to.
+    /// Shortens the delay after failures for a new message.
     fn hurry(&mut self, key: Key, now: Instant) {
         let Some(entry) = self.entries.get_mut(&key) else {
             return;

@@ -1,4 +1,4 @@
-//! What takers and senders of notifications share: the schedule in memory, the queue on disk, and the steps between.
+//! The shared state of the tasks that accept and send notifications: the schedule in memory and the queue on disk.
 
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher as _;
@@ -20,13 +20,13 @@ use crate::Clock;
 use crate::metrics;
 use crate::tokens::MetadataStore;
 
-/// Most notifications that are kept in memory alone because the disk takes none.
+/// Maximum number of notifications only in memory, while the disk is full.
 const MAX_UNSTORED: usize = 10_000;
 
-/// Files that are read between two looks at whether the service has to end.
+/// Files that are read between two checks whether the service has to stop.
 const LOAD_AT_ONCE: usize = 256;
 
-/// The schedule, and what its entries stand for.
+/// The schedule and the notifications of its entries.
 #[derive(Debug)]
 pub(super) struct Shared<P> {
     pub(super) tokens: Arc<MetadataStore>,
@@ -36,11 +36,11 @@ pub(super) struct Shared<P> {
     schedule: Mutex<Schedule<Stored>>,
     accounts: RandomState,
     devices: RandomState,
-    /// Something was added to the schedule.
+    /// Notified when an entry is added to the schedule.
     pub(super) changed: Notify,
-    /// Notifications that are in memory alone.
+    /// Number of notifications that are only in memory.
     unstored: AtomicUsize,
-    /// Whether there are notifications on disk that memory had no room for.
+    /// Whether the disk contains notifications for which memory had no room.
     pub(super) more_on_disk: AtomicBool,
     failed: Throttle,
     given_up: Throttle,
@@ -90,7 +90,7 @@ impl<P: Post> Shared<P> {
         }
     }
 
-    /// Stores a notification unless one is pending that covers it. Returns whether anything was added.
+    /// Stores a notification unless a pending one covers it. Returns whether an entry was added.
     pub(super) fn take(&self, item: Item) -> Result<bool, PushError> {
         let (key, start) = (self.key(&item), item.start);
         if self.schedule().offer(key, start, Instant::now()) == Offer::Merged {
@@ -109,7 +109,7 @@ impl<P: Post> Shared<P> {
             }
         };
         match self.insert(key, stored.clone(), start) {
-            // It stays on disk until there is room.
+            // Otherwise it stays on disk until there is room.
             true => Ok(true),
             false if matches!(stored, Stored::Disk(_)) => Ok(false),
             false => {
@@ -155,7 +155,7 @@ impl<P: Post> Shared<P> {
         }
     }
 
-    /// Takes in what is on disk, as far as there is room.
+    /// Loads notifications from disk as long as there is room.
     pub(super) async fn load(self: Arc<Self>, found: Option<Vec<Id>>, shutdown: CancellationToken) {
         let shared = Arc::clone(&self);
         let loading = spawn_blocking(move || {
@@ -171,7 +171,7 @@ impl<P: Post> Shared<P> {
                     match shared.load_one(*id) {
                         Ok(true) => {}
                         Ok(false) => return Ok(()),
-                        // It stays for the next start; the others are not held up.
+                        // Skip it until the next start.
                         Err(error) => shared.disk.warn("cannot read a push notification", &error),
                     }
                 }
@@ -190,7 +190,7 @@ impl<P: Post> Shared<P> {
             return Ok(true);
         };
         let now = self.clock.unix();
-        // A clock that was wrong must not keep a notification forever.
+        // A wrong clock must not keep a notification forever.
         let start = item.start.min(now);
         if start.saturating_add(DEADLINE) < now {
             self.give_up();
@@ -245,7 +245,7 @@ impl<P: Post> Shared<P> {
                 self.store_later(job.key, item);
             }
         });
-        // Fails only when the runtime ends; the file is sent again after the restart.
+        // Fails only if the runtime stops; the notification is sent again after the restart.
         let _ = ended.await;
     }
 
@@ -263,7 +263,7 @@ impl<P: Post> Shared<P> {
         }
     }
 
-    /// Stores what is in memory alone; for the end of the process. Blocks on the disk.
+    /// Stores notifications that are only in memory, before the process exits. Blocks on the disk.
     pub(super) fn store_all(&self) {
         let items: Vec<_> = self
             .schedule()
@@ -278,7 +278,7 @@ impl<P: Post> Shared<P> {
             .filter(|item| self.queue.store(item).is_err())
             .count();
         if lost > 0 {
-            tracing::error!("{lost} push notifications are lost, because the disk takes none");
+            tracing::error!("{lost} push notifications are lost, because they cannot be stored");
         }
     }
 
@@ -290,7 +290,7 @@ impl<P: Post> Shared<P> {
         let memory = Stored::Memory(Arc::clone(item));
         let left = match self.schedule().item_mut(key) {
             Some(stored) if *stored == memory => std::mem::replace(stored, Stored::Disk(id)),
-            // It was given up or replaced meanwhile.
+            // The entry was dropped or replaced meanwhile.
             _ => Stored::Disk(id),
         };
         self.discard(vec![left]);

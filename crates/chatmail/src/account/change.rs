@@ -1,4 +1,4 @@
-//! What changes an account.
+//! Commands that change an account.
 
 use std::process::Command;
 
@@ -8,7 +8,7 @@ use chatmail_core::{Address, Settings};
 
 use super::store::{as_owner, existing};
 
-/// What `doveadm kick` ends with when nobody is logged in (`EX_NOHOST`).
+/// Exit status of `doveadm kick` if nobody is logged in (`EX_NOHOST`).
 const NO_SESSION: i32 = 68;
 
 pub(crate) fn create(settings: &Settings, address: &Address, hash: &str) -> anyhow::Result<()> {
@@ -18,7 +18,7 @@ pub(crate) fn create(settings: &Settings, address: &Address, hash: &str) -> anyh
         let stored = account
             .password_hash()
             .with_context(|| format!("cannot read the account {address}"))?;
-        ensure!(stored.is_none(), "there is an account {address} already");
+        ensure!(stored.is_none(), "the account {address} already exists");
         account
             .create(hash)
             .with_context(|| format!("cannot create {address}"))
@@ -33,7 +33,7 @@ pub(crate) fn ban(settings: &Settings, address: &Address) -> anyhow::Result<Stri
     })?;
     kick(address)?;
     Ok(format!(
-        "{address} is banned: it cannot log in, and mail to it is returned. `chatmail account unban` takes it back.\n"
+        "{address} is banned: it cannot log in, and mail to it bounces. To lift the ban, run `chatmail account unban`.\n"
     ))
 }
 
@@ -44,11 +44,11 @@ pub(crate) fn unban(settings: &Settings, address: &Address) -> anyhow::Result<St
         let _lock = lock(&account, address)?;
         account.unban().with_context(|| format!("cannot unban {address}"))
     })?;
-    Ok(format!("{address} may log in again.\n"))
+    Ok(format!("{address} can log in again.\n"))
 }
 
 pub(crate) fn delete(settings: &Settings, address: &Address) -> anyhow::Result<String> {
-    // Whoever is thrown out must not come back before the folder is gone.
+    // Banned first, so that no client logs in again before the folder is removed.
     ban(settings, address)?;
     as_owner(settings, || {
         let (account, _) = existing(settings, address)?;
@@ -57,27 +57,27 @@ pub(crate) fn delete(settings: &Settings, address: &Address) -> anyhow::Result<S
             .remove(address)
             .with_context(|| format!("cannot remove {address}"))
     })?;
-    Ok(format!("{address} is removed.\n"))
+    Ok(format!("{address} was removed.\n"))
 }
 
 fn lock(account: &Account, address: &Address) -> anyhow::Result<AccountLock> {
     let lock = account
         .try_lock()
         .with_context(|| format!("cannot lock the account {address}"))?;
-    lock.with_context(|| format!("a login is changing {address} right now; try again"))
+    lock.with_context(|| format!("another process is changing {address}; try again"))
 }
 
-/// Ends the sessions of an account.
+/// Closes the sessions of an account.
 fn kick(address: &Address) -> anyhow::Result<()> {
     let result = Command::new("doveadm").arg("kick").arg(address.as_str()).output();
     match result {
         Ok(output) if output.status.success() || output.status.code() == Some(NO_SESSION) => Ok(()),
         Ok(output) => bail!(
-            "{address} cannot log in any more, but its sessions may go on: doveadm kick ended with {}: {}",
+            "{address} cannot log in any more, but its sessions may still be open: doveadm kick failed with {}: {}",
             output.status,
             String::from_utf8_lossy(&output.stderr).trim_end()
         ),
-        // Where there is no Dovecot there are no sessions.
+        // Without Dovecot, there are no sessions.
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
         Err(error) => Err(error).context("cannot run doveadm"),
     }

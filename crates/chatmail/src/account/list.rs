@@ -1,4 +1,4 @@
-//! What there is to see of accounts. Never a password or a hash.
+//! Commands that show accounts, but never a password or a hash.
 
 use std::fmt::Write as _;
 use std::time::SystemTime;
@@ -16,7 +16,7 @@ struct Entry {
     address: String,
     /// UTC day.
     last_login: String,
-    /// What Dovecot counts against the quota; none before the first message.
+    /// Size that Dovecot counts against the quota; none before the first message.
     bytes: Option<u64>,
     messages: Option<u64>,
     banned: bool,
@@ -100,7 +100,7 @@ fn json(value: &impl Serialize) -> anyhow::Result<String> {
     Ok(serde_json::to_string_pretty(value)? + "\n")
 }
 
-/// Bytes for people.
+/// Formats a size.
 pub(crate) fn size(bytes: u64) -> String {
     match bytes {
         0..1_000_000 => format!("{} kB", bytes.div_ceil(1000)),

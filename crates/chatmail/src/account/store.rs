@@ -1,4 +1,4 @@
-//! The mail store, reached with the rights of its owner.
+//! Access to the mail store with the rights of its owner.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
@@ -8,15 +8,15 @@ use chatmail_core::account::{Account, MailStore};
 use chatmail_core::{Address, Settings};
 use nix::unistd::{Gid, Uid, geteuid, setegid, seteuid};
 
-/// Runs `work` as the owner of the mail store, so that files that it makes belong to the services, and a link in a
-/// mailbox leads no further than they may go.
+/// Runs `work` as the owner of the mail store, so that new files belong to the services, and a link in a mailbox cannot
+/// lead to files that the services cannot access.
 pub(crate) fn as_owner<T>(
     settings: &Settings,
     work: impl FnOnce() -> anyhow::Result<T>,
 ) -> anyhow::Result<T> {
     let dir = &settings.mailboxes.directory;
     let owner =
-        fs::metadata(dir).with_context(|| format!("cannot look at the mail store {}", dir.display()))?;
+        fs::metadata(dir).with_context(|| format!("cannot access the mail store {}", dir.display()))?;
     let (user, group) = (Uid::from_raw(owner.uid()), Gid::from_raw(owner.gid()));
     if !geteuid().is_root() || user.is_root() {
         return work();
@@ -29,7 +29,7 @@ pub(crate) fn as_owner<T>(
     result
 }
 
-/// The account of an address, which has to be there, and its stored hash.
+/// Finds an existing account and its stored hash.
 pub(crate) fn existing(settings: &Settings, address: &Address) -> anyhow::Result<(Account, String)> {
     let account = MailStore::new(&settings.mailboxes.directory).account(address);
     match account

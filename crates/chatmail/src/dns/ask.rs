@@ -1,4 +1,4 @@
-//! Questions to name servers: the relay's own resolver, and the servers that have the zone.
+//! Queries to name servers: the relay's own resolver, and the authoritative servers of the zone.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -14,31 +14,31 @@ use tokio::task::JoinSet;
 /// Longest wait for one answer.
 const TIMEOUT: Duration = Duration::from_secs(3);
 
-/// Most name servers of a zone that are asked.
+/// Maximum number of name servers of a zone that are queried.
 const MAX_SERVERS: usize = 6;
 
 /// A name and a type of record.
 pub(crate) type Question = (String, RecordType);
 
-/// The values at a name, as a zone file has them but for text, which is unquoted and joined.
+/// The values at a name in the format of a zone file, except for text, which is unquoted and joined.
 pub(crate) type Answers = BTreeMap<Question, Vec<String>>;
 
-/// Somebody who answers questions.
+/// A server that answers queries.
 #[derive(Clone)]
 pub(crate) struct Server {
-    /// How it is called in remarks.
+    /// Name of the server in remarks.
     pub(crate) name: String,
     resolver: TokioResolver,
 }
 
-/// The servers of a zone, and what has to be said about those that do not answer.
+/// The authoritative servers of a zone, and remarks on those that do not answer.
 pub(crate) struct Authority {
     pub(crate) servers: Vec<Server>,
     pub(crate) remarks: Vec<String>,
 }
 
 impl Server {
-    /// The resolver that the relay uses itself.
+    /// The resolver that the relay uses.
     pub(crate) fn resolver(address: SocketAddr) -> anyhow::Result<Self> {
         Self::new(format!("the resolver {address}"), &[address], true)
     }
@@ -64,7 +64,7 @@ impl Server {
         Ok(Self { name, resolver })
     }
 
-    /// The values at a name: none when there are none, an error when nobody says so.
+    /// The values at a name; an error if the server does not answer.
     async fn values(&self, (name, kind): &Question) -> Result<Vec<String>, String> {
         match self.resolver.lookup(format!("{name}."), *kind).await {
             Ok(lookup) => Ok(lookup
@@ -78,7 +78,7 @@ impl Server {
         }
     }
 
-    /// All answers at once. A question without an answer is left out; when all are, that is an error.
+    /// Sends all queries at once. Queries without an answer are omitted; it is an error if none is answered.
     pub(crate) async fn answers(&self, questions: &[Question]) -> Result<Answers, String> {
         let mut asked = JoinSet::new();
         for question in questions.iter().cloned() {
@@ -135,17 +135,15 @@ impl Server {
     }
 }
 
-/// Finds the name servers of the zone that holds `domain`, and leaves out those that do not answer from here: the
-/// master may be hidden, and a firewall may let questions out to the resolver only.
+/// Finds the name servers of the zone of `domain`, without those that do not answer this host: the primary may be
+/// hidden, and a firewall may allow queries only to the resolver.
 pub(crate) async fn authority(resolver: &Server, domain: &str) -> Authority {
     let mut found = Authority {
         servers: Vec::new(),
         remarks: Vec::new(),
     };
     let Some((zone, hosts)) = delegation(resolver, domain).await else {
-        found
-            .remarks
-            .push(format!("no name servers are known for {domain}"));
+        found.remarks.push(format!("found no name servers for {domain}"));
         return found;
     };
     for host in hosts.iter().take(MAX_SERVERS) {
@@ -158,7 +156,7 @@ pub(crate) async fn authority(resolver: &Server, domain: &str) -> Authority {
     }
     if found.servers.is_empty() {
         found.remarks.push(format!(
-            "{} was asked instead; it may remember old answers",
+            "{} was asked instead; it may return old answers from its cache",
             resolver.name
         ));
     }
@@ -177,7 +175,7 @@ async fn delegation(resolver: &Server, domain: &str) -> Option<(String, Vec<Stri
             hosts.sort();
             return Some((zone.to_owned(), hosts));
         }
-        // What a top-level domain says about the relay is not for us to ask.
+        // Do not query the servers of top-level domains.
         zone = zone
             .split_once('.')
             .map(|(_, parent)| parent)

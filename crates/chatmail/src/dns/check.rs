@@ -1,4 +1,4 @@
-//! `chatmail dns --check`: are the records published?
+//! `chatmail dns --check`: compares the published records with the required ones.
 
 use std::fmt::Write as _;
 
@@ -9,7 +9,7 @@ use super::ask::{self, Server};
 use super::compare::{self, Finding, State};
 use super::records::{Data, Need, Record};
 
-/// What the servers of the zone say, or the resolver where they cannot be asked.
+/// The result according to the servers of the zone, or to the resolver if they cannot be queried.
 struct Checked {
     findings: Vec<Finding>,
     asked: Vec<String>,
@@ -55,8 +55,9 @@ async fn check(settings: &Settings, records: &[Record]) -> anyhow::Result<Checke
     Ok(merge(views, authority.remarks))
 }
 
-/// The best of what is said counts, since copies of a zone and caches lag behind; who lags is remarked. The last view is
-/// the resolver's, whose cache may also hold what was right once: it only counts alone.
+/// Merges the views of several servers. The best result for each record counts, since secondaries lag behind; a remark
+/// names the server that does. The last view is the resolver's, whose cache may contain old records: it only counts if
+/// it is the only one.
 fn merge(mut views: Vec<(String, Vec<Finding>)>, mut remarks: Vec<String>) -> Checked {
     let cached = if views.len() > 1 { views.pop() } else { None };
     let mut findings: Vec<Finding> = views
@@ -90,7 +91,7 @@ fn merge(mut views: Vec<(String, Vec<Finding>)>, mut remarks: Vec<String>) -> Ch
     }
 }
 
-/// The sentence that the reference relay has for what is missing.
+/// The sentence that the reference relay prints for a missing record.
 fn headline(finding: &Finding, domain: &str) -> Option<String> {
     match &finding.record.data {
         _ if finding.state != State::Missing => None,

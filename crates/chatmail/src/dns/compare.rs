@@ -1,4 +1,4 @@
-//! What is published, measured against what should be. Tolerant where the meaning is the same.
+//! Compares published records with the expected ones, and tolerates differences without a meaning.
 
 use std::collections::BTreeMap;
 
@@ -8,21 +8,21 @@ use hickory_resolver::proto::rr::RecordType;
 use super::ask::{Answers, Question};
 use super::records::{Data, Need, Record};
 
-/// How a record is published.
+/// State of a published record.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "lowercase", tag = "state", content = "published")]
 pub(crate) enum State {
-    /// As it should be, or with the same meaning.
+    /// The record is published, possibly in another form with the same meaning.
     Right,
-    /// Not at all.
+    /// The record is not published.
     Missing,
-    /// Otherwise: these values are there.
+    /// Other values are published.
     Differs(Vec<String>),
-    /// Nobody answered.
+    /// No server answered.
     Unknown,
 }
 
-/// A record of the relay and how it is published.
+/// A record of the relay and its published state.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Finding {
     pub(crate) record: Record,
@@ -30,13 +30,13 @@ pub(crate) struct Finding {
 }
 
 impl Finding {
-    /// Whether the relay does not work like this.
+    /// Whether the relay does not work in this state.
     pub(crate) fn is_fault(&self) -> bool {
         self.record.need == Need::Required && self.state != State::Right
     }
 }
 
-/// The questions whose answers [`findings`] looks at.
+/// The queries whose answers [`findings`] needs.
 pub(crate) fn questions(records: &[Record]) -> Vec<Question> {
     let mut questions = Vec::new();
     for record in records {
@@ -50,7 +50,7 @@ pub(crate) fn questions(records: &[Record]) -> Vec<Question> {
     questions
 }
 
-/// Compares all records with what one server answered.
+/// Compares all records with the answers of one server.
 pub(crate) fn findings(records: &[Record], settings: &Settings, answers: &Answers) -> Vec<Finding> {
     let at = |name: &str, kind| answers.get(&(name.to_owned(), kind));
     let expected: Vec<_> = settings.addresses.iter().map(ToString::to_string).collect();
@@ -62,7 +62,7 @@ pub(crate) fn findings(records: &[Record], settings: &Settings, answers: &Answer
                 None => State::Unknown,
                 Some(values) => state(&record.data, values),
             };
-            // A name may also lead to the relay by addresses of its own, as flattened aliases do.
+            // A name may also have the addresses of the relay itself, as a flattened alias has.
             let addresses = [RecordType::A, RecordType::AAAA].map(|kind| at(&record.name, kind));
             let mut addresses = addresses.into_iter().flatten().flatten().peekable();
             let leads_here = matches!(record.data, Data::Cname(_))
@@ -75,7 +75,7 @@ pub(crate) fn findings(records: &[Record], settings: &Settings, answers: &Answer
             }
         })
         .collect();
-    // Others connect to any address that the name has.
+    // Other servers connect to any address of the name.
     for kind in [RecordType::A, RecordType::AAAA] {
         let values = at(&settings.domain, kind).into_iter().flatten();
         let strange: Vec<_> = values
@@ -90,7 +90,7 @@ pub(crate) fn findings(records: &[Record], settings: &Settings, answers: &Answer
     found
 }
 
-/// Another version of the MTA-STS policy is as good as ours until the policy changes.
+/// Another `id` of the MTA-STS policy only matters when the policy changes.
 fn weighed(record: &Record, state: &State) -> Record {
     let mut record = record.clone();
     let is_policy = |text: &str| {
@@ -108,7 +108,7 @@ fn weighed(record: &Record, state: &State) -> Record {
 
 fn state(expected: &Data, values: &[String]) -> State {
     let values = match expected {
-        // Other text at the same name is none of our business.
+        // Ignore other text at the same name.
         Data::Txt(text) => of_same_kind(text, values),
         _ => values.to_vec(),
     };
@@ -124,7 +124,7 @@ fn state(expected: &Data, values: &[String]) -> State {
             };
         }
         Data::Cname(host) => values.iter().all(|value| same_host(value, host)),
-        // The preference says nothing when there is one.
+        // With one server, the preference has no meaning.
         Data::Mx { host, .. } => values
             .iter()
             .all(|value| last(value).is_some_and(|name| same_host(name, host))),
@@ -152,7 +152,7 @@ fn same_host(one: &str, other: &str) -> bool {
         .eq_ignore_ascii_case(other.trim_end_matches('.'))
 }
 
-/// Whether a CAA record allows the issuer; one that asks for an account as well is stricter, which is fine.
+/// Whether a CAA record permits the issuer. A record that also requires an account is stricter, which is fine.
 fn issues(value: &str, issuer: &str) -> bool {
     let Some(value) = value
         .split_once(" issue ")
@@ -170,7 +170,7 @@ fn squeeze(text: &str) -> String {
     text.chars().filter(|c| !c.is_whitespace()).collect()
 }
 
-/// The text records of the kind that the expected one is, told by the word it begins with.
+/// The text records of the same kind as the expected one, which its first word determines.
 fn of_same_kind(expected: &str, values: &[String]) -> Vec<String> {
     let word = |text: &str| {
         let text = text.trim_start();
@@ -184,7 +184,7 @@ fn of_same_kind(expected: &str, values: &[String]) -> Vec<String> {
     values.iter().filter(alike).cloned().collect()
 }
 
-/// `tag=value` pairs; white space around and within is of no meaning in those that we compare.
+/// Parses `tag=value` pairs. White space has no meaning in the compared records.
 fn tags(text: &str) -> BTreeMap<String, String> {
     text.split(';')
         .filter_map(|part| part.split_once('='))
@@ -216,7 +216,7 @@ fn same_text(expected: &str, found: &str) -> bool {
 }
 
 impl Data {
-    /// The type to ask for.
+    /// The type to query.
     pub(crate) fn kind_of_record(&self) -> RecordType {
         match self {
             Self::A(_) => RecordType::A,

@@ -1,4 +1,4 @@
-//! The public half of the DKIM key, as a TXT record holds it.
+//! The public DKIM key in the form of a TXT record.
 
 use std::path::{Path, PathBuf};
 
@@ -9,10 +9,10 @@ use pkcs8::der::{Decode as _, Encode as _};
 use pkcs8::spki::SubjectPublicKeyInfo;
 use pkcs8::{PrivateKeyInfoRef, SecretDocument};
 
-/// Verifiers must not accept shorter keys (RFC 8301 section 3.2).
+/// Minimum size of a key that verifiers accept (RFC 8301 section 3.2).
 const MIN_BITS: usize = 1024;
 
-/// Why there is no public key; without it no zone is printed, since other relays would refuse every message.
+/// Why there is no public key. Then no zone is printed, because other relays would reject every message.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum DkimError {
     /// The file cannot be read.
@@ -20,10 +20,10 @@ pub(crate) enum DkimError {
     Read {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: std::io::Error,
     },
-    /// The file holds something else.
+    /// The file has another format.
     #[error("the DKIM key {path} is not an RSA private key in PEM form: {reason}")]
     Format {
         /// The file.
@@ -31,8 +31,8 @@ pub(crate) enum DkimError {
         /// What was found.
         reason: String,
     },
-    /// The key is too short to be accepted anywhere.
-    #[error("the DKIM key {path} has {bits} bits; at least {MIN_BITS} are needed (RFC 8301)")]
+    /// The key is too short.
+    #[error("the DKIM key {path} has {bits} bits, but at least {MIN_BITS} are required (RFC 8301)")]
     Short {
         /// The file.
         path: PathBuf,
@@ -41,8 +41,8 @@ pub(crate) enum DkimError {
     },
 }
 
-/// Derives the public key (base64 of its SubjectPublicKeyInfo, RFC 6376 section 3.6.1, `p=`) from the private one,
-/// which may be PKCS#8 or PKCS#1.
+/// Derives the public key (base64 of its SubjectPublicKeyInfo, RFC 6376 section 3.6.1, `p=`) from the private key in
+/// PKCS#8 or PKCS#1.
 pub(crate) fn public_key(path: &Path) -> Result<String, DkimError> {
     let pem = std::fs::read_to_string(path).map_err(|source| DkimError::Read {
         path: path.to_owned(),

@@ -1,10 +1,10 @@
-//! The records of a relay, decided from its settings.
+//! The records of a relay, derived from its settings.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use chatmail_core::settings::{Settings, TlsMode};
 
-/// A record of the relay's zone. All names are whole and without the final dot.
+/// A record of the relay's zone. Names are fully qualified, without the final dot.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Record {
     pub(crate) need: Need,
@@ -12,13 +12,13 @@ pub(crate) struct Record {
     pub(crate) data: Data,
 }
 
-/// What happens without a record.
+/// How important a record is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Need {
-    /// Mail does not flow, or a page cannot be reached.
+    /// Without it, mail is not delivered or a page is not reachable.
     Required,
-    /// Forgery is easier, or other mail clients need to be configured by hand.
+    /// Without it, forgery is easier, or other mail clients have to be configured manually.
     Recommended,
 }
 
@@ -35,27 +35,25 @@ pub(crate) enum Data {
     Txt(String),
     /// `issue` property (RFC 8659 section 4.2), not critical.
     CaaIssue(String),
-    /// The only server, so without priority and weight (RFC 2782).
+    /// The only server, so priority and weight have no meaning (RFC 2782).
     Srv {
         port: u16,
         host: String,
     },
 }
 
-/// Why there is no zone to print.
+/// Why the relay has no zone.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub(crate) enum RecordsError {
-    /// The relay is known by its address.
+    /// The domain of the relay is an IP address.
     #[error("a relay whose domain is an address literal ({0}) has no zone: it needs no DNS records")]
     AddressLiteral(String),
-    /// The zone would lead nowhere.
-    #[error(
-        "the settings name no public address of the relay (`addresses`), which the A and AAAA records need"
-    )]
+    /// The settings contain no address for the zone.
+    #[error("the A and AAAA records need a public address of the relay; set services.chatmail.addresses")]
     NoAddress,
 }
 
-/// A relay that is known by its address has no zone, and no key that could stand in it.
+/// Fails for a relay whose domain is an IP address: it has neither a zone nor a key.
 pub(crate) fn zone_exists(settings: &Settings) -> Result<(), RecordsError> {
     if settings.domain.starts_with('[') {
         return Err(RecordsError::AddressLiteral(settings.domain.clone()));
@@ -92,7 +90,7 @@ pub(crate) fn of(settings: &Settings, dkim_public_key: &str) -> Result<Vec<Recor
         },
     ));
     records.push(required(below("www"), Data::Cname(domain.clone())));
-    // The policy is only published where other servers can verify the certificate (RFC 8461 section 3.1, 3.3).
+    // The policy is only published if other servers can verify the certificate (RFC 8461 sections 3.1 and 3.3).
     if verifiable(settings.tls.mode) {
         records.push(required(below("mta-sts"), Data::Cname(domain.clone())));
         let policy = format!("v=STSv1; id={}", dns.mta_sts_id);
@@ -113,7 +111,7 @@ pub(crate) fn of(settings: &Settings, dkim_public_key: &str) -> Result<Vec<Recor
         below("_adsp._domainkey"),
         Data::Txt("dkim=discardable".to_owned()),
     ));
-    // Certificates that an operator brings may be anybody's.
+    // Any authority may have issued an external certificate.
     if settings.tls.mode == TlsMode::Acme {
         let issuer = match &dns.acme_account_uri {
             Some(uri) => format!("letsencrypt.org;accounturi={uri}"),

@@ -1,24 +1,24 @@
-//! Records as text: a zone file (RFC 1035 section 5), and a table for people.
+//! Formats records as a zone file (RFC 1035 section 5) and as a table.
 
 use std::fmt::{self, Write as _};
 
 use super::records::{Data, Need, Record};
 
-/// Seconds that resolvers may keep a record.
+/// Seconds for which resolvers may cache a record.
 const TTL: u32 = 3600;
 
-/// Most octets of one character string (RFC 1035 section 3.3); longer text is split and joined again by its readers.
+/// Maximum length of a character string (RFC 1035 section 3.3); longer text is split, and readers join it again.
 const MAX_STRING: usize = 255;
 
-/// How a zone file begins.
+/// The beginning of a zone file.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Head {
-    /// With what makes it a zone of its own.
+    /// SOA and NS records, for a zone of its own.
     Soa {
-        /// Grows with every change.
+        /// Serial, which grows with every change.
         serial: u32,
     },
-    /// With the origin only: the records join a zone that exists.
+    /// Only the origin, for import into an existing zone.
     None,
 }
 
@@ -26,8 +26,8 @@ pub(crate) enum Head {
 pub(crate) fn file(domain: &str, head: Head, records: &[Record]) -> String {
     let mut text = format!("$ORIGIN {domain}.\n$TTL {TTL}\n");
     if let Head::Soa { serial } = head {
-        // The relay's own name is the one host name that is sure to exist in the zone. A provider's name servers
-        // put theirs in its place.
+        // The relay's own name is the only host name that certainly exists in the zone. Providers replace it with the
+        // names of their servers.
         text.push_str(&format!(
             "{domain}. IN SOA {domain}. hostmaster.{domain}. {serial} 7200 1800 1209600 300\n\
              {domain}. IN NS {domain}.\n"
@@ -42,12 +42,15 @@ pub(crate) fn file(domain: &str, head: Head, records: &[Record]) -> String {
     text
 }
 
-/// Writes a table in which text stands unquoted and unsplit, as forms of DNS providers want it.
+/// Formats a table in which text is neither quoted nor split, as the forms of DNS providers expect it.
 pub(crate) fn table(domain: &str, records: &[Record]) -> String {
     let width = records.iter().map(|record| record.name.len()).max().unwrap_or(0);
     let mut text = format!("DNS records of {domain}\n");
     for (need, title) in [
-        (Need::Required, "Required: without them mail does not flow."),
+        (
+            Need::Required,
+            "Required: without these records, mail is not delivered.",
+        ),
         (
             Need::Recommended,
             "Recommended: against forgery, and for other mail clients.",
@@ -66,11 +69,14 @@ pub(crate) fn table(domain: &str, records: &[Record]) -> String {
             ));
         }
     }
-    text.push_str("\n`chatmail dns --zone` prints them as a zone file, `chatmail dns --check` looks whether they are published.\n");
+    text.push_str(
+        "\nRun `chatmail dns --zone` to print them as a zone file, and `chatmail dns --check` to check that they are \
+         published.\n",
+    );
     text
 }
 
-/// Type and value, as behind `NAME IN`.
+/// Type and value, as after `NAME IN`.
 impl fmt::Display for Record {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {}", self.data.kind(), self.data)
@@ -92,7 +98,7 @@ impl Data {
     }
 }
 
-/// The value, as a zone file holds it.
+/// The value in the format of a zone file.
 impl fmt::Display for Data {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -118,7 +124,7 @@ impl fmt::Display for Data {
     }
 }
 
-/// Octets that a master file gives a meaning to, or cannot show, are escaped (RFC 1035 section 5.1).
+/// Quotes a string and escapes special and non-printable bytes (RFC 1035 section 5.1).
 fn quote(string: &[u8], f: &mut fmt::Formatter<'_>) -> fmt::Result {
     f.write_char('"')?;
     for &byte in string {

@@ -1,4 +1,4 @@
-//! What the system tells about the relay: its units, its connections, the versions of its programs.
+//! The relay as seen by the system: its units, connections and the versions of its programs.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -7,7 +7,7 @@ use std::process::Command;
 use anyhow::{Context as _, ensure};
 use serde::Serialize;
 
-/// The units of a relay; those that a host does not have are passed over.
+/// The units of a relay; units that do not exist on the host are skipped.
 const UNITS: [&str; 23] = [
     "postfix.service",
     "dovecot.service",
@@ -45,16 +45,16 @@ const LISTEN: &str = "0A";
 #[derive(Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct Unit {
     pub(crate) name: String,
-    /// As systemd calls it: `active`, `inactive`, `failed` and others.
+    /// State in systemd: `active`, `inactive`, `failed` and others.
     pub(crate) state: String,
-    /// Whether it only runs now and then.
+    /// Whether the unit exits after its work.
     pub(crate) oneshot: bool,
-    /// Unix time at which its process ended last.
+    /// Unix time at which its process last exited.
     pub(crate) ended: Option<i64>,
 }
 
 impl Unit {
-    /// Whether somebody has to look at it.
+    /// Whether the unit needs no attention.
     pub(crate) fn is_well(&self) -> bool {
         self.state == "active" || (self.oneshot && self.state != "failed")
     }
@@ -69,7 +69,7 @@ pub(crate) fn units() -> anyhow::Result<Vec<Unit>> {
         .context("cannot run systemctl")?;
     ensure!(
         output.status.success(),
-        "systemctl show ended with {}",
+        "systemctl show failed with {}",
         output.status
     );
     Ok(parse_units(&String::from_utf8_lossy(&output.stdout)))
@@ -105,7 +105,7 @@ impl Sockets {
         for file in ["/proc/net/tcp", "/proc/net/tcp6"] {
             match fs::read_to_string(file) {
                 Ok(text) => sockets.add(&text),
-                // A host without IPv6.
+                // The host has no IPv6.
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
                 Err(error) => return Err(error).with_context(|| format!("cannot read {file}")),
             }
@@ -115,7 +115,7 @@ impl Sockets {
         Ok(sockets)
     }
 
-    /// Lines of proc_net_tcp(5).
+    /// Adds the lines of a file, see proc_net_tcp(5).
     fn add(&mut self, text: &str) {
         for line in text.lines().skip(1) {
             let mut fields = line.split_whitespace();
@@ -130,13 +130,13 @@ impl Sockets {
         }
     }
 
-    /// Connections to any of these ports.
+    /// Number of connections to these ports.
     pub(crate) fn connections(&self, ports: &[u16]) -> usize {
         ports.iter().filter_map(|port| self.established.get(port)).sum()
     }
 }
 
-/// Processes with this name.
+/// Number of processes with this name.
 pub(crate) fn processes(name: &str) -> usize {
     let Ok(entries) = fs::read_dir("/proc") else {
         return 0;
@@ -149,7 +149,7 @@ pub(crate) fn processes(name: &str) -> usize {
         .count()
 }
 
-/// What a program says about its version; none where it is not installed.
+/// The version that a program prints; none if it is not installed.
 pub(crate) fn version(program: &str, arguments: &[&str]) -> Option<String> {
     let output = Command::new(program).args(arguments).output().ok()?;
     let text = if output.stdout.is_empty() {

@@ -1,4 +1,4 @@
-//! Puts a site in its place, whole or not at all.
+//! Writes a site atomically.
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt as _;
@@ -7,10 +7,10 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
 
-/// Files of a site, by their path in it.
+/// Files of a site by their paths.
 pub(super) type Site = BTreeMap<PathBuf, Vec<u8>>;
 
-/// Tells a folder that this command may replace from one that it must not.
+/// File that marks a folder which this command may replace.
 const MARK: &str = ".chatmail-website";
 
 pub(super) fn write(folder: &Path, site: &Site) -> anyhow::Result<()> {
@@ -22,15 +22,15 @@ pub(super) fn write(folder: &Path, site: &Site) -> anyhow::Result<()> {
     if exists && !folder.join(MARK).exists() && folder.read_dir().is_ok_and(|mut list| list.next().is_some())
     {
         anyhow::bail!(
-            "{} holds files that are not a site of this command; name another folder",
+            "{} contains files that this command did not write; choose another folder",
             folder.display()
         );
     }
-    // What is left in this folder at the end, a half-written site or the old one, goes with it.
+    // The temporary folder is removed at the end, with an incomplete site or the old one in it.
     let fresh = tempfile::Builder::new()
         .prefix(MARK)
         .tempdir_in(parent)
-        .with_context(|| format!("cannot write into {}", parent.display()))?;
+        .with_context(|| format!("cannot write to {}", parent.display()))?;
     fill(fresh.path(), site)?;
     if exists {
         renameat2(
@@ -44,7 +44,7 @@ pub(super) fn write(folder: &Path, site: &Site) -> anyhow::Result<()> {
     } else {
         std::fs::rename(fresh.path(), folder)
     }
-    .with_context(|| format!("cannot put the site at {}", folder.display()))
+    .with_context(|| format!("cannot move the site to {}", folder.display()))
 }
 
 fn fill(folder: &Path, site: &Site) -> anyhow::Result<()> {

@@ -1,4 +1,4 @@
-//! From source files to the files of the site.
+//! Builds the files of the site from the source files.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -15,16 +15,16 @@ use super::output::Site;
 use super::source::Files;
 use super::text;
 
-/// Describes a language in its folder.
+/// File that describes a language, in its folder.
 const LANGUAGE: &str = "language.json";
 
 /// Frame of every page.
 const FRAME: &str = "frame.html";
 
-/// What stands for `invitation` in a page.
+/// Template for `invitation` in a page.
 const INVITATION: &str = "invitation.html";
 
-/// Language of visitors whose own one the site does not have.
+/// Language for visitors whose own language is missing.
 const FALLBACK: &str = "en";
 
 /// Pages that come first in the menu, in this order.
@@ -34,17 +34,17 @@ const FIRST: [&str; 3] = ["index", "info", "privacy"];
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Language {
-    /// Its name in itself.
+    /// Name of the language in the language itself.
     name: String,
     /// `ltr` or `rtl`.
     direction: String,
-    /// What the menu calls the pages; else it has their titles.
+    /// Names of pages in the menu; the default is the title.
     menu: BTreeMap<String, String>,
     /// Texts of the templates.
     texts: BTreeMap<String, String>,
 }
 
-/// Pages of one language by their name, filled in.
+/// Rendered pages of one language by name.
 type Pages = BTreeMap<String, Page>;
 
 struct Page {
@@ -52,10 +52,10 @@ struct Page {
     body: String,
 }
 
-/// Builds every page in every language, and takes the other files as they are.
+/// Builds all pages in all languages, and copies the other files.
 ///
-/// The pages in the fallback language also stand at the root, so that the site is whole on any web server; one that knows
-/// the visitor's language serves the page from that language's folder at the same address.
+/// The pages in the fallback language are also at the root, so that the site works on any web server. A server that
+/// knows the visitor's language serves the page from the folder of that language at the same address.
 pub(super) fn build(files: &Files, settings: &Settings, invitation: &Invitation) -> anyhow::Result<Site> {
     let templates = text::templates();
     let languages = languages(files)?;
@@ -63,7 +63,7 @@ pub(super) fn build(files: &Files, settings: &Settings, invitation: &Invitation)
         .get_key_value(FALLBACK)
         .or_else(|| languages.first_key_value())
         .map(|(code, _)| code.as_str())
-        .with_context(|| format!("no folder of the sources holds a {LANGUAGE}"))?;
+        .with_context(|| format!("no folder of the sources contains {LANGUAGE}"))?;
     let limits = limits(settings);
     let mut translated = BTreeMap::new();
     for (code, language) in &languages {
@@ -82,7 +82,7 @@ pub(super) fn build(files: &Files, settings: &Settings, invitation: &Invitation)
             let invitation = invitation_for(&templates, files, &values, invitation, "../")?;
             let values = context! { invitation, ..values.clone() };
             let (body, title) = text::markdown(&text::fill(&templates, &name, source, &values)?);
-            let title = title.with_context(|| format!("{name} has no heading, which is its title"))?;
+            let title = title.with_context(|| format!("{name} has no heading for its title"))?;
             pages.insert(stem, Page { title, body });
         }
         translated.insert(code.as_str(), pages);
@@ -99,7 +99,7 @@ pub(super) fn build(files: &Files, settings: &Settings, invitation: &Invitation)
     }
     let frame = files
         .get(Path::new(FRAME))
-        .with_context(|| format!("the sources hold no {FRAME}"))?;
+        .with_context(|| format!("the sources do not contain {FRAME}"))?;
     for (code, pages) in &translated {
         let language = languages.get(*code).context("a language without a description")?;
         for (name, page) in pages {
@@ -126,7 +126,7 @@ pub(super) fn build(files: &Files, settings: &Settings, invitation: &Invitation)
     Ok(site)
 }
 
-/// Pages are filled in as they stand in the folder of their language; at the root what is beside that folder is near.
+/// Adapts relative links, which are those of a page in the folder of its language, to a page elsewhere.
 fn rebased(body: &str, base: &str) -> String {
     body.replace("=\"../", &format!("=\"{base}"))
 }
@@ -137,14 +137,14 @@ fn languages(files: &Files) -> anyhow::Result<BTreeMap<String, Language>> {
         .filter(|(path, _)| path.ends_with(LANGUAGE) && path.components().count() == 2)
         .map(|(path, bytes)| {
             let code = path.parent().unwrap_or(path).to_string_lossy().into_owned();
-            let language: Language = serde_json::from_slice(bytes)
-                .with_context(|| format!("wrong description of a language in {}", path.display()))?;
+            let language: Language =
+                serde_json::from_slice(bytes).with_context(|| format!("cannot parse {}", path.display()))?;
             Ok((code, language))
         })
         .collect()
 }
 
-/// HTML without empty lines, since one would end it in the eyes of Markdown.
+/// Renders HTML without empty lines, at which Markdown would end it.
 fn invitation_for(
     templates: &Environment<'_>,
     files: &Files,
@@ -154,7 +154,7 @@ fn invitation_for(
 ) -> anyhow::Result<Value> {
     let source = files
         .get(Path::new(INVITATION))
-        .with_context(|| format!("the sources hold no {INVITATION}"))?;
+        .with_context(|| format!("the sources do not contain {INVITATION}"))?;
     let picture = if invitation.picture.starts_with('/') {
         invitation.picture.clone()
     } else {
@@ -201,7 +201,7 @@ fn menu(language: &Language, pages: &Pages) -> Vec<Value> {
         .collect()
 }
 
-/// The languages that a page exists in.
+/// The languages in which a page exists.
 fn translations(
     languages: &BTreeMap<String, Language>,
     translated: &BTreeMap<&str, Pages>,

@@ -1,15 +1,15 @@
-//! Pictures of the invitation.
+//! QR codes of the invitation.
 
 use qrcode::render::svg;
 use qrcode::{Color, EcLevel, QrCode};
 
-/// Least pixels of a picture's side, as on the reference relay: enough to be printed.
+/// Minimum width in pixels, as on the reference relay: enough for printing.
 const SIZE: u32 = 384;
 
-/// Light modules around the code (ISO/IEC 18004 section 9.1).
+/// Width of the quiet zone in modules (ISO/IEC 18004 section 9.1).
 const QUIET: usize = 4;
 
-/// The code as PNG and as SVG. A third of it may be covered or worn off and it can still be read.
+/// The code as PNG and SVG, with high error correction: it stays readable if a quarter of it is damaged.
 pub(super) fn pictures(text: &str) -> anyhow::Result<(Vec<u8>, Vec<u8>)> {
     let code = QrCode::with_error_correction_level(text, EcLevel::H)?;
     let svg = code

@@ -1,14 +1,14 @@
-//! The source folders as one.
+//! Merges the source folders.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 
-/// Source files by their path in the site. Of two with the same path the one of the later folder counts.
+/// Source files by their path in the site. Files of later folders replace those with the same path.
 pub(super) type Files = BTreeMap<PathBuf, Vec<u8>>;
 
-/// Endings of what editors and merges leave behind.
+/// Suffixes of files that editors and merges leave.
 const LEFTOVERS: [&str; 4] = ["~", ".orig", ".rej", ".swp"];
 
 pub(super) fn merge(folders: &[PathBuf]) -> anyhow::Result<Files> {
@@ -42,10 +42,7 @@ fn collect(folder: &Path, below: &Path, files: &mut Files) -> anyhow::Result<()>
         } else {
             let bytes = std::fs::read(&path).map_err(|error| anyhow::anyhow!(read(error)))?;
             if conflict(&bytes) {
-                anyhow::bail!(
-                    "{} has the marks of a merge that was not finished",
-                    path.display()
-                );
+                anyhow::bail!("{} contains the markers of a merge conflict", path.display());
             }
             files.insert(inner, bytes);
         }

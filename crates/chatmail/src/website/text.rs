@@ -5,13 +5,13 @@ use minijinja::value::Value;
 use minijinja::{AutoEscape, Environment, UndefinedBehavior};
 use pulldown_cmark::{Event, Options, Parser, Tag, TagEnd, html};
 
-/// Templates with the filters that pages need. Values are escaped as HTML, which Markdown passes on; a name that does
-/// not exist is an error, so that no page goes out with a hole in it.
+/// Templates with the filters for pages. Values are escaped as HTML, which Markdown preserves. An undefined name is an
+/// error, so that no page is incomplete.
 pub(super) fn templates() -> Environment<'static> {
     let mut templates = Environment::new();
     templates.set_undefined_behavior(UndefinedBehavior::Strict);
     templates.set_auto_escape_callback(|_| AutoEscape::Html);
-    // The default also writes `/` as a reference, which makes links unreadable.
+    // The default formatter also escapes `/`, which makes links unreadable.
     templates.set_formatter(|out, state, value| match value.as_str() {
         Some(text) if !value.is_safe() => Ok(out.write_str(&escaped(text))?),
         _ => minijinja::escape_formatter(out, state, value),
@@ -22,7 +22,7 @@ pub(super) fn templates() -> Environment<'static> {
     templates
 }
 
-/// Fills in one template; `name` is for messages.
+/// Renders one template; `name` is used in messages.
 pub(super) fn fill(
     templates: &Environment<'_>,
     name: &str,
@@ -32,10 +32,10 @@ pub(super) fn fill(
     let source = std::str::from_utf8(source).with_context(|| format!("{name} is not UTF-8"))?;
     templates
         .render_named_str(name, source, values)
-        .with_context(|| format!("{name} cannot be filled in"))
+        .with_context(|| format!("cannot render {name}"))
 }
 
-/// A page in HTML, and the text of its first heading.
+/// Converts a page to HTML, and returns the text of its first heading.
 pub(super) fn markdown(source: &str) -> (String, Option<String>) {
     let events: Vec<_> = Parser::new_ext(
         source,
@@ -56,7 +56,7 @@ pub(super) fn markdown(source: &str) -> (String, Option<String>) {
     (page, (!title.is_empty()).then_some(title))
 }
 
-/// Bytes for people: whole mebibytes where they are, as the options are set, else kilobytes.
+/// Formats a size: in mebibytes if it is a multiple of one, as in the defaults of the options, else in kilobytes.
 fn size(bytes: u64) -> String {
     const MEBI: u64 = 1 << 20;
     if bytes >= MEBI && bytes.is_multiple_of(MEBI) {
@@ -66,7 +66,7 @@ fn size(bytes: u64) -> String {
     }
 }
 
-/// The form of a word that goes with a number: of two forms, or of the three that Slavic languages have.
+/// Selects the form of a word for a number: one of two, or one of the three of Slavic languages.
 fn plural(number: u64, one: String, few: String, many: Option<String>) -> String {
     let Some(many) = many else {
         return if number == 1 { one } else { few };
@@ -79,7 +79,7 @@ fn plural(number: u64, one: String, few: String, many: Option<String>) -> String
     }
 }
 
-/// Text of several lines as HTML that keeps them, with nothing in it that Markdown would read.
+/// Converts text to HTML with line breaks, and escapes everything that Markdown would interpret.
 fn lines(text: &str) -> Value {
     let mut html = String::new();
     for (index, line) in text.trim().lines().enumerate() {
@@ -96,7 +96,7 @@ fn lines(text: &str) -> Value {
     Value::from_safe_string(html)
 }
 
-/// Text as it may stand in HTML, in attributes too.
+/// Escapes text for HTML, including attributes.
 fn escaped(text: &str) -> String {
     let mut html = String::with_capacity(text.len());
     for character in text.chars() {

@@ -198,18 +198,14 @@ fn wrong_sources_are_named_and_the_site_stays_as_it_was() {
     let relay = Relay::new(|_| {});
     let before = relay.built(&[&shipped()]);
     for (name, source, message) in [
-        ("en/info.md", "# {{ domian }}", "en/info.md cannot be filled in"),
+        ("en/info.md", "# {{ domian }}", "cannot render en/info.md"),
         ("en/info.md", "no heading", "en/info.md has no heading"),
         (
             "en/info.md",
             "<<<<<<< a\n=======\n>>>>>>> b\n",
-            "a merge that was not finished",
+            "the markers of a merge conflict",
         ),
-        (
-            "en/language.json",
-            "{}",
-            "wrong description of a language in en/language.json",
-        ),
+        ("en/language.json", "{}", "cannot parse en/language.json"),
     ] {
         let own = folder(&[(name, source)]);
         let outcome = relay.website(&[&shipped(), own.path()]);
@@ -231,7 +227,7 @@ fn a_folder_with_other_files_is_not_replaced() {
     std::fs::write(relay.site().join("thesis.txt"), "ten years of work").unwrap();
     let outcome = relay.website(&[&shipped()]);
     assert!(
-        !outcome.success && outcome.stderr.contains("name another folder"),
+        !outcome.success && outcome.stderr.contains("choose another folder"),
         "{}",
         outcome.stderr
     );
