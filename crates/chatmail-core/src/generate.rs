@@ -2,7 +2,7 @@
 
 use rand::{CryptoRng, Rng as _, seq::IndexedRandom as _};
 
-use crate::address::is_role;
+use crate::roles::is_role;
 use crate::settings::Accounts;
 
 /// Characters of a generated local part: those that are easy to read aloud.

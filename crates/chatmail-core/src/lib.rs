@@ -12,6 +12,7 @@ pub mod maildir;
 pub mod password;
 pub mod postqueue;
 pub mod removal;
+pub mod roles;
 pub mod settings;
 pub mod settings_file;
 pub mod turn;
