@@ -40,7 +40,7 @@ fn a_lock_under_which_nothing_was_created_leaves_nothing() {
     drop(lock);
     assert_eq!(account.password_hash().unwrap().as_deref(), Some("x"));
 
-    // Somebody removes the folder, and somebody else makes and locks it anew: it is theirs.
+    // The folder is removed, and another process creates and locks it again: it belongs to that process.
     let (_dir, account) = store();
     let old = account.try_lock().unwrap().unwrap();
     fs::remove_dir(account.dir()).unwrap();
@@ -78,7 +78,7 @@ fn what_a_crash_leaves_of_a_creation_is_known_and_removed() {
 fn a_creation_that_fails_leaves_nothing() {
     let (dir, account) = store();
     let lock = account.try_lock().unwrap();
-    // Stands in the way of the password file, so that the last step fails, as it does on a full disk.
+    // A folder with the name of the password file makes the last step fail, as a full disk does.
     fs::create_dir(account.dir().join(PASSWORD_FILE)).unwrap();
     let error = account.create("x").unwrap_err();
     assert!(!error.to_string().contains("abcdefghi"), "{error}");

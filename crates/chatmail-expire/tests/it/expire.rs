@@ -1,4 +1,4 @@
-//! What chatmail-expire removes and what it keeps.
+//! Tests of what chatmail-expire removes and keeps.
 
 use std::fs;
 
@@ -23,7 +23,7 @@ fn every_rule() -> Tree {
     tree.account("gone12345@chat.example.org", 91);
     tree.account("almost123@chat.example.org", 89);
     fs::create_dir(tree.store().join("empty1234@chat.example.org")).unwrap();
-    // What a crash, or a disk that was full, has left of a first login.
+    // The remains of a first login after a crash or on a full disk.
     for left in ["enforceE2EEincoming", ".password-Ab3dEf"] {
         file(&tree.store().join("half12345@chat.example.org").join(left), 0, 0);
     }
@@ -55,7 +55,7 @@ fn every_rule_is_applied() {
         .filter(|name| !name.starts_with("full"))
         .collect();
     insta::assert_snapshot!(left.join("\n"));
-    // Ten messages of 1 MB in 10 MB: the three oldest go, wherever they are, and 7 MB stay.
+    // Ten messages of 1 MB in 10 MB: the three oldest are removed, wherever they are, and 7 MB stay.
     let full: Vec<_> = tree
         .names()
         .into_iter()
@@ -69,7 +69,7 @@ fn every_rule_is_applied() {
     insta::assert_snapshot!(again.stdout, @"Removed 0 out of 4 mailboxes and 0 out of 20 files in existing mailboxes in N.NN seconds");
 }
 
-/// Slip 1 of the reference: its dry run trims for the quota.
+/// Bug 1 of the reference relay: its dry run trims for the quota.
 #[test]
 fn a_dry_run_changes_nothing_and_tells_the_numbers_of_a_real_one() {
     let tree = every_rule();
@@ -112,7 +112,7 @@ fn details_name_what_goes_and_why_the_rest_stays() {
     insta::assert_snapshot!(details.join("\n"));
 }
 
-/// Slip 3 of the reference: a large message that stays in `new` costs the file every night.
+/// Bug 3 of the reference relay: a large message that stays in `new` removes `maildirsize` every night.
 #[test]
 fn maildirsize_goes_only_when_a_message_went() {
     let tree = Tree::new();

@@ -1,4 +1,4 @@
-//! Trees that lead elsewhere, change underfoot, or cannot be read.
+//! Trees with links to other folders, that change during a run, or that cannot be read.
 
 use std::ffi::OsStr;
 use std::fs::{self, Permissions};
@@ -118,7 +118,7 @@ fn messages_may_vanish_at_any_time() {
 fn a_huge_folder_is_emptied() {
     let tree = Tree::with_quota(1_000_000);
     let account = tree.account("active123@chat.example.org", 0);
-    // More than one round of the quota's rule, and as many that are old.
+    // More than one round for the quota, and as many old messages.
     for number in 0..20_000 {
         message(&account.join("cur"), number, 1000, 10 * DAY + number);
         message(&account.join("new"), number, 1000, 30 * DAY + number);
@@ -130,7 +130,7 @@ fn a_huge_folder_is_emptied() {
     assert_eq!((left("cur"), left("new")), (700, 0));
 }
 
-/// As root nothing is unreadable, so the program then runs as somebody else.
+/// Root can read everything, so the program then runs as another user.
 #[test]
 fn what_cannot_be_read_is_reported_and_passed_over() {
     const NOBODY: u32 = 65_534;

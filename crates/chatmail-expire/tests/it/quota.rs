@@ -15,7 +15,7 @@ fn trim(tree: &Tree, megabytes: &str, mailbox: &Path) -> Ran {
     )
 }
 
-/// Slip 2 of the reference: it looks at INBOX only.
+/// Bug 2 of the reference relay: it only considers INBOX.
 #[test]
 fn the_oldest_messages_of_all_folders_go() {
     let tree = Tree::new();
@@ -40,7 +40,7 @@ fn size_counts_as_dovecot_counts_it() {
     // Compressed to a tenth on disk.
     let compressed = message(&account.join("cur"), 1, MEBIBYTE, 10 * DAY);
     file(&compressed, MEBIBYTE / 10, 10 * DAY);
-    // Without a size in its name the file's counts; what is in tmp does not.
+    // Without a size in its name, the size of the file counts; files in tmp do not count.
     file(&account.join("cur/moved-in"), MEBIBYTE / 2, 5 * DAY);
     file(&account.join("tmp/1700000000.x,S=99999999"), MEBIBYTE, 5 * DAY);
     let ran = trim(&tree, "1", &account);
@@ -98,7 +98,7 @@ fn only_mailboxes_of_the_store_are_touched() {
         assert_eq!(ran.stderr.lines().count(), 1, "{}", ran.stderr);
     }
     assert_eq!(fingerprint(tree.root()), before);
-    // The same mailbox by another way is the same mailbox.
+    // Another path to the same mailbox.
     assert!(
         trim(
             &tree,

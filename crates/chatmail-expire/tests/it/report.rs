@@ -15,7 +15,7 @@ fn store() -> Tree {
     let second = tree.account("second123@chat.example.org", 35);
     file(&second.join("cur/d"), 11 << 20, 0);
     tree.account("ci-123456@chat.example.org", 2);
-    // Slip 7 of the reference's counters: this is nobody's test account.
+    // Bug 7 of the reference relay: this is not a test account.
     tree.account("x.ci-1234@chat.example.org", 200);
     file(&tree.store().join("nobody123@chat.example.org/cur/e"), 2000, 0);
     tree

@@ -210,7 +210,7 @@ async fn a_killed_process_loses_nothing() {
     message(&push, &one).await;
     sleep(Duration::from_secs(1)).await;
     message(&push, &two).await;
-    // One request is under way, one notification waits.
+    // One request is in progress, and one notification waits.
     running.abort();
     assert!(running.await.unwrap_err().is_cancelled());
     assert_eq!(f.files(), 2);
@@ -236,7 +236,7 @@ async fn an_orderly_end_waits_for_requests_under_way() {
     running.await.unwrap();
     assert_eq!(f.started.elapsed().as_secs(), 3);
     assert_eq!(f.files(), 0);
-    // What comes after is stored for the next start.
+    // Later notifications are stored for the next start.
     message(&push, &address).await;
     assert_eq!(f.files(), 1);
 }
@@ -279,7 +279,7 @@ async fn a_disk_that_takes_nothing_loses_nothing() {
     message(&push, &address).await;
     sleep(Duration::from_secs(1)).await;
     assert_eq!(f.requests().len(), 1);
-    // There is room again: at the next failure it moves to the disk.
+    // There is room again: at the next failure, the notification is moved to disk.
     fs::rename(&away, f.queue_dir()).unwrap();
     assert_eq!(f.files(), 0);
     sleep(Duration::from_secs(8)).await;
@@ -289,7 +289,7 @@ async fn a_disk_that_takes_nothing_loses_nothing() {
     assert_eq!(f.requests().len(), 3);
     assert_eq!(f.files(), 0);
 
-    // What is in memory at the end goes to the disk then.
+    // Notifications in memory are stored at the end.
     fs::rename(f.queue_dir(), &away).unwrap();
     message(&push, &address).await;
     f.shutdown.cancel();

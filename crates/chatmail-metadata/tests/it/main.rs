@@ -1,4 +1,4 @@
-//! The real binary, spoken to as Dovecot does, and a real HTTPS server in the place of the notification server.
+//! The real binary with a client that speaks like Dovecot, and an HTTPS server as the notification server.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

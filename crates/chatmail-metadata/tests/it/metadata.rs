@@ -1,4 +1,4 @@
-//! What Dovecot asks on behalf of clients.
+//! Requests of Dovecot for clients.
 
 use std::fs;
 use std::path::Path;
@@ -84,7 +84,7 @@ async fn device_tokens_are_kept_in_the_account() {
     assert_eq!(dovecot.lookup(&key).await, "N");
 }
 
-/// What Dovecot 2.4.1 does when it deletes a mailbox: it asks for the entries, and unsets them and those that it knows.
+/// When Dovecot 2.4.1 deletes a mailbox, it lists the entries, and unsets them and the entries that it knows.
 #[tokio::test]
 async fn entries_of_clients_are_kept_and_go_with_their_mailbox() {
     let relay = Relay::new("https://localhost:1/notify");
@@ -103,7 +103,7 @@ async fn entries_of_clients_are_kept_and_go_with_their_mailbox() {
     }
     assert_eq!(dovecot.set("comment", "mine").await, "O1");
     assert_eq!(dovecot.lookup(&comment).await, "Omine");
-    // What the relay announces is not a client's.
+    // Clients cannot set what the relay announces.
     let announced = format!("shared/{INBOX}/{SERVER}/irohrelay");
     let reply = dovecot
         .change(Operation::Set {

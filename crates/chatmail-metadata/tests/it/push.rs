@@ -46,7 +46,7 @@ async fn every_answer_of_the_server() {
     assert!(!file.contains("gone-1"), "{file}");
     assert!(file.contains("reset-1"), "{file}");
 
-    // The connection that is there carries what comes later.
+    // The open connection carries later requests.
     dovecot.message().await;
     server.until(|seen| seen.count("fine-1") == 2).await;
     assert_eq!(server.seen().connections, seen.connections);
@@ -147,7 +147,7 @@ async fn a_server_that_nobody_vouches_for_gets_no_token() {
 
 #[tokio::test]
 async fn a_request_ends_when_its_time_is_up() {
-    // Takes connections and never says a word.
+    // Accepts connections and never responds.
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}/notify", listener.local_addr().unwrap());
     let client = NotificationServer::new(url.parse().unwrap(), Duration::from_millis(200)).unwrap();

@@ -1,4 +1,4 @@
-//! An HTTPS server with a certificate of its own authority, that answers as the first word of a token says.
+//! An HTTPS server with its own certificate authority, which responds as the first word of a token says.
 
 use std::convert::Infallible;
 use std::net::Ipv4Addr;
@@ -89,7 +89,7 @@ impl Server {
         self.shared.seen.lock().unwrap().healed = true;
     }
 
-    /// Waits until the server has seen what is asked for.
+    /// Waits until the server has seen the expected requests.
     pub(crate) async fn until(&self, enough: impl Fn(&Seen) -> bool) {
         let waiting = async {
             loop {

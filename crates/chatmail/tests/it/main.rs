@@ -10,7 +10,7 @@ use std::process::Command;
 use chatmail_core::Settings;
 use tempfile::TempDir;
 
-/// What a command left behind.
+/// The result of a command.
 struct Outcome {
     success: bool,
     stdout: String,

@@ -20,14 +20,14 @@ impl Drop for Running {
     }
 }
 
-/// Cargo builds examples for a test run, but names their folder nowhere.
+/// Cargo builds examples for a test run, but does not tell their folder.
 fn echo_service() -> PathBuf {
     let here = std::env::current_exe().unwrap();
     here.ancestors().nth(2).unwrap().join("examples/echo-service")
 }
 
 fn start(dir: &Path, notify: &Path) -> Running {
-    // Only the process that systemd means answers the watchdog, so its own number must be in the environment.
+    // Only the process whose ID is in the environment notifies the watchdog.
     let child = Command::new("/bin/sh")
         .args(["-c", r#"WATCHDOG_PID=$$ exec "$0" "$@""#])
         .arg(echo_service())

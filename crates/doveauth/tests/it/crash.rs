@@ -16,7 +16,7 @@ const CLIENTS: usize = 4;
 #[test]
 fn a_killed_process_leaves_no_half_account() {
     let relay = Relay::new();
-    // What moves in, so that rewriting is interrupted, too.
+    // Migrated accounts, so that the replacement of hashes is interrupted too.
     let moving: Vec<_> = (0..200).map(|n| format!("old{n:06}@{DOMAIN}")).collect();
     for user in &moving {
         relay

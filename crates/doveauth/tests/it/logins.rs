@@ -279,7 +279,7 @@ fn anything_but_a_login_is_refused() {
     }
 }
 
-/// Passwords are bytes; names are addresses. Nothing of either is a failure of the service, which Dovecot's script
+/// Passwords are bytes, and names are addresses. No value of either makes the service fail, which Dovecot's script
 /// would take for a service that is down.
 #[test]
 fn odd_passwords_and_names_are_answered_like_others() {
@@ -333,7 +333,7 @@ fn odd_passwords_and_names_are_answered_like_others() {
     );
 }
 
-/// A hash of a relay that was set up before, and one of other parameters that withstand guessing as well, stay.
+/// Hashes of an older version of the relay, and hashes with other parameters of the same strength, stay.
 #[test]
 fn an_equally_strong_hash_is_not_rewritten() {
     let relay = Relay::new();
@@ -375,7 +375,7 @@ fn a_flood_of_first_logins_is_sent_away_and_known_ones_are_not() {
     let count = |wanted: &str| outcomes.iter().filter(|outcome| *outcome == wanted).count();
     assert!(count("tempfail") > 0 && count("ok") > 0, "{outcomes:?}");
     assert_eq!(count("mismatch"), 0);
-    // Nothing stays of those that were sent away.
+    // Logins that failed leave nothing.
     let folders = fs::read_dir(&relay.settings.mailboxes.directory).unwrap().count();
     assert_eq!(folders, 1 + count("ok"));
     let lines = doveauth.lines();

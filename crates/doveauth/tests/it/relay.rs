@@ -55,7 +55,7 @@ impl Relay {
 
     /// Starts doveauth on a socket that stays open, as systemd does.
     pub(crate) fn doveauth(&self) -> Doveauth {
-        // Another one of the same relay may run, as during a restart.
+        // Another process of the same relay may run, as during a restart.
         let socket = tempfile::Builder::new()
             .make_in(self.dir.path(), |path| UnixListener::bind(path))
             .unwrap();
@@ -88,7 +88,7 @@ pub(crate) struct Doveauth {
 }
 
 impl Doveauth {
-    /// Sends SIGKILL and starts it again. The socket stays open meanwhile: who connects is served by the new process.
+    /// Sends SIGKILL and starts it again. The socket stays open meanwhile: the new process serves new connections.
     pub(crate) fn kill_and_restart(&self, relay: &Relay) {
         let mut process = self.process.lock().unwrap();
         let id = Pid::from_raw(process.0.id().try_into().unwrap());

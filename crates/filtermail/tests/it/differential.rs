@@ -1,4 +1,4 @@
-//! What passes is read alike by `mailparse`, the parser of Delta Chat. The lab has Python read the same.
+//! `mailparse`, the parser of Delta Chat, reads accepted messages as the filter does. The lab checks this with Python.
 
 use filtermail::check::incoming::{self, Kind};
 use filtermail::check::outgoing;
@@ -25,7 +25,7 @@ fn senders(mail: &ParsedMail<'_>) -> Vec<String> {
     found
 }
 
-/// What a person could read is what we have seen.
+/// A person cannot read anything that the filter has not checked.
 fn has_the_parts_of(mail: &ParsedMail<'_>, kind: Kind) {
     let types: Vec<&str> = mail
         .subparts

@@ -1,4 +1,4 @@
-//! The incoming filter with signed messages and a resolver that says what the test wants.
+//! The incoming filter with signed messages and a resolver under the test's control.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -48,7 +48,7 @@ fn signed(message: &[u8], domain: &str, key: &Key, body: Canonicalization) -> Ve
     [signature.to_header().as_bytes(), message].concat()
 }
 
-/// A resolver that answers every question with these records, or else with this code; it counts the questions.
+/// A resolver that answers every query with these records or this code, and counts the queries.
 async fn resolver(answer: Result<Vec<String>, u8>) -> (SocketAddr, Arc<AtomicUsize>) {
     let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
     let address = socket.local_addr().unwrap();
@@ -79,7 +79,7 @@ async fn resolver(answer: Result<Vec<String>, u8>) -> (SocketAddr, Arc<AtomicUsi
 struct Filter {
     server: Arc<Server<Incoming>>,
     delivered: tokio::sync::mpsc::UnboundedReceiver<crate::relay::Delivered>,
-    /// Questions that the resolver was asked.
+    /// Number of queries.
     asked: Arc<AtomicUsize>,
     /// Kept as long as the filter is.
     _store: tempfile::TempDir,

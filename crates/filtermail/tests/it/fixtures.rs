@@ -1,4 +1,4 @@
-//! Messages in `testdata/`, sorted into folders by what becomes of them.
+//! Messages in `testdata/`, in folders by the expected decision.
 
 use std::path::Path;
 

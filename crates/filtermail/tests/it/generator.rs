@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 use proptest::sample::Index;
 
-/// A change to a text: bytes go, and others come in their place.
+/// A change to a text: some bytes are replaced by others.
 type Change = (Index, usize, usize);
 
 /// Raw values of `From` fields.
@@ -173,7 +173,7 @@ fn change_at(mut text: Vec<u8>, pieces: &[&[u8]], (at, length, piece): &Change) 
     text
 }
 
-/// Without CR and LF on their own, which the SMTP side refuses.
+/// Removes CR and LF on their own, which the SMTP side rejects.
 fn with_whole_line_breaks(text: &[u8]) -> Vec<u8> {
     let mut whole = Vec::with_capacity(text.len());
     for (at, b) in text.iter().enumerate() {
@@ -187,7 +187,7 @@ fn with_whole_line_breaks(text: &[u8]) -> Vec<u8> {
     whole
 }
 
-/// The message as Postfix queues it: white space between the name of a field and its colon goes.
+/// The message as Postfix queues it, without white space between the name of a field and its colon.
 pub(crate) fn queued(message: &[u8]) -> Vec<u8> {
     let head = message
         .windows(4)

@@ -1,4 +1,4 @@
-//! Both ends of a filter: Postfix that it hands messages back to, and a client that speaks raw bytes.
+//! Both sides of a filter: a Postfix to which it returns messages, and a client that sends raw bytes.
 
 use std::io;
 use std::net::SocketAddr;
@@ -9,7 +9,7 @@ use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWrite
 use tokio::net::{TcpListener, TcpStream, UnixListener};
 use tokio::sync::{Semaphore, mpsc};
 
-/// A message that Postfix got back.
+/// A message returned to Postfix.
 #[derive(Debug, PartialEq)]
 pub(crate) struct Delivered {
     pub(crate) commands: Vec<String>,
@@ -17,7 +17,7 @@ pub(crate) struct Delivered {
     pub(crate) data: Vec<u8>,
 }
 
-/// Starts a Postfix that answers `DATA`'s message with `answer`, and lists what it got.
+/// Starts a Postfix that replies to each message with `answer`, and collects the messages.
 pub(crate) async fn postfix(answer: &'static str) -> (SocketAddr, mpsc::UnboundedReceiver<Delivered>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -115,7 +115,7 @@ pub(crate) async fn connect<P: Policy + Send + 'static>(server: &Arc<Server<P>>)
     client
 }
 
-/// A client that speaks raw bytes.
+/// A client that sends raw bytes.
 pub(crate) struct Client(BufReader<TcpStream>);
 
 impl Client {

@@ -127,7 +127,7 @@ async fn what_is_refused_never_reaches_postfix() {
             .await,
         "550 5.5.2 Bare CR or LF in message"
     );
-    // The connection is still good, and what arrives first is the first that passed.
+    // The connection still works, and the first message to arrive is the first that passed.
     assert_eq!(client.send(ALICE, &[BOB], &encrypted()).await, "250 2.0.0 Ok");
     assert_eq!(delivered.recv().await.unwrap().data, encrypted());
     assert!(delivered.try_recv().is_err());

@@ -1,4 +1,4 @@
-//! The real binary, asked over its Unix socket.
+//! The real binary, over its Unix socket.
 #![allow(
     clippy::unwrap_used,
     clippy::indexing_slicing,
@@ -124,7 +124,7 @@ fn the_limit_holds_over_both_paths_and_says_when_to_come_back() {
     assert!(!answer.json()["reason"].as_str().unwrap().is_empty());
     let seconds: u64 = answer.header("retry-after").unwrap().parse().unwrap();
     assert!((1..=30).contains(&seconds), "{seconds}");
-    // A link to the app costs nothing.
+    // A link to the app does not count against the limit.
     assert_eq!(service.ask("GET", "/new").status, 301);
 }
 
