@@ -68,7 +68,7 @@ impl Signature {
             Some("rsa-sha1") | None => return Err("Signature is not made with SHA-256"),
             Some(_) => return Err(MALFORMED),
         };
-        let (header, body) = canonicalizations(lower("c").as_deref()).ok_or(MALFORMED)?;
+        let (header, body) = canonicalizations(tag("c")).ok_or(MALFORMED)?;
         let names: Vec<String> = lower("h")
             .ok_or(MALFORMED)?
             .split(':')
@@ -133,15 +133,16 @@ impl Signature {
 }
 
 /// Canonicalizations of header and body (`c=`); `simple` is the default of both.
-fn canonicalizations(value: Option<&str>) -> Option<(Canonicalization, Canonicalization)> {
+fn canonicalizations(value: Option<&[u8]>) -> Option<(Canonicalization, Canonicalization)> {
+    let value = match value {
+        None => "simple".to_owned(),
+        Some(value) => std::str::from_utf8(value).ok()?.to_ascii_lowercase(),
+    };
+    let (header, body) = value.split_once('/').unwrap_or((&value, "simple"));
     let one = |name: &str| match name {
         "simple" => Some(Canonicalization::Simple),
         "relaxed" => Some(Canonicalization::Relaxed),
         _ => None,
-    };
-    let (header, body) = match value {
-        None => ("simple", "simple"),
-        Some(value) => value.split_once('/').unwrap_or((value, "simple")),
     };
     Some((one(header)?, one(body)?))
 }
