@@ -4,9 +4,9 @@
 -- against their password file, so that they can log in while doveauth restarts; all others get a temporary failure.
 --
 -- Settings (`lua_settings`, the same in both blocks because Dovecot loads the script once for both):
---   mailboxes_dir  folder with one folder per account, named after the full address
---   socket         Unix socket of doveauth
---   owner          user and group that own the accounts
+--   mailboxes_directory  folder with one folder per account, named after the full address
+--   socket               Unix socket of doveauth
+--   owner                user and group that own the accounts
 --
 -- Runs in Dovecot's auth-worker processes, as the owner of the accounts. A worker serves one login at a time and blocks
 -- while it waits, so every wait has a limit.
@@ -39,14 +39,14 @@ local MAX_ADDRESS = 320
 
 local ENOENT, ENOTDIR = 2, 20
 
-local mailboxes_dir, owner, client
+local mailboxes_directory, owner, client
 local silent_until = 0
 local verify_again = 0
 
 function script_init(settings)
-  mailboxes_dir = settings.mailboxes_dir
+  mailboxes_directory = settings.mailboxes_directory
   owner = settings.owner
-  assert(mailboxes_dir and settings.socket and owner, "lua_settings needs mailboxes_dir, socket and owner")
+  assert(mailboxes_directory and settings.socket and owner, "lua_settings needs mailboxes_directory, socket and owner")
   client = dovecot.http.client({
     -- Dovecot's HTTP client connects to a Unix socket only as a "proxy".
     proxy_socket_path = settings.socket,
@@ -63,7 +63,7 @@ end
 -- The account's folder; nil for anything that is not an address, which could be a path to another folder.
 local function home_of(user)
   if #user <= MAX_ADDRESS and user:find("^[^@/%c%s.][^@/%c%s]*@[^@/%c%s.][^@/%c%s]*$") then
-    return mailboxes_dir .. "/" .. user
+    return mailboxes_directory .. "/" .. user
   end
   return nil
 end
