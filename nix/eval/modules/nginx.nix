@@ -4,13 +4,12 @@ old:
 {
   config,
   lib,
-  options,
   pkgs,
   ...
 }@arguments:
 let
   cfg = config.services.nginx;
-  module = import old arguments;
+  module = import old (arguments // { inherit pkgs; });
   inherit (module.config) content;
   inherit (content.systemd) services;
 
