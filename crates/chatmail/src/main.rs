@@ -2,6 +2,7 @@
 #![allow(clippy::print_stderr, reason = "a program for a person at a terminal")]
 
 mod account;
+mod answer;
 mod dns;
 mod migrate;
 mod ports;
@@ -15,6 +16,8 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use chatmail_core::SettingsFile;
 use clap::{Parser, Subcommand};
+
+use answer::Answer;
 
 /// Administer a chatmail relay.
 #[derive(Parser)]
@@ -35,19 +38,6 @@ enum Command {
     Ports(ports::Cli),
     Website(website::Cli),
     Migrate(migrate::Cli),
-}
-
-/// The output of a command.
-pub(crate) struct Answer {
-    text: String,
-    /// Whether nothing needs attention; determines the exit status.
-    good: bool,
-}
-
-impl From<String> for Answer {
-    fn from(text: String) -> Self {
-        Self { text, good: true }
-    }
 }
 
 fn main() -> ExitCode {

@@ -1,5 +1,6 @@
 //! `chatmail website`: the web site of a relay.
 
+mod invitation;
 mod output;
 mod pages;
 mod qr;
@@ -10,7 +11,8 @@ use std::path::PathBuf;
 
 use anyhow::Context as _;
 use chatmail_core::Settings;
-use chatmail_core::settings::TlsMode;
+
+use invitation::Invitation;
 
 /// Build the web site of the relay from Markdown.
 #[derive(clap::Args)]
@@ -21,16 +23,6 @@ pub(crate) struct Cli {
     /// Folder for the site. An existing site is replaced atomically, and only if all pages can be built.
     #[arg(long, value_name = "DIR")]
     output: PathBuf,
-}
-
-/// The invitation that leads a visitor to an account.
-struct Invitation {
-    /// The link to tap.
-    link: String,
-    /// Path of the QR code from the root of the site.
-    picture: String,
-    /// Content of the QR code, if it is a file of the site.
-    code: Option<String>,
 }
 
 pub(crate) fn run(cli: &Cli, settings: &Settings) -> anyhow::Result<()> {
@@ -44,24 +36,4 @@ pub(crate) fn run(cli: &Cli, settings: &Settings) -> anyhow::Result<()> {
         site.insert(format!("{name}.svg").into(), svg);
     }
     output::write(&cli.output, &site)
-}
-
-impl Invitation {
-    fn of(settings: &Settings) -> Self {
-        let domain = &settings.domain;
-        match settings.tls.mode {
-            TlsMode::Acme | TlsMode::External => Self {
-                link: format!("dcaccount:https://{domain}/new"),
-                picture: format!("qr-chatmail-invite-{domain}.svg"),
-                code: Some(format!("DCACCOUNT:https://{domain}/new")),
-            },
-            // Clients accept the certificate only through a link with an account, which newemail generates for each
-            // visitor.
-            TlsMode::SelfSigned => Self {
-                link: "/new?format=link".to_owned(),
-                picture: "/new?format=svg".to_owned(),
-                code: None,
-            },
-        }
-    }
 }

@@ -7,8 +7,11 @@ use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_util::sync::CancellationToken;
 
-use crate::{CancellationToken, Listener, Service};
+use crate::listen::Listener;
+use crate::serve::serve;
+use crate::service::Service;
 
 /// Maximum time for the head of a request, and for an idle connection.
 const IDLE: Duration = Duration::from_secs(60);
@@ -50,7 +53,7 @@ pub async fn serve_http_within<L>(
     L: Listener,
     L::Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    crate::serve(service, listener, max_connections, |stream| {
+    serve(service, listener, max_connections, |stream| {
         connection(stream, router.clone(), service.shutdown.clone(), limits)
     })
     .await;

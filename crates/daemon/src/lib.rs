@@ -8,30 +8,25 @@ mod listen;
 mod log;
 mod metrics;
 mod serve;
+mod service;
 
-use std::net::SocketAddr;
-use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use chatmail_core::SettingsFile;
-use chatmail_core::{Endpoint, Settings};
 use clap::{Args as _, FromArgMatches as _};
 use sd_notify::NotifyState;
-use tokio::net::{TcpListener, UnixListener};
 use tokio::signal::unix::{SignalKind, signal};
-use tokio_util::either::Either;
 pub use tokio_util::sync::CancellationToken;
 
 pub use http::{HeadLimits, serve_http, serve_http_within};
 pub use listen::{Listener, Stream, connect};
 pub use serve::serve;
+pub use service::{DRAIN, Service};
 
-/// How long open connections may continue after SIGTERM. Shorter than systemd's own limit, so that a service always
-/// exits by itself.
-pub const DRAIN: Duration = Duration::from_secs(20);
+use service::notify;
 
 /// Time after [`DRAIN`] in which the service has to return.
 const DRAIN_GRACE: Duration = Duration::from_secs(2);
@@ -55,15 +50,6 @@ impl Cli {
         let matches = Self::augment_args(command).get_matches();
         Self::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
     }
-}
-
-/// A running service.
-pub struct Service {
-    /// The relay's settings.
-    pub settings: Arc<Settings>,
-    /// Cancelled when the service has to stop.
-    pub shutdown: CancellationToken,
-    inherited: listen::Inherited,
 }
 
 /// Runs a service until it returns or a signal stops it.
@@ -119,45 +105,6 @@ fn start(cli: &Cli, run: impl AsyncFnOnce(Service) -> anyhow::Result<()>) -> any
     // Blocking tasks that outlive the drain must not keep the process running.
     runtime.shutdown_timeout(DRAIN_GRACE);
     result
-}
-
-impl Service {
-    /// The TCP socket from systemd, or a new one on `address`.
-    pub fn tcp_listener(&mut self, address: SocketAddr) -> anyhow::Result<TcpListener> {
-        self.inherited.tcp(address)
-    }
-
-    /// The socket from systemd, or a new one at `endpoint`.
-    pub fn listener(&mut self, endpoint: &Endpoint) -> anyhow::Result<Either<TcpListener, UnixListener>> {
-        self.inherited.endpoint(endpoint)
-    }
-
-    /// The Unix socket from systemd, or a new one that appears at `path` once it listens.
-    pub fn unix_listener(&mut self, path: &Path) -> anyhow::Result<UnixListener> {
-        self.inherited.unix(None, path)
-    }
-
-    /// The same for another Unix socket with a name (`FileDescriptorName=`).
-    pub fn named_unix_listener(&mut self, name: &str, path: &Path) -> anyhow::Result<UnixListener> {
-        self.inherited.unix(Some(name), path)
-    }
-
-    /// Notifies systemd that the sockets are open, and of the service's status.
-    pub fn ready(&self, status: &str) {
-        notify(&[NotifyState::Ready, NotifyState::Status(status)]);
-    }
-
-    /// Notifies systemd of the service's status.
-    pub fn status(&self, status: &str) {
-        notify(&[NotifyState::Status(status)]);
-    }
-}
-
-/// Notifies systemd. An error is not fatal: the service also runs without systemd.
-fn notify(state: &[NotifyState<'_>]) {
-    if let Err(error) = sd_notify::notify(false, state) {
-        tracing::warn!("cannot notify systemd: {error}");
-    }
 }
 
 /// Notifies the watchdog at half its interval, from the runtime of the service: a runtime that hangs stops notifying.

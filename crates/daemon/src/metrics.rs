@@ -10,9 +10,11 @@ use axum::http::header;
 use axum::routing::get;
 use chatmail_core::settings::Metrics;
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
+use tokio_util::sync::CancellationToken;
 
+use crate::http::serve_http;
 use crate::listen::Inherited;
-use crate::{CancellationToken, Service, serve_http};
+use crate::service::Service;
 
 /// Bounds of the buckets of all histograms, in seconds.
 const BUCKETS: [f64; 11] = [0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 60.0];

@@ -7,7 +7,7 @@ use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
 
 use crate::listen::Listener;
-use crate::{DRAIN, Service};
+use crate::service::{DRAIN, Service};
 
 const BACKOFF_MIN: Duration = Duration::from_millis(50);
 const BACKOFF_MAX: Duration = Duration::from_secs(1);

@@ -16,7 +16,7 @@ use nix::fcntl::{AtFlags, OFlag, openat};
 use nix::sys::stat::{Mode, SFlag, fstatat};
 use nix::unistd::{UnlinkatFlags, unlinkat};
 
-use super::{MessageName, Part};
+use super::name::{MessageName, Part};
 
 /// Depth to which folders in a mailbox are counted that are neither message folders nor Maildir++ folders. Dovecot
 /// creates none; the limit keeps an unusual tree from exhausting file descriptors.

@@ -7,7 +7,7 @@ use reqwest::header::{HeaderMap, RETRY_AFTER};
 use reqwest::{Client, StatusCode, Url, redirect};
 use tokio::time::{Instant, timeout};
 
-use super::{Post, Reply};
+use super::post::{Post, Reply};
 
 /// Maximum duration of a request.
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);

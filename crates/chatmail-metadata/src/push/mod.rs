@@ -5,6 +5,7 @@
 //! after five hours.
 
 pub mod http;
+mod post;
 mod queue;
 mod schedule;
 mod state;
@@ -22,11 +23,13 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
+pub use self::post::{Post, Reply};
 use self::queue::{Id, Item, Queue};
 pub use self::schedule::Limits;
+pub use self::state::PushError;
 use self::state::Shared;
 use crate::Clock;
-use crate::tokens::{MetadataStore, StoreError};
+use crate::tokens::MetadataStore;
 
 /// Limits of the service. An entry takes about 200 bytes of memory.
 pub const LIMITS: Limits = Limits {
@@ -38,50 +41,6 @@ pub const LIMITS: Limits = Limits {
 
 /// How long requests may continue when the service stops. Unfinished ones are sent after the restart.
 const DRAIN: Duration = Duration::from_secs(5);
-
-/// Sends a token to the notification server.
-pub trait Post: Send + Sync + 'static {
-    /// Sends one request, which has to end by itself.
-    fn post(&self, token: &str) -> impl Future<Output = Reply> + Send;
-}
-
-/// The outcome of a request.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Reply {
-    /// The device was notified.
-    Delivered,
-    /// The device does not exist any more.
-    Gone,
-    /// The request failed and may succeed later.
-    Failed {
-        /// Minimum delay that the server asks for.
-        after: Option<Duration>,
-        /// What failed, without the token.
-        reason: String,
-    },
-}
-
-impl Reply {
-    /// Value of the label `result` in the metrics.
-    fn name(&self) -> &'static str {
-        match self {
-            Self::Delivered => "delivered",
-            Self::Gone => "gone",
-            Self::Failed { .. } => "failed",
-        }
-    }
-}
-
-/// Why the notification of a message was not accepted.
-#[derive(Debug, thiserror::Error)]
-pub enum PushError {
-    /// The account's tokens cannot be read.
-    #[error(transparent)]
-    Tokens(#[from] StoreError),
-    /// Neither the disk nor the queue in memory has room.
-    #[error("the disk is full and so is the push queue in memory")]
-    Full,
-}
 
 /// The push queue, and the task that sends its notifications.
 #[derive(Debug)]

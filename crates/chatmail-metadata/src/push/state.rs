@@ -11,14 +11,14 @@ use tokio::task::spawn_blocking;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::post::{Post, Reply};
 use super::queue::{Id, Item, Queue};
 use super::schedule::{DEADLINE, End, Inserted, Job, Limits, Offer, Schedule};
 use super::throttle::Throttle;
 use super::turns::Key;
-use super::{Post, PushError, Reply};
 use crate::Clock;
 use crate::metrics;
-use crate::tokens::MetadataStore;
+use crate::tokens::{MetadataStore, StoreError};
 
 /// Maximum number of notifications only in memory, while the disk is full.
 const MAX_UNSTORED: usize = 10_000;
@@ -45,6 +45,17 @@ pub(super) struct Shared<P> {
     failed: Throttle,
     given_up: Throttle,
     pub(super) disk: Throttle,
+}
+
+/// Why the notification of a message was not accepted.
+#[derive(Debug, thiserror::Error)]
+pub enum PushError {
+    /// The account's tokens cannot be read.
+    #[error(transparent)]
+    Tokens(#[from] StoreError),
+    /// Neither the disk nor the queue in memory has room.
+    #[error("the disk is full and so is the push queue in memory")]
+    Full,
 }
 
 /// Where a notification is.

@@ -10,7 +10,7 @@ use minijinja::value::Value;
 use minijinja::{Environment, context};
 use serde::{Deserialize, Serialize};
 
-use super::Invitation;
+use super::invitation::Invitation;
 use super::output::Site;
 use super::source::Files;
 use super::text;

@@ -3,8 +3,9 @@
 use memchr::memchr;
 
 use super::Direction;
-use super::encoding::{Base64, Sink};
-use super::openpgp::{NotEncrypted, PacketWalk};
+use super::encoding::Base64;
+use super::openpgp::PacketWalk;
+use super::sink::{NotEncrypted, Sink};
 
 /// Line that begins the armor.
 pub(super) const BEGIN: &[u8] = b"-----BEGIN PGP MESSAGE-----";

@@ -7,16 +7,10 @@ use memchr::memchr;
 
 use super::Direction;
 use super::mime::{Entity, unfold};
-use super::openpgp::NotEncrypted;
+use super::sink::{NotEncrypted, Sink};
 
 /// Characters decoded at once: a multiple of four, and small enough to stay in the first-level cache with the output.
 const CHARS: usize = 4096;
-
-/// Accepts bytes in pieces.
-pub(super) trait Sink {
-    /// Accepts the next bytes. After an error, further bytes make no difference.
-    fn feed(&mut self, bytes: &[u8]) -> Result<(), NotEncrypted>;
-}
 
 /// How a body is encoded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -17,6 +17,7 @@ mod part;
 mod report;
 mod securejoin;
 mod sender;
+mod sink;
 mod transport;
 
 use crate::reply::Reply;

@@ -1,6 +1,6 @@
 //! A walk over the packets of an OpenPGP message (RFC 9580 section 4.2), fed in pieces.
 
-use super::encoding::Sink;
+use super::sink::{NotEncrypted, Sink};
 
 /// Public-key encrypted session key (RFC 9580 section 5.1).
 const PKESK: u8 = 1;
@@ -8,10 +8,6 @@ const PKESK: u8 = 1;
 const SKESK: u8 = 3;
 /// Symmetrically encrypted and integrity protected data (RFC 9580 section 5.13).
 const SEIPD: u8 = 18;
-
-/// The bytes are not an encrypted message, whatever follows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct NotEncrypted;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {

@@ -44,6 +44,9 @@ pub(super) enum Found {
     Failed(Arc<str>),
 }
 
+/// The result of the key lookup for each signature of a message, in their order.
+pub struct FoundKeys(pub(super) Vec<Found>);
+
 /// Looks up keys.
 pub(super) struct Keys {
     resolver: TokioResolver,

@@ -12,34 +12,21 @@ mod record;
 mod signature;
 mod signed;
 mod tags;
+mod verdict;
 mod waits;
 
 use std::net::SocketAddr;
 
-use crate::metrics;
-use keys::{Found, Keys};
+use keys::Keys;
 use waits::{Waited, Waits};
 
 pub use body::body_hash;
-pub use keys::ResolverError;
+pub use keys::{FoundKeys, ResolverError};
 pub use signed::Signatures;
+pub use verdict::DkimVerdict;
 
 /// The divisor of the filter's connections that gives how many may wait for slow name servers.
 const WAITING_SHARE: usize = 4;
-
-/// The result of a verification.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum DkimVerdict {
-    /// A signature by the domain is valid.
-    Valid,
-    /// No signature by the domain is valid; the reason.
-    Invalid(String),
-    /// The lookup of a key failed temporarily; the reason.
-    Temporary(String),
-}
-
-/// The result of the key lookup for each signature of a message, in their order.
-pub struct FoundKeys(Vec<Found>);
 
 /// Looks up the keys of signatures.
 pub struct Verifier {
@@ -73,17 +60,5 @@ impl Verifier {
             Waited::Full => "too many messages are waiting for slow name servers",
         };
         Err(DkimVerdict::Temporary(reason.to_owned()))
-    }
-}
-
-impl DkimVerdict {
-    /// Counts it.
-    pub(crate) fn counted(self) -> Self {
-        metrics::dkim(match self {
-            Self::Valid => "valid",
-            Self::Invalid(_) => "invalid",
-            Self::Temporary(_) => "temporary",
-        });
-        self
     }
 }

@@ -2,9 +2,10 @@
 
 use mail_auth::dkim::Canonicalization;
 
-use super::keys::Found;
+use super::body::body_hash;
+use super::keys::{Found, FoundKeys};
 use super::signature::{FOREIGN, Signature};
-use super::{DkimVerdict, FoundKeys, body_hash};
+use super::verdict::DkimVerdict;
 use crate::check::mime::Entity;
 
 /// Maximum number of signatures considered per message, which bounds the number of key lookups.

@@ -8,7 +8,8 @@ use chatmail_core::Endpoint;
 use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::timeout;
 
-use super::{Envelope, Path, Stuffing, stuffed};
+use super::data::{Stuffing, stuffed};
+use super::envelope::{Envelope, Path};
 use crate::reply::Reply;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use super::Path;
+use super::envelope::Path;
 use crate::reply::Reply;
 
 /// One command line.

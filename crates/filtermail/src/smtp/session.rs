@@ -10,8 +10,11 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, timeout};
 
+use super::client::Reinjector;
 use super::command::{Command, parse_command};
-use super::{Admission, Envelope, LARGE, MessageData, Path, Policy, Received, Reinjector, Server};
+use super::data::{MessageData, Received};
+use super::envelope::{Envelope, Path};
+use super::server::{Admission, LARGE, Policy, Server};
 use crate::check::Verdict;
 use crate::metrics;
 use crate::reply::Reply;

@@ -1,0 +1,56 @@
+//! What connections share, and the policy that they ask.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use chatmail_core::Endpoint;
+use tokio::sync::Semaphore;
+
+use super::envelope::Envelope;
+use crate::check::{Direction, Verdict};
+use crate::reply::Reply;
+
+/// Size in bytes above which only a few messages are received at once.
+pub const LARGE: usize = 1 << 20;
+
+/// Large messages received at once, on all connections together. This, [`LARGE`] and the number of connections bound
+/// the memory of the process.
+pub const LARGE_AT_ONCE: usize = 8;
+
+/// Answer to `MAIL`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Admission {
+    /// The sender is accepted.
+    Accept,
+    /// The sender is rejected; the client may try another.
+    Reject(Reply),
+    /// The sender is rejected, and the connection is closed.
+    Close(Reply),
+}
+
+/// Decides which messages pass.
+pub trait Policy: Sync {
+    /// Decides on an envelope sender.
+    fn sender(&self, address: &str) -> Admission;
+
+    /// Decides on a whole message, and may change the envelope.
+    fn judge(&self, envelope: &mut Envelope, message: &Bytes) -> impl Future<Output = Verdict> + Send;
+}
+
+/// The state that all connections of a filter share.
+pub struct Server<P> {
+    /// Direction of the messages.
+    pub direction: Direction,
+    /// Decides which messages pass.
+    pub policy: P,
+    /// Maximum size of a message in bytes.
+    pub max_message_size: usize,
+    /// Maximum number of recipients of one message.
+    pub max_recipients: usize,
+    /// Where accepted messages are sent.
+    pub reinject: Endpoint,
+    /// Permits for large messages.
+    pub large: Arc<Semaphore>,
+    /// Cancelled when no new transaction may start.
+    pub shutdown: daemon::CancellationToken,
+}
