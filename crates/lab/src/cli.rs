@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 #[cfg(feature = "scenarios")]
-use crate::{bench, render, scenarios};
+use crate::{bench, harness, render};
 use crate::{demo, machine};
 
 /// Mail relays in containers on this machine.
@@ -32,7 +32,7 @@ enum Command {
     /// Shows two people on two relays sign up, verify each other and write to each other
     Demo,
     #[cfg(feature = "scenarios")]
-    Test(scenarios::cli::Test),
+    Test(harness::cli::Test),
     #[cfg(feature = "scenarios")]
     #[command(subcommand)]
     Bench(bench::Bench),
@@ -54,7 +54,7 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Down => machine::cli::down().await,
         Command::Demo => demo::demo().await,
         #[cfg(feature = "scenarios")]
-        Command::Test(arguments) => scenarios::cli::test(&arguments).await,
+        Command::Test(arguments) => harness::cli::test(&arguments).await,
         #[cfg(feature = "scenarios")]
         Command::Bench(which) => bench::bench(&which).await,
         #[cfg(feature = "scenarios")]

@@ -27,6 +27,8 @@ mod client {
 #[cfg(all(test, feature = "scenarios"))]
 mod coverage;
 mod demo;
+#[cfg(feature = "scenarios")]
+mod harness;
 mod machine;
 mod project;
 #[cfg(feature = "scenarios")]

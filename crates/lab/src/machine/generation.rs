@@ -9,8 +9,6 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, bail};
 use sha2::{Digest as _, Sha256};
 
-use super::rendering::store_name;
-
 const STORE: &str = "/nix/store/";
 /// As many as Nix has.
 const HASH_LENGTH: usize = 32;
@@ -131,6 +129,15 @@ fn renamed(text: &str, names: &Names) -> String {
         }
     }
     result
+}
+
+/// The name at the start of what follows `/nix/store/` in a text.
+pub(super) fn store_name(rest: &str) -> Option<&str> {
+    let name = rest
+        .split(|c: char| !(c.is_ascii_alphanumeric() || "+-._".contains(c)))
+        .next()?;
+    let name = name.trim_end_matches('.');
+    (!name.is_empty()).then_some(name)
 }
 
 /// Where a file of the rendering belongs in a machine.

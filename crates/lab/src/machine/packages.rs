@@ -17,6 +17,9 @@ pub(super) const SITE: &str = "chatmail-website";
 /// Package with the iroh relay, which Debian does not have; the lab builds it from the crate, as the flake does.
 pub(super) const IROH_RELAY: &str = "iroh-relay";
 
+/// Its unit.
+pub(super) const IROH_RELAY_UNIT: &str = "iroh-relay.service";
+
 /// What the lab keeps it as: the version of nix/packages/iroh-relay.nix.
 pub(super) const IROH_RELAY_BUILD: &str = "iroh-relay-0.35.0";
 

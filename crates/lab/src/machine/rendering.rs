@@ -9,9 +9,8 @@ use anyhow::{Context as _, bail, ensure};
 use lab_front::rootfs;
 
 use super::ca::Signed;
-use super::generation::{Generation, Names, UNITS, write};
-use super::packages;
-use super::start::IROH_RELAY_UNIT;
+use super::generation::{Generation, Names, UNITS, store_name, write};
+use super::packages::{self, IROH_RELAY_UNIT};
 use crate::rendered::{self, Files};
 
 /// What the lab adds at boot: paths that exist on every NixOS system, and the certificate that an operator would have
@@ -164,15 +163,6 @@ impl Rendering {
 /// The first components of all paths into the store that a text names.
 fn store_names(text: &str) -> impl Iterator<Item = &str> {
     text.split("/nix/store/").skip(1).filter_map(store_name)
-}
-
-/// The name at the start of what follows `/nix/store/` in a text.
-pub(super) fn store_name(rest: &str) -> Option<&str> {
-    let name = rest
-        .split(|c: char| !(c.is_ascii_alphanumeric() || "+-._".contains(c)))
-        .next()?;
-    let name = name.trim_end_matches('.');
-    (!name.is_empty()).then_some(name)
 }
 
 #[cfg(test)]

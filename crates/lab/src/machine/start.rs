@@ -15,6 +15,7 @@ use tokio::task::JoinSet;
 
 use super::ca::{self, Ca};
 use super::container::{self, Boot};
+use super::packages::IROH_RELAY_UNIT;
 use super::rendering::{EXTERNAL_TLS, Rendering};
 use super::state::{Leader, Machine, State};
 use super::{cgroup, dns, limits, network, packages, services};
@@ -30,9 +31,6 @@ const RELAYS: [(&str, &str, u8, Certificate); 5] = [
     ("d", "198.18.25.14", 14, Certificate::SelfSigned),
     ("e", "e.test", 15, Certificate::Acme),
 ];
-
-/// Unit of the iroh relay.
-pub(super) const IROH_RELAY_UNIT: &str = "iroh-relay.service";
 
 /// Where it listens, and how long that may take.
 const IROH_RELAY_PORT: &str = ":3340";

@@ -16,13 +16,11 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
 
+use self::manifest::OPTIONS;
 use self::nix::{Evaluation, Nixpkgs};
 use self::store::Store;
 use crate::project;
 use crate::rendered::{self, FOLDER as RENDERED, Files, Host};
-
-/// The reference of the options, which is rendered too.
-const OPTIONS: &str = "docs/options.md";
 
 /// Renders every host and the reference of the options. With `check` nothing is written, and it is an error when what is
 /// committed differs, when the Nix code has faults of form, or when an output of the flake does not evaluate.

@@ -7,10 +7,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, ensure};
 
+pub(crate) use self::overlay::Files;
 use crate::project;
-
-/// Files of a host by their path: below `etc`, `store` and `units`, and some lists.
-pub(crate) type Files = BTreeMap<PathBuf, String>;
 
 /// Where the rendering is committed.
 pub(crate) const FOLDER: &str = "tests/rendered";

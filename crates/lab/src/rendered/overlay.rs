@@ -21,7 +21,8 @@ use anyhow::{Context as _, bail, ensure};
 use similar::algorithms::{Capture, Replace, myers};
 use similar::{DiffOp, DiffTag};
 
-use super::Files;
+/// Files of a host by their path: below `etc`, `store` and `units`, and some lists.
+pub(crate) type Files = BTreeMap<PathBuf, String>;
 
 const HUNK: &str = "@@";
 

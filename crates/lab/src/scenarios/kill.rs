@@ -9,12 +9,12 @@ use serde::Deserialize;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::writing::Chat;
 use super::{Context, until};
 use crate::client::message::Message;
 use crate::client::smtp::Reply;
 use crate::client::wire::WireError;
 use crate::client::{Account, arrival, http, pgp};
+use crate::harness::writing::Chat;
 
 /// How long systemd may take to bring a killed service back.
 const RESTARTED: Duration = Duration::from_secs(15);

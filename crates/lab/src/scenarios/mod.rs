@@ -10,9 +10,7 @@ mod browser;
 mod burst;
 mod certificate;
 mod chat;
-pub(crate) mod cli;
 mod commands;
-mod context;
 mod counters;
 mod delivery;
 mod destinations;
@@ -40,44 +38,16 @@ mod push;
 mod quota;
 mod reboot;
 mod rendered;
-mod run;
 mod signed;
 mod store;
 mod switch;
 mod tls;
 mod turn;
 mod web;
-mod writing;
 
-use std::pin::Pin;
 use std::time::Duration;
 
-pub(crate) use self::context::{Context, Pair, hurried, until};
-
-/// What a scenario asks for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Needs {
-    /// Relays that can be reached at their standard ports.
-    Addresses,
-    /// Also the machines that they run on.
-    Machines,
-    /// Chromium on this machine, beside relays of the lab: a virtual machine that plays scenarios has none.
-    Browser,
-}
-
-type Playing<'a> = Pin<Box<dyn Future<Output = anyhow::Result<()>> + Send + 'a>>;
-
-/// One scenario.
-pub(crate) struct Scenario {
-    /// How it is chosen and reported.
-    pub(crate) name: &'static str,
-    /// What it asks for.
-    pub(crate) needs: Needs,
-    /// It has failed when it takes longer.
-    pub(crate) deadline: Duration,
-    /// Plays it.
-    pub(crate) play: for<'a> fn(&'a Context) -> Playing<'a>,
-}
+use crate::harness::{Context, Needs, Pair, Scenario, hurried, until};
 
 /// `name, needs, seconds, function` for each scenario, in the order in which they are played.
 macro_rules! table {
@@ -275,7 +245,7 @@ mod tests {
             serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap();
         assert!(!tests.is_empty());
         for (test, names) in tests {
-            let played = run::chosen(&names, false);
+            let played = crate::harness::run::chosen(SCENARIOS, &names, false);
             let played: Vec<&str> = played.iter().map(|scenario| scenario.name).collect();
             let mut asked: Vec<&str> = names.iter().map(String::as_str).collect();
             // Filters also choose scenarios with longer names.

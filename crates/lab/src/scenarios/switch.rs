@@ -9,10 +9,10 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::kill::state;
-use super::writing::{Chat, EVERYWHERE, Writers};
 use super::{Context, until};
 use crate::client::imap::Imap;
 use crate::client::{Account, Peer, http};
+use crate::harness::writing::{Chat, EVERYWHERE, Writers};
 use crate::machine::SystemOf;
 
 const RELAY: &str = "a";

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::process::Stdio;
+use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use base64::Engine as _;
@@ -13,8 +14,10 @@ use sha2::{Digest as _, Sha256};
 use tokio::io::{AsyncBufReadExt as _, BufReader, Lines};
 use tokio::process::{Child, ChildStdout, Command};
 
-use super::STEP;
 use crate::topology::Topology;
+
+/// Nothing that a browser is asked for takes longer.
+pub(super) const STEP: Duration = Duration::from_secs(30);
 
 /// Profiles and caches lie in memory and go with the processes.
 const IN_MEMORY: &str = "mount -t tmpfs tmpfs /tmp && exec chromedriver --port=0";

@@ -5,21 +5,16 @@ mod log;
 mod picture;
 mod webdriver;
 
-use std::time::Duration;
-
 use anyhow::{Context as _, ensure};
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use self::driver::Driver;
+use self::driver::{Driver, STEP};
 pub(crate) use self::picture::Picture;
 use self::webdriver::Session;
 use crate::topology::{Certificate, Topology};
-
-/// Nothing that a browser is asked for takes longer.
-const STEP: Duration = Duration::from_secs(30);
 
 /// The text that Chromium shows instead of a page, for one because of its certificate.
 const REFUSED: &str =

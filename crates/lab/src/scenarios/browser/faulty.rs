@@ -3,7 +3,7 @@
 use anyhow::{Context as _, ensure};
 
 use super::look::{PHONE, faults, see, side_effects};
-use super::{STRICT, visitor};
+use super::pages::{SELF_SIGNED, STRICT, visitor};
 use crate::client::browser::Browser;
 use crate::scenarios::Context;
 
@@ -70,7 +70,7 @@ pub(in crate::scenarios) async fn finds_faults(context: &Context) -> anyhow::Res
 
 /// A visitor of a relay whose certificate a CA signed would notice another one.
 async fn self_signed_is_refused(context: &Context, browser: &Browser) -> anyhow::Result<()> {
-    let other = context.peer(super::SELF_SIGNED)?.domain;
+    let other = context.peer(SELF_SIGNED)?.domain;
     let refused = browser.open(&format!("https://{other}/")).await.err();
     let reason = refused.map(|error| format!("{error:#}")).unwrap_or_default();
     ensure!(reason.contains("CERT"), "{other} is not refused: {reason}");

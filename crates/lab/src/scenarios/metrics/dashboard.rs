@@ -6,9 +6,9 @@ use std::time::Duration;
 use anyhow::{Context as _, ensure};
 use serde_json::Value;
 
+use super::figures::{RELAY, own_services, storage_report};
 use super::prometheus::{Prometheus, documented, promtool};
-use super::{Context, RELAY, own_services, storage_report};
-use crate::scenarios::until;
+use crate::scenarios::{Context, until};
 
 /// How long numbers may take to reach a panel.
 const WITHIN: Duration = Duration::from_secs(60);

@@ -8,8 +8,9 @@ use std::process::{Output, Stdio};
 use anyhow::{Context as _, ensure};
 use tokio::process::{Child, Command};
 
-use super::{Context, RELAY};
+use super::figures::RELAY;
 use crate::project;
+use crate::scenarios::Context;
 
 /// Ports of the node exporter and the server here: not the usual ones, which may be in use on this machine.
 const NODE_EXPORTER: u16 = 19100;

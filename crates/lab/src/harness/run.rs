@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::{Context, Needs, SCENARIOS, Scenario};
+use super::{Context, Needs, Scenario};
 use crate::machine::Cursor;
 
 /// Lines of each relay's journal that are shown with a failure.
@@ -15,12 +15,12 @@ pub(super) struct Tally {
     pub(super) failed: usize,
 }
 
-/// The scenarios whose name holds one of the filters; all when there is none.
-pub(super) fn chosen(filters: &[String], machines: bool) -> Vec<&'static Scenario> {
+/// Those scenarios whose name holds one of the filters; all when there is none.
+pub(crate) fn chosen<'a>(scenarios: &'a [Scenario], filters: &[String], machines: bool) -> Vec<&'a Scenario> {
     let wanted =
         |name: &str| filters.is_empty() || filters.iter().any(|filter| name.contains(filter.as_str()));
     let possible = |needs| machines || needs == Needs::Addresses;
-    SCENARIOS
+    scenarios
         .iter()
         .filter(|scenario| wanted(scenario.name) && possible(scenario.needs))
         .collect()
@@ -86,16 +86,17 @@ async fn journals(context: &Context, cursors: &[(String, Cursor)]) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::scenarios::SCENARIOS;
 
     #[test]
     fn filters_choose_by_part_of_the_name() {
-        assert_eq!(chosen(&[], true).len(), SCENARIOS.len());
-        let names: Vec<&str> = chosen(&["rate-".to_owned()], false)
+        assert_eq!(chosen(SCENARIOS, &[], true).len(), SCENARIOS.len());
+        let names: Vec<&str> = chosen(SCENARIOS, &["rate-".to_owned()], false)
             .iter()
             .map(|scenario| scenario.name)
             .collect();
         assert_eq!(names, ["rate-limit"]);
-        assert!(chosen(&["units-are".to_owned()], false).is_empty());
+        assert!(chosen(SCENARIOS, &["units-are".to_owned()], false).is_empty());
     }
 
     #[test]

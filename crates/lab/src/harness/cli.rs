@@ -8,9 +8,10 @@ use lab_front::prerequisites::Need;
 use tokio::process::Command;
 
 use super::run::{Tally, chosen, play};
-use super::{Context, Needs, SCENARIOS};
+use super::{Context, Needs};
 use crate::machine::{Lab, Progress, cache, install, interrupted};
 use crate::render;
+use crate::scenarios::SCENARIOS;
 use crate::topology::Topology;
 
 /// Runs all tests: what `cargo lab render --check` looks at, the tests of the crates, then the scenarios on five relays.
@@ -42,7 +43,7 @@ pub(crate) async fn test(arguments: &Test) -> anyhow::Result<ExitCode> {
             .for_each(|scenario| println!("{}", scenario.name));
         return Ok(ExitCode::SUCCESS);
     }
-    let scenarios = chosen(&arguments.filters, arguments.topology.is_none());
+    let scenarios = chosen(SCENARIOS, &arguments.filters, arguments.topology.is_none());
     if scenarios.is_empty() {
         bail!("no scenario is called like this; `cargo lab test --list` shows them all");
     }

@@ -14,7 +14,7 @@ use crate::client::wire::WireError;
 use crate::client::{Account, pgp};
 
 /// Who writes to whom, by relay.
-pub(super) const EVERYWHERE: [(&str, &str); 6] = [
+pub(crate) const EVERYWHERE: [(&str, &str); 6] = [
     ("a", "b"),
     ("a", "b"),
     ("b", "a"),
@@ -30,7 +30,7 @@ const RETRY: Duration = Duration::from_millis(200);
 const DELIVERED: Duration = Duration::from_secs(90);
 
 /// Two people on relays a and b who write to each other with Delta Chat.
-pub(super) struct Chat<'a> {
+pub(crate) struct Chat<'a> {
     context: &'a Context,
     pair: &'a Pair,
     one_start: Mark,
@@ -39,7 +39,7 @@ pub(super) struct Chat<'a> {
 }
 
 impl<'a> Chat<'a> {
-    pub(super) async fn begin(context: &'a Context) -> anyhow::Result<Self> {
+    pub(crate) async fn begin(context: &'a Context) -> anyhow::Result<Self> {
         let pair = context.across().await?;
         Ok(Self {
             context,
@@ -51,7 +51,7 @@ impl<'a> Chat<'a> {
     }
 
     /// Both write a text that begins like this.
-    pub(super) async fn both_write(&mut self, text: &str) -> anyhow::Result<()> {
+    pub(crate) async fn both_write(&mut self, text: &str) -> anyhow::Result<()> {
         let text = format!("{text} {}", random_name(6));
         self.pair.one.send(self.pair.one_chat, &text).await?;
         self.pair.other.send(self.pair.other_chat, &text).await?;
@@ -60,7 +60,7 @@ impl<'a> Chat<'a> {
     }
 
     /// Waits until both see everything that the other wrote, and once.
-    pub(super) async fn all_arrived(self) -> anyhow::Result<()> {
+    pub(crate) async fn all_arrived(self) -> anyhow::Result<()> {
         let pair = self.pair;
         let arrive = async {
             for text in &self.texts {
@@ -190,22 +190,22 @@ impl Letters {
 }
 
 /// People on both relays who each send a message a second.
-pub(super) struct Writers {
+pub(crate) struct Writers {
     stop: CancellationToken,
     tasks: JoinSet<anyhow::Result<Letters>>,
 }
 
 /// What became of the messages: nothing is lost and nothing came back.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Tally {
+pub(crate) struct Tally {
     /// How many were sent.
-    pub(super) sent: usize,
+    pub(crate) sent: usize,
     /// How often a client had to come back.
-    pub(super) again: usize,
+    pub(crate) again: usize,
     /// How often the right password was refused among these.
-    pub(super) refused: usize,
+    pub(crate) refused: usize,
     /// How many came twice because the connection broke after the relay had taken them.
-    pub(super) doubled: usize,
+    pub(crate) doubled: usize,
 }
 
 impl fmt::Display for Tally {
@@ -220,7 +220,7 @@ impl fmt::Display for Tally {
 
 impl Writers {
     /// One for each pair of the relays of sender and receiver.
-    pub(super) async fn begin(context: &Context, pairs: &[(&str, &str)]) -> anyhow::Result<Self> {
+    pub(crate) async fn begin(context: &Context, pairs: &[(&str, &str)]) -> anyhow::Result<Self> {
         let mut writers = Self {
             stop: CancellationToken::new(),
             tasks: JoinSet::new(),
@@ -239,7 +239,7 @@ impl Writers {
     }
 
     /// Ends the writing and waits for all mail.
-    pub(super) async fn finish(mut self, context: &Context) -> anyhow::Result<Tally> {
+    pub(crate) async fn finish(mut self, context: &Context) -> anyhow::Result<Tally> {
         self.stop.cancel();
         let mut all = Vec::new();
         while let Some(letters) = self.tasks.join_next().await {
