@@ -25,6 +25,7 @@ let
   tree = lib.fileset.toSource {
     root = ./..;
     fileset = lib.fileset.unions [
+      ../ARCHITECTURE.md
       ../Cargo.lock
       ../Cargo.toml
       ../clippy.toml

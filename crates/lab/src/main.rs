@@ -36,6 +36,8 @@ mod render;
 mod rendered;
 #[cfg(feature = "scenarios")]
 mod scenarios;
+#[cfg(test)]
+mod structure;
 mod topology;
 
 use std::process::ExitCode;
