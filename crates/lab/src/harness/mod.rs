@@ -2,6 +2,7 @@
 
 pub(crate) mod cli;
 mod context;
+pub(crate) mod mailboxes;
 pub(crate) mod run;
 mod scenario;
 pub(crate) mod writing;

@@ -10,6 +10,7 @@ use super::Context;
 use crate::client::imap::{Completed, Status};
 use crate::client::message::random_name;
 use crate::client::{Account, Peer};
+use crate::harness::mailboxes;
 
 /// How long a log line may take to appear.
 const LOGGED: Duration = Duration::from_secs(10);
@@ -18,7 +19,7 @@ const RELAY: &str = "a";
 const REFUSED: &str = "[AUTHENTICATIONFAILED] Authentication failed.";
 
 async fn created(context: &Context, account: &Account) -> anyhow::Result<()> {
-    let home = format!("/home/vmail/mail/{}/{}", account.peer.domain, account.address);
+    let home = mailboxes::of(account);
     for file in ["password", "enforceE2EEincoming"] {
         context
             .run(RELAY, &["test", "-f", &format!("{home}/{file}")])
@@ -141,7 +142,7 @@ async fn not_created(context: &Context, address: &str, password: &str, log: &str
     let start = lab.cursor(RELAY).await?;
     refused(&peer, address, password).await?;
     lab.follow(RELAY, Some("doveauth"), &start, log, LOGGED).await?;
-    let home = format!("/home/vmail/mail/{}/{address}", peer.domain);
+    let home = mailboxes::of_address(&peer.mail_domain, address);
     let left = lab.exec(RELAY, &["test", "-e", &home]).await?;
     ensure!(!left.status.success(), "{home} exists");
     Ok(())
@@ -231,7 +232,7 @@ pub(super) async fn odd_passwords(context: &Context) -> anyhow::Result<()> {
         let found = lines.iter().find(|line| line.contains(bad));
         ensure!(found.is_none(), "the log says: {found:?}");
     }
-    let home = format!("/home/vmail/mail/{}/{}", known.peer.domain, unknown.address);
+    let home = mailboxes::of(&unknown);
     let made = lab.exec(RELAY, &["test", "-e", &home]).await?;
     ensure!(!made.status.success(), "{home} exists");
     unknown.imap().await.context("a new user afterwards")?;
@@ -275,7 +276,7 @@ pub(super) async fn doveauth_socket(context: &Context) -> anyhow::Result<()> {
 pub(super) async fn full_disk(context: &Context) -> anyhow::Result<()> {
     let lab = context.machines()?;
     let peer = context.peer(RELAY)?;
-    let store = format!("/home/vmail/mail/{}", peer.domain);
+    let store = mailboxes::of_domain(&peer.mail_domain);
     let start = lab.cursor(RELAY).await?;
     let script = format!(
         "mount -t tmpfs -o size=3g,nr_inodes=2,mode=0700,uid=vmail,gid=vmail tmpfs {store}; systemctl restart doveauth"

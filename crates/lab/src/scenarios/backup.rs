@@ -8,6 +8,7 @@ use super::{Context, guide, hurried};
 use crate::client::imap::Status;
 use crate::client::message::random_name;
 use crate::client::{Account, arrival, pgp};
+use crate::harness::mailboxes;
 
 const RELAY: &str = "c";
 const OTHER: &str = "a";
@@ -17,10 +18,6 @@ const KEY: &str = "/var/lib/chatmail-dkim/opendkim.private";
 const STATE: [&str; 2] = [KEY, "/var/lib/chatmail-turn/secret"];
 /// What stands for the old host's `/`.
 const OLD: &str = "/root/reference";
-
-fn home(account: &Account) -> String {
-    format!("/home/vmail/mail/{}/{}", account.peer.domain, account.address)
-}
 
 /// A message from one account to another, there and signed so that the other relay takes it.
 async fn delivered(context: &Context, from: &Account, to: &Account) -> anyhow::Result<String> {
@@ -74,7 +71,7 @@ async fn install_anew(context: &Context) -> anyhow::Result<()> {
 pub(super) async fn restore(context: &Context) -> anyhow::Result<()> {
     let (user, other) = (context.account(RELAY).await?, context.account(OTHER).await?);
     let id = delivered(context, &other, &user).await?;
-    let password = format!("{}/password", home(&user));
+    let password = format!("{}/password", mailboxes::of(&user));
     context
         .run(RELAY, &["touch", "--date=2026-01-02 00:00:00 UTC", &password])
         .await?;
@@ -164,7 +161,7 @@ pub(super) async fn move_in(context: &Context) -> anyhow::Result<()> {
     context.run(RELAY, &["cmp", &old_key, KEY]).await?;
     let stat = context.run(RELAY, &["stat", "--format=%U %a", KEY]).await?;
     ensure!(stat.trim() == "opendkim 600", "the key is {stat}");
-    let password = format!("{}/password", home(&user));
+    let password = format!("{}/password", mailboxes::of(&user));
     let days = context.run(RELAY, &["stat", "--format=%Y", &password]).await?;
     ensure!(days.trim() == "1767312000", "the last login is {days}");
 
@@ -185,7 +182,10 @@ pub(super) async fn move_in(context: &Context) -> anyhow::Result<()> {
         .await?
         .ok()?;
     let tokens = context
-        .run(RELAY, &["cat", &format!("{}/metadata.json", home(&user))])
+        .run(
+            RELAY,
+            &["cat", &format!("{}/metadata.json", mailboxes::of(&user))],
+        )
         .await?;
     ensure!(
         ["\"openpgp:old-token\":", "\"openpgp:new-token\":"]

@@ -6,6 +6,7 @@ use super::Context;
 use crate::client::imap::{Completed, Imap, Status};
 use crate::client::message::random_name;
 use crate::client::{Account, pgp};
+use crate::harness::mailboxes;
 use crate::machine::Cursor;
 
 const RELAY: &str = "a";
@@ -322,7 +323,7 @@ pub(super) async fn bounded_account(context: &Context) -> anyhow::Result<()> {
         imap.command(&long).await?.ok()?;
     }
 
-    let home = format!("/home/vmail/mail/{}/{}", account.peer.domain, account.address);
+    let home = mailboxes::of(&account);
     let size = context
         .run(SMALL, &["stat", "-c", "%s", &format!("{home}/metadata.json")])
         .await?;

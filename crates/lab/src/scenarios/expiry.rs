@@ -6,16 +6,13 @@ use anyhow::{Context as _, bail, ensure};
 
 use super::Context;
 use crate::client::Account;
+use crate::harness::mailboxes;
 
 const RELAY: &str = "a";
 /// How long a log line may take to appear.
 const LOGGED: Duration = Duration::from_secs(10);
 /// Where the account counts are.
 const COUNTS: &str = "/var/lib/chatmail-metrics/metrics";
-
-fn home(account: &Account) -> String {
-    format!("/home/vmail/mail/{}/{}", account.peer.domain, account.address)
-}
 
 /// A file of an account: folder in it, days since its last change, bytes, whether expiry removes it.
 type Case = (&'static str, u32, u32, bool);
@@ -54,7 +51,7 @@ impl Store {
         let (kept, inactive) = (context.account(RELAY).await?, context.account(RELAY).await?);
         let mut files = Vec::new();
         for (folder, days, bytes, goes) in CASES {
-            let file = format!("{}/{folder}/1.M{days}P{bytes}.lab", home(&kept));
+            let file = format!("{}/{folder}/1.M{days}P{bytes}.lab", mailboxes::of(&kept));
             let script = "install -d -o vmail -g vmail \"${0%/*}\"; head -c \"$1\" /dev/zero >\"$0\"; \
                 touch -d \"$2 days ago\" \"$0\"; chown vmail:vmail \"$0\"";
             let (days, bytes) = (days.to_string(), bytes.to_string());
@@ -63,11 +60,11 @@ impl Store {
                 .await?;
             files.push((file, goes));
         }
-        let password = format!("{}/password", home(&inactive));
+        let password = format!("{}/password", mailboxes::of(&inactive));
         context
             .run(RELAY, &["touch", "-d", "91 days ago", &password])
             .await?;
-        let empty = home(&Account::random(&kept.peer));
+        let empty = mailboxes::of(&Account::random(&kept.peer));
         context
             .run(RELAY, &["install", "-d", "-o", "vmail", "-g", "vmail", &empty])
             .await?;
@@ -81,7 +78,7 @@ impl Store {
 
     /// Fails unless everything is there, but for what goes when `removed`.
     async fn check(&self, context: &Context, removed: bool) -> anyhow::Result<()> {
-        let folders = [(home(&self.inactive), true), (self.empty.clone(), true)];
+        let folders = [(mailboxes::of(&self.inactive), true), (self.empty.clone(), true)];
         for (path, goes) in self.files.iter().chain(&folders) {
             let test = context.machines()?.exec(RELAY, &["test", "-e", path]).await?;
             let there = test.status.success();
@@ -179,9 +176,9 @@ pub(super) async fn counts(context: &Context) -> anyhow::Result<()> {
         .run(RELAY, &["systemctl", "start", "chatmail-metrics.service"])
         .await?;
     let counts = context.run(RELAY, &["cat", COUNTS]).await?;
-    let domain = context.peer(RELAY)?.domain;
-    let script = "ls -d \"/home/vmail/mail/$0/\"*/password | wc -l";
-    let accounts = context.run(RELAY, &["bash", "-c", script, &domain]).await?;
+    let folder = mailboxes::of_domain(&context.peer(RELAY)?.mail_domain);
+    let script = "ls -d \"$0/\"*/password | wc -l";
+    let accounts = context.run(RELAY, &["bash", "-c", script, &folder]).await?;
     let line = format!("accounts {}", accounts.trim());
     ensure!(
         counts.lines().any(|known| known == line),

@@ -12,6 +12,7 @@ use super::Context;
 use crate::client::outside::{DOMAIN, Signing, deliver, signed, signed_as};
 use crate::client::smtp::Reply;
 use crate::client::{Account, pgp};
+use crate::harness::mailboxes;
 
 const RELAY: &str = "a";
 const FILTER: &str = "filtermail-incoming.service";
@@ -155,10 +156,7 @@ fn hostile(from: &str, size: usize) -> anyhow::Result<Vec<(Vec<u8>, &'static str
 pub(super) async fn messages(context: &Context) -> anyhow::Result<()> {
     context.publish_outside().await?;
     let (receiver, open) = (context.account(RELAY).await?, context.account(RELAY).await?);
-    let marker = format!(
-        "/home/vmail/mail/{}/{}/enforceE2EEincoming",
-        open.peer.domain, open.address
-    );
+    let marker = format!("{}/enforceE2EEincoming", mailboxes::of(&open));
     context.run(RELAY, &["rm", &marker]).await?;
     let (pid, restarts, limit) = filter(context).await?;
     let calm = longest(&receiver).await?;

@@ -8,6 +8,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use anyhow::{Context as _, ensure};
 
 use super::Context;
+use crate::harness::mailboxes;
 
 /// Where the probe and what it is to try are in a machine.
 const FOLDER: &str = "var/lib/lab-probe";
@@ -217,7 +218,7 @@ async fn targets(context: &Context, relay: &str) -> anyhow::Result<Vec<String>> 
         "relay {relay} has no sockets: {sockets:?}"
     );
     let domain = context.peer(relay)?.mail_domain;
-    let store = format!("/home/vmail/mail/{domain}");
+    let store = mailboxes::of_domain(&domain);
     let account = context.account(relay).await?.address;
     let mut targets: Vec<String> = sockets.iter().map(|path| format!("unix {path}")).collect();
     let ports = loopback_ports(&context.run(relay, &["ss", "-Hltn"]).await?);

@@ -14,6 +14,7 @@ use crate::client::message::Message;
 use crate::client::smtp::Reply;
 use crate::client::wire::WireError;
 use crate::client::{Account, arrival, http, pgp};
+use crate::harness::mailboxes;
 use crate::harness::writing::Chat;
 
 /// How long systemd may take to bring a killed service back.
@@ -267,10 +268,7 @@ pub(super) async fn dictionaries(context: &Context) -> anyhow::Result<()> {
         "maxsmtprecipients is {recipients:?} afterwards"
     );
     // The day of the last login is still written.
-    let file = format!(
-        "/home/vmail/mail/{}/{}/password",
-        account.peer.domain, account.address
-    );
+    let file = format!("{}/password", mailboxes::of(&account));
     context.run("a", &["touch", "--date=10 days ago", &file]).await?;
     account.imap().await?;
     let today = || async {

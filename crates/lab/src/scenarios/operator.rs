@@ -8,6 +8,7 @@ use super::{Context, until};
 use crate::client::imap::{Imap, Status};
 use crate::client::message::random_name;
 use crate::client::{Account, arrival_of, pgp};
+use crate::harness::mailboxes;
 
 const RELAY: &str = "a";
 /// The lab's name server, which has the relay's zone.
@@ -153,10 +154,6 @@ pub(super) async fn dns_old_answers(context: &Context) -> anyhow::Result<()> {
     holds(&after, &format!("does not know {domain} TXT yet")).context("the resolver forgot at once")
 }
 
-fn home(account: &Account) -> String {
-    format!("/home/vmail/mail/{}/{}", account.peer.domain, account.address)
-}
-
 /// Logins are refused as those with a wrong password are, whoever verifies.
 async fn locked_out(account: &Account) -> anyhow::Result<()> {
     let imap = account
@@ -231,7 +228,12 @@ pub(super) async fn account_ban(context: &Context) -> anyhow::Result<()> {
     let owner = context
         .run(
             RELAY,
-            &["stat", "-c", "%U %a", &format!("{}/password", home(&banned))],
+            &[
+                "stat",
+                "-c",
+                "%U %a",
+                &format!("{}/password", mailboxes::of(&banned)),
+            ],
         )
         .await?;
     ensure!(owner.trim() == "vmail 600", "the password file is {owner}");
@@ -256,7 +258,7 @@ pub(super) async fn account_life(context: &Context) -> anyhow::Result<()> {
         password: field("Password: ")?,
     };
     account.imap().await.context("the new account")?;
-    let home = home(&account);
+    let home = mailboxes::of(&account);
     let made = "cd \"$0\" && stat -c '%U:%G %a %n' . password enforceE2EEincoming";
     let made = context.run(RELAY, &["bash", "-c", made, &home]).await?;
     ensure!(

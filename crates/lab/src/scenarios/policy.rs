@@ -8,6 +8,7 @@ use super::Context;
 use crate::client::message::Message;
 use crate::client::outside::{self, Signing};
 use crate::client::{arrival, pgp};
+use crate::harness::mailboxes;
 
 const ENCRYPTION_NEEDED: &str = "523 Encryption Needed: Invalid Unencrypted Mail";
 /// Messages that an account may send at once (`messages.burst`), and how many more each second gives back.
@@ -46,10 +47,7 @@ pub(super) async fn cleartext_from_outside(context: &Context) -> anyhow::Result<
     let reply = outside::deliver(&receiver.peer, &from, &receiver.address, &signed).await?;
     reply.expect_line(ENCRYPTION_NEEDED)?;
 
-    let marker = format!(
-        "/home/vmail/mail/{}/{}/enforceE2EEincoming",
-        receiver.peer.domain, receiver.address
-    );
+    let marker = format!("{}/enforceE2EEincoming", mailboxes::of(&receiver));
     context.run("b", &["rm", &marker]).await?;
     outside::deliver(&receiver.peer, &from, &receiver.address, &signed)
         .await?

@@ -9,6 +9,7 @@ use serde_json::Value;
 use super::{
     Context, accounts, bounce, delivery, destinations, kill, outside, policy, provoke, push, tls, turn, web,
 };
+use crate::harness::mailboxes;
 
 const RELAYS: [&str; 3] = ["a", "b", "c"];
 /// The relay whose host has a site of its own, and the file that nginx logs that to as without the relay.
@@ -101,7 +102,7 @@ fn exception(program: &str, message: &str) -> Option<&'static str> {
 async fn names(context: &Context, relay: &str) -> anyhow::Result<Names> {
     let domain = context.peer(relay)?.domain;
     let listed = context
-        .run(relay, &["ls", &format!("/home/vmail/mail/{domain}")])
+        .run(relay, &["ls", &mailboxes::of_domain(&domain)])
         .await?;
     let local: BTreeSet<String> = listed
         .lines()

@@ -10,6 +10,7 @@ use super::{Context, until};
 use crate::client::smtp::Smtp;
 use crate::client::wire::Wire;
 use crate::client::{Account, outside, pgp};
+use crate::harness::mailboxes;
 
 const WITHIN: Duration = Duration::from_secs(60);
 /// Longer than Postfix reads a line (`line_length_limit`).
@@ -193,10 +194,7 @@ async fn imap(account: &Account) -> anyhow::Result<()> {
 
 /// Mail for an account whose folder has become unwritable, and whose indexes are broken.
 async fn store(context: &Context, relay: &str, account: &Account) -> anyhow::Result<()> {
-    let folder = format!(
-        "/home/vmail/mail/{}/{}",
-        account.peer.mail_domain, account.address
-    );
+    let folder = mailboxes::of(account);
     let message = pgp::encrypted(&account.address, 2000);
     account.submit(&account.address, &message).await?.expect(250)?;
     context.queues_empty(&[relay], WITHIN).await?;

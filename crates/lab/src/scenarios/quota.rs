@@ -7,6 +7,7 @@ use anyhow::{Context as _, ensure};
 use super::Context;
 use crate::client::imap::Value;
 use crate::client::{Account, arrival, pgp};
+use crate::harness::mailboxes;
 
 const RELAY: &str = "a";
 const WITHIN: Duration = Duration::from_secs(30);
@@ -50,7 +51,7 @@ async fn quota(account: &Account) -> anyhow::Result<(u64, u64)> {
 async fn fills(context: &Context, old: &[(u64, u64)], gone: usize) -> anyhow::Result<()> {
     let lab = context.machines()?;
     let (sender, account) = (context.account(RELAY).await?, context.account(RELAY).await?);
-    let home = format!("/home/vmail/mail/{}/{}", account.peer.domain, account.address);
+    let home = mailboxes::of(&account);
     let mut files = Vec::new();
     for (hours, bytes) in old {
         files.push(place(context, &home, *hours, *bytes).await?);

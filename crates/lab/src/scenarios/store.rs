@@ -7,6 +7,7 @@ use anyhow::{Context as _, ensure};
 use super::{Context, until};
 use crate::client::imap::Value;
 use crate::client::{Account, arrival, pgp};
+use crate::harness::mailboxes;
 
 const WITHIN: Duration = Duration::from_secs(30);
 /// The relay with COMPRESS, records of sessions, and idle sessions that go to sleep after a second.
@@ -69,7 +70,7 @@ pub(super) async fn stored_compressed(context: &Context) -> anyhow::Result<()> {
     let (mut imap, _) = receiver.inbox().await?;
     let id = send(&sender, &receiver).await?;
     let read = arrival(&mut imap, &id, WITHIN).await?;
-    let home = format!("/home/vmail/mail/{}/{}", receiver.peer.domain, receiver.address);
+    let home = mailboxes::of(&receiver);
     // The name of a stored file tells the size of the message in it: as written (`S=`), and with CRLF at the end of each
     // line, as it is read (`W=`).
     let script =
