@@ -18,7 +18,7 @@ fn the_sample_survives_a_round_trip() {
 #[test]
 fn wrong_files_name_key_finding_and_what_is_allowed() {
     let unknown = SAMPLE.replace("\"max_recipients\"", "\"max_recipents\"");
-    let wrong_type = SAMPLE.replace("52428800", "\"30M\"");
+    let wrong_type = SAMPLE.replace("\"max_size\": 52428800", "\"max_size\": \"30M\"");
     let bad_mode = SAMPLE.replace("\"acme\"", "\"letsencrypt\"");
     let bad_range = SAMPLE.replace("\"username_min_length\": 9", "\"username_min_length\": 12");
     let bad_domain = SAMPLE.replace(
