@@ -12,8 +12,6 @@ use crate::scenarios::{Context, until};
 
 /// How long numbers may take to reach a panel.
 const WITHIN: Duration = Duration::from_secs(60);
-/// mtail, Dovecot, six services and the node exporter.
-const TARGETS: usize = 9;
 
 /// Title of the panel and expression.
 fn expressions(panels: &Value) -> Vec<(String, String)> {
@@ -67,7 +65,7 @@ pub(in crate::scenarios) async fn has_data(context: &Context) -> anyhow::Result<
 
     let all_up = || async {
         let up = prometheus.query("up == 1").await?;
-        Ok((up.len() == TARGETS).then_some(()))
+        Ok((up.len() == prometheus.targets()).then_some(()))
     };
     if let Err(error) = until(WITHIN, all_up).await {
         let up = prometheus.query("up").await?;

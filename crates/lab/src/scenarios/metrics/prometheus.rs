@@ -22,6 +22,8 @@ const EXAMPLE_NODE: &str = "relay.example.org:9100";
 /// Both running; ended when dropped.
 pub(super) struct Prometheus {
     url: String,
+    /// Ports that the configuration names.
+    targets: usize,
     _server: Child,
     _node_exporter: Child,
     _folder: tempfile::TempDir,
@@ -42,6 +44,7 @@ impl Prometheus {
             .replace(EXAMPLE_NODE, &format!("{host}:{NODE_EXPORTER}"))
             .replace(EXAMPLE, &relay.to_string())
             .replace("scrape_interval: 30s", "scrape_interval: 1s");
+        let targets = configuration.matches("- targets:").count();
         let file = folder.path().join("prometheus.yml");
         fs::write(&file, configuration)?;
         fs::copy(documented("alerts.yml"), folder.path().join("alerts.yml"))?;
@@ -68,10 +71,16 @@ impl Prometheus {
         )?;
         Ok(Self {
             url: format!("http://{host}:{PORT}"),
+            targets,
             _server: server,
             _node_exporter: node_exporter,
             _folder: folder,
         })
+    }
+
+    /// How many ports it reads.
+    pub(super) fn targets(&self) -> usize {
+        self.targets
     }
 
     /// The series that an expression has now, one a line.
