@@ -12,7 +12,8 @@ use super::nix::Nixpkgs;
 use crate::project::files_below;
 
 /// What the flake's outputs are made from, and what they must not depend on.
-const SOURCES: [&str; 14] = [
+const SOURCES: [&str; 15] = [
+    "ARCHITECTURE.md",
     "Cargo.lock",
     "Cargo.toml",
     "README.md",
