@@ -120,52 +120,21 @@ mod tests {
 
     #[test]
     fn every_setting_of_the_reference() {
-        insta::assert_snapshot!(module(
-            "[params]
-mail_domain = chat.example.org
-max_user_send_per_minute = 80
-max_user_send_burst_size = 20
-max_mailbox_size = 1G
-max_message_size = 52428800
-delete_mails_after = 40
-delete_large_after = 14
-delete_inactive_users_after = 180
-username_min_length = 6
-username_max_length = 12
-password_min_length = 10
-passthrough_senders =
-passthrough_recipients = xstore@example.org echo@chat.example.org
-max_load_1m = 7.5
-min_available_memory = 300M
-min_free_disk_space = 2G
-max_imap_connections = 20000
-max_smtp_connections = 500
-tls_external_cert_and_key = /etc/ssl/fullchain.pem /etc/ssl/privkey.pem
-www_folder = www
-disable_ipv6 = True
-acme_email = admin@example.org
-iroh_relay = https://iroh.example.org
-mtail_address = 10.0.0.2
-imap_rawlog = false
-imap_compress = true
-privacy_postal = Example ${Association}
-    Example Street 1
-    12345 Example Town
-privacy_mail = privacy@example.org
-privacy_pdo = \"Officer\"
-privacy_supervisor = State Authority
-filtermail_smtp_port = 10080
-filtermail_smtp_port_incoming = 10081
-filtermail_http_port_incoming = 10082
-filtermail_lmtp_port_transport = 10083
-postfix_reinject_port = 10025
-postfix_reinject_port_incoming = 10026
-turn_socket_path = /run/chatmail-turn/turn.socket
-mailboxes_dir = /srv/mail/chat.example.org
-passdb_path = /home/vmail/passdb.sqlite
-favourite_colour = blue
-"
-        ));
+        insta::assert_snapshot!(module(concat!(
+            include_str!("../testdata/chatmail.ini"),
+            "passthrough_senders =\n",
+            "passthrough_recipients = xstore@example.org echo@chat.example.org\n",
+            "imap_rawlog = false\n",
+            "filtermail_smtp_port = 10080\n",
+            "filtermail_smtp_port_incoming = 10081\n",
+            "filtermail_http_port_incoming = 10082\n",
+            "filtermail_lmtp_port_transport = 10083\n",
+            "postfix_reinject_port = 10025\n",
+            "postfix_reinject_port_incoming = 10026\n",
+            "turn_socket_path = /run/chatmail-turn/turn.socket\n",
+            "passdb_path = /home/vmail/passdb.sqlite\n",
+            "favourite_colour = blue\n",
+        )));
     }
 
     #[test]

@@ -12,7 +12,6 @@ mod limits;
 mod network;
 mod packages;
 mod pointers;
-mod queue;
 mod rendering;
 mod services;
 mod start;
@@ -35,7 +34,6 @@ use nix::fcntl::{Flock, FlockArg};
 
 pub(crate) use self::cgroup::Usage;
 pub(crate) use self::journal::Cursor;
-pub(crate) use self::queue::Queued;
 pub(crate) use self::start::{Found, interrupted};
 pub(crate) use self::switch::{Plan, SystemOf};
 
@@ -108,8 +106,13 @@ impl Lab {
     }
 
     /// What waits in a relay's queue.
-    pub(crate) async fn queue(&self, machine: &str) -> anyhow::Result<Vec<Queued>> {
-        queue::read(self.leader(machine)?).await
+    #[cfg(feature = "scenarios")]
+    pub(crate) async fn queue(
+        &self,
+        machine: &str,
+    ) -> anyhow::Result<Vec<chatmail_core::postqueue::Message>> {
+        let listed = container::capture(self.leader(machine)?, &["postqueue", "-j"]).await?;
+        chatmail_core::postqueue::parse(&listed).with_context(|| format!("postqueue printed {listed}"))
     }
 
     /// Messages that a machine logged after `since`, of one unit or of all.

@@ -5,13 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
+use chatmail_core::postqueue::Message;
 use tokio::sync::Barrier;
 use tokio::task::JoinSet;
 
 use super::{Context, until};
 use crate::client::imap::{Imap, Value};
 use crate::client::{Account, pgp};
-use crate::machine::Queued;
 
 const RELAY: &str = "a";
 /// Senders, and what each of them sends at once: no more than an account may.
@@ -26,7 +26,7 @@ const DELIVERED: Duration = Duration::from_secs(150);
 async fn nothing_deferred(context: &Context) -> anyhow::Result<()> {
     let look = || async {
         let queue = context.machines()?.queue(RELAY).await?;
-        if let Some(reason) = queue.iter().find_map(Queued::deferred) {
+        if let Some(reason) = queue.iter().find_map(Message::delay_reason) {
             bail!("a delivery was deferred: {reason}");
         }
         Ok(queue.is_empty().then_some(()))

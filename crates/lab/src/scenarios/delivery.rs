@@ -7,7 +7,6 @@ use anyhow::{Context as _, ensure};
 use super::{Context, until};
 use crate::client::message::Message;
 use crate::client::{Account, arrival, arrival_of, outside, pgp};
-use crate::machine::Queued;
 
 const WITHIN: Duration = Duration::from_secs(30);
 /// Larger than `messages.maxSize` once it is armored.
@@ -44,13 +43,13 @@ pub(super) async fn undeliverable(context: &Context) -> anyhow::Result<()> {
 async fn deferred(context: &Context, relay: &str, address: &str) -> anyhow::Result<(String, String)> {
     let look = || async {
         for queued in context.machines()?.queue(relay).await? {
-            let Queued { queue_id, recipients } = queued;
-            let reason = recipients
+            let reason = queued
+                .recipients
                 .into_iter()
                 .find(|one| one.address == address)
                 .and_then(|one| one.delay_reason);
             if let Some(reason) = reason {
-                return Ok(Some((queue_id, reason)));
+                return Ok(Some((queued.queue_id, reason)));
             }
         }
         Ok(None)

@@ -148,11 +148,6 @@ pub(super) async fn filter_within_a_message(context: &Context) -> anyhow::Result
     one_copy(context, &receiver, &message).await
 }
 
-#[derive(Deserialize)]
-struct Queued {
-    queue_name: String,
-}
-
 /// The relay's resolver does not answer, so that the filter is killed while it looks for the sender's DKIM key.
 pub(super) async fn incoming_filter_within_a_message(context: &Context) -> anyhow::Result<()> {
     let (sender, receiver) = (context.account("a").await?, context.account("b").await?);
@@ -170,11 +165,10 @@ pub(super) async fn incoming_filter_within_a_message(context: &Context) -> anyho
     .await?;
     // Relay a keeps the message and would try again in some minutes.
     let deferred = || async {
-        let queue = context.run("a", &["postqueue", "-j"]).await?;
-        let entries: Result<Vec<Queued>, _> = queue.lines().map(serde_json::from_str).collect();
-        Ok(entries?
+        let queue = context.machines()?.queue("a").await?;
+        Ok(queue
             .iter()
-            .any(|entry| entry.queue_name == "deferred")
+            .any(|message| message.queue_name == "deferred")
             .then_some(()))
     };
     until(DELIVERED, deferred)

@@ -10,44 +10,15 @@ use crate::project;
 const RELAY: &str = "a";
 /// Documentation of all options, generated from the module.
 const OPTIONS: &str = "docs/options.md";
-/// One setting for each option that there can be.
-const INI: &str = "\
-[params]
-mail_domain = chat.example.org
-max_user_send_per_minute = 80
-max_user_send_burst_size = 20
-max_mailbox_size = 1G
-max_message_size = 52428800
-delete_mails_after = 40
-delete_large_after = 14
-delete_inactive_users_after = 180
-username_min_length = 6
-username_max_length = 12
-password_min_length = 10
-max_load_1m = 7.5
-min_available_memory = 300M
-min_free_disk_space = 2G
-max_imap_connections = 20000
-max_smtp_connections = 500
-tls_external_cert_and_key = /etc/ssl/fullchain.pem /etc/ssl/privkey.pem
-www_folder = www
-disable_ipv6 = True
-iroh_relay =
-mtail_address = 10.0.0.2
-imap_rawlog = true
-imap_compress = true
-privacy_postal = Example Association
-    Example Street 1
-privacy_mail = privacy@example.org
-privacy_pdo = Officer
-privacy_supervisor = Authority
-mailboxes_dir = /srv/mail
-";
+/// One setting for each option that there can be but `imap.rawlog`.
+const INI: &str = "crates/chatmail/testdata/chatmail.ini";
 
 pub(super) async fn options(context: &Context) -> anyhow::Result<()> {
     let machines = context.machines()?;
     let file = "var/lib/lab-chatmail.ini";
-    fs::write(machines.root(RELAY).join(file), INI)?;
+    let path = project::root().join(INI);
+    let ini = fs::read_to_string(&path).with_context(|| path.display().to_string())? + "imap_rawlog = true\n";
+    fs::write(machines.root(RELAY).join(file), &ini)?;
     let command = ["chatmail", "migrate", &format!("/{file}")];
     let module = context.run(RELAY, &command).await?;
     let path = project::root().join(OPTIONS);
@@ -62,7 +33,7 @@ pub(super) async fn options(context: &Context) -> anyhow::Result<()> {
         names += 1;
     }
     ensure!(
-        names >= INI.lines().count() - 2,
+        names >= ini.lines().count() - 2,
         "only {names} options in:\n{module}"
     );
 

@@ -203,8 +203,11 @@ async fn store(context: &Context, relay: &str, account: &Account) -> anyhow::Res
     let message = pgp::encrypted(&account.address, 2000);
     account.submit(&account.address, &message).await?.expect(250)?;
     let waits = || async {
-        let queue = context.run(relay, &["postqueue", "-j"]).await?;
-        Ok((queue.contains(&account.address) && queue.contains("delay_reason")).then_some(()))
+        let queue = context.machines()?.queue(relay).await?;
+        let mut recipients = queue.iter().flat_map(|message| &message.recipients);
+        Ok(recipients
+            .any(|one| one.address == account.address && one.delay_reason.is_some())
+            .then_some(()))
     };
     until(WITHIN, waits)
         .await

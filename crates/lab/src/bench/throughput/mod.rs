@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::ensure;
+use chatmail_core::postqueue::Message;
 
 use self::load::{Load, Outcome, People};
 pub(super) use self::setup::{Setup, apply, undo};
@@ -15,7 +16,7 @@ use super::cost::{self, Cost};
 use super::stats::Summary;
 use super::{Target, document};
 use crate::client::Peer;
-use crate::machine::{Lab, Progress, Queued, interrupted};
+use crate::machine::{Lab, Progress, interrupted};
 
 const RELAY: &str = "a";
 /// How long after the last 250 a message is waited for. It is below the shortest pause after which Postfix tries again.
@@ -151,8 +152,8 @@ async fn measure(lab: &Lab, load: Load) -> anyhow::Result<Run> {
     })
 }
 
-fn note_deferred(known: &mut std::collections::BTreeSet<String>, queue: Vec<Queued>) {
-    let deferred = queue.into_iter().filter(|queued| queued.deferred().is_some());
+fn note_deferred(known: &mut std::collections::BTreeSet<String>, queue: Vec<Message>) {
+    let deferred = queue.into_iter().filter(|queued| queued.delay_reason().is_some());
     known.extend(deferred.map(|queued| queued.queue_id));
 }
 
