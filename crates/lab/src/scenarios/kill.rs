@@ -24,7 +24,7 @@ const DELIVERED: Duration = Duration::from_secs(60);
 /// How many users log in over and over.
 const USERS: usize = 6;
 /// How often each service is killed under them.
-const KILLS: usize = 4;
+const KILLS: usize = 8;
 
 /// Main process and state of a unit.
 pub(super) async fn state(context: &Context, relay: &str, unit: &str) -> anyhow::Result<(String, String)> {
@@ -207,9 +207,10 @@ impl Crowd {
         Ok(crowd)
     }
 
-    /// Waits for some more logins, so that every kill has users on both sides of it.
+    /// Waits for another login over each protocol, so that every kill has users on both sides of it, and a login that waited
+    /// for one new process often meets the next kill too.
     async fn go_on(&mut self) -> anyhow::Result<()> {
-        let enough = self.logins.load(Ordering::Relaxed) + 2 * USERS;
+        let enough = self.logins.load(Ordering::Relaxed) + 2;
         let end = Instant::now() + RESTARTED;
         while self.logins.load(Ordering::Relaxed) < enough {
             if let Some(ended) = self.tasks.try_join_next() {

@@ -53,10 +53,11 @@ function script_init(settings)
     connect_timeout = CONNECT_TIMEOUT,
     request_timeout = REQUEST_TIMEOUT,
     request_absolute_timeout = REQUEST_TIMEOUT,
-    request_max_attempts = "1",
+    -- If doveauth is killed, its requests are sent again. systemd holds the socket, so they wait there for the new
+    -- process. All attempts together have the time of one.
+    request_max_attempts = "5",
     max_connect_attempts = "1",
     auto_redirect = "no",
-    auto_retry = "no",
   })
 end
 
