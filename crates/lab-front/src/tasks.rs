@@ -110,10 +110,12 @@ pub fn run(progress: &Progress, tasks: Vec<Task>) -> anyhow::Result<()> {
 }
 
 fn start(progress: &Progress, task: Task) -> anyhow::Result<Running> {
-    if let Some(folder) = task.log.parent() {
-        fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
-    }
-    let create = |path: &Path| File::create(path).with_context(|| format!("cannot write {}", path.display()));
+    let create = |path: &Path| {
+        path.parent()
+            .map_or(Ok(()), fs::create_dir_all)
+            .and_then(|()| File::create(path))
+            .with_context(|| format!("cannot write {}", path.display()))
+    };
     let log = create(&task.log)?;
     let output = match &task.output {
         Some(path) => create(path)?,
@@ -225,7 +227,10 @@ mod tests {
             &format!("{}; echo why >&2; exit 3", meet("two", "one")),
             &folder,
         );
+        let output = folder.join("not/yet/there");
+        let one = one.output(&output);
         let error = run(&progress, vec![one, two]).unwrap_err().to_string();
+        assert_eq!(fs::read_to_string(&output).unwrap(), "one\n");
         assert!(error.starts_with("two: exit status: 3"), "{error}");
         assert!(error.ends_with("\ntwo\nwhy"), "{error}");
         assert!(done.exists(), "the task that succeeds is finished");
