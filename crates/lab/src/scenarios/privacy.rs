@@ -117,32 +117,30 @@ async fn names(context: &Context, relay: &str) -> anyhow::Result<Names> {
     })
 }
 
-/// Things that daemons like to log, on top of what other scenarios do.
-async fn traffic(context: &Context) -> anyhow::Result<()> {
-    for relay in RELAYS {
-        let account = context.account(relay).await?;
-        let peer = &account.peer;
-        let mut stranger = peer.exchange("stranger.example").await?;
-        stranger.command("MAIL FROM:<someone@stranger.example>").await?;
-        let refused = stranger.command("RCPT TO:<somebody@elsewhere.example>").await?;
-        refused.expect_start("554 5.7.1 ")?;
-        stranger.command("GET / HTTP/1.1").await?;
-        // Gone in the middle of a message.
-        let mut smtp = account.smtp().await?;
-        smtp.command(&format!("MAIL FROM:<{}>", account.address)).await?;
-        smtp.command(&format!("RCPT TO:<{}>", account.address)).await?;
-        smtp.command("DATA").await?.expect(354)?;
-        drop(smtp);
-        // Not ours to set.
-        let mut imap = account.imap().await?;
-        imap.command("SETMETADATA \"\" (/shared/vendor/deltachat/turn \"x\")")
-            .await?;
-        imap.command("SELECT \"no such folder\"").await?;
-        provoke::errors(context, relay).await?;
-    }
-    accounts::wrong_password(context).await?;
-    accounts::short_password(context).await?;
-    accounts::foreign_domain(context).await?;
+/// What strangers and users do wrong on one relay.
+async fn mistakes(context: &Context, relay: &str) -> anyhow::Result<()> {
+    let account = context.account(relay).await?;
+    let mut stranger = account.peer.exchange("stranger.example").await?;
+    stranger.command("MAIL FROM:<someone@stranger.example>").await?;
+    let refused = stranger.command("RCPT TO:<somebody@elsewhere.example>").await?;
+    refused.expect_start("554 5.7.1 ")?;
+    stranger.command("GET / HTTP/1.1").await?;
+    // The client disconnects in the middle of a message.
+    let mut smtp = account.smtp().await?;
+    smtp.command(&format!("MAIL FROM:<{}>", account.address)).await?;
+    smtp.command(&format!("RCPT TO:<{}>", account.address)).await?;
+    smtp.command("DATA").await?.expect(354)?;
+    drop(smtp);
+    // Only the relay sets this.
+    let mut imap = account.imap().await?;
+    imap.command("SETMETADATA \"\" (/shared/vendor/deltachat/turn \"x\")")
+        .await?;
+    imap.command("SELECT \"no such folder\"").await?;
+    provoke::errors(context, relay).await
+}
+
+/// Scenarios whose errors daemons log, one after the other so that none changes what the next one relies on.
+async fn failures(context: &Context) -> anyhow::Result<()> {
     policy::cleartext_submitted(context).await?;
     policy::cleartext_from_outside(context).await?;
     policy::forged_from(context).await?;
@@ -162,7 +160,22 @@ async fn traffic(context: &Context) -> anyhow::Result<()> {
     tls::port_25(context).await?;
     tls::client_ports(context).await?;
     web::site(context).await?;
-    web::new_address(context).await?;
+    web::new_address(context).await
+}
+
+/// Makes daemons log, in addition to what other scenarios do. Most of the time is spent waiting: Postfix and Dovecot
+/// delay replies to clients that make mistakes.
+async fn traffic(context: &Context) -> anyhow::Result<()> {
+    let [a, b, c] = RELAYS.map(|relay| mistakes(context, relay));
+    tokio::try_join!(
+        a,
+        b,
+        c,
+        accounts::wrong_password(context),
+        accounts::short_password(context),
+        accounts::foreign_domain(context),
+        failures(context),
+    )?;
     kill::doveauth(context).await?;
     kill::dictionaries(context).await
 }

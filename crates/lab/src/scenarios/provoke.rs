@@ -97,18 +97,41 @@ fn nonsense(address: &str) -> Vec<Vec<String>> {
     ]
 }
 
-/// On every port for mail, before and after TLS and a login.
+/// One list of commands on every port for mail, before and after TLS and a login.
+async fn smtp_sessions(account: &Account, lines: &[String]) -> anyhow::Result<()> {
+    let peer = &account.peer;
+    let before_tls = |port| async move {
+        let mut plain = Smtp::connect(peer.port(port)).await?;
+        plain.ehlo("stranger.example").await?;
+        say(&mut plain, lines).await;
+        anyhow::Ok(())
+    };
+    let incoming = async {
+        say(&mut peer.exchange("stranger.example").await?, lines).await;
+        Ok(())
+    };
+    let before_login = async {
+        say(&mut peer.submission().await?, lines).await;
+        Ok(())
+    };
+    let submission = async {
+        say(&mut account.smtp().await?, lines).await;
+        Ok(())
+    };
+    tokio::try_join!(
+        before_tls(25),
+        before_tls(587),
+        incoming,
+        before_login,
+        submission
+    )?;
+    Ok(())
+}
+
 async fn smtp(account: &Account) -> anyhow::Result<()> {
     let peer = &account.peer;
     for lines in nonsense(&account.address) {
-        for port in [25, 587] {
-            let mut plain = Smtp::connect(peer.port(port)).await?;
-            plain.ehlo("stranger.example").await?;
-            say(&mut plain, &lines).await;
-        }
-        say(&mut peer.exchange("stranger.example").await?, &lines).await;
-        say(&mut peer.submission().await?, &lines).await;
-        say(&mut account.smtp().await?, &lines).await;
+        smtp_sessions(account, &lines).await?;
     }
     // No TLS where TLS was announced, and silence in the middle of it.
     for port in [465, 993, 443, 8443] {
