@@ -1,4 +1,4 @@
-//! `chatmail migrate`: the settings of a reference relay as NixOS options.
+//! `chatmail migrate`: converts the settings of a reference relay to NixOS options.
 
 mod ini;
 mod nix;
@@ -50,7 +50,7 @@ fn read(file: &Path) -> anyhow::Result<String> {
     let size = std::fs::metadata(file)?.len();
     ensure!(
         size <= MAX_BYTES,
-        "it has {size} bytes, and at most {MAX_BYTES} are allowed"
+        "the file has {size} bytes; the maximum is {MAX_BYTES}"
     );
     Ok(std::fs::read_to_string(file)?)
 }

@@ -20,7 +20,7 @@ pub(crate) fn describe(direction: Direction) {
     describe_counter!(MESSAGES, "Messages by direction and what became of them.");
     describe_histogram!(
         DURATION,
-        "Time from the end of a message to the reply, including the time in which Postfix takes it back."
+        "Time from the end of a message to its reply, including reinjection into Postfix."
     );
     for verdict in VERDICTS {
         count(direction, verdict, 0);

@@ -1,7 +1,7 @@
 //! The rate at which one address may submit mail: GCRA, one cell per address.
 //!
 //! A message is counted before it is sent, if Postfix asks, and otherwise when it reaches the filter. The limit
-//! therefore holds even while Postfix cannot ask.
+//! therefore applies even while Postfix cannot ask.
 
 use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -12,8 +12,8 @@ use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
 use moka::ops::compute::Op;
 use moka::sync::Cache;
 
-/// Submissions between two clean-ups, which remove idle cells. Memory therefore holds about this many addresses, plus
-/// those that have sent within the last burst.
+/// Submissions between two clean-ups, which remove idle cells. This bounds the number of addresses in memory to about
+/// this many, plus those that have sent within the last burst.
 const PRUNE_EVERY: usize = 1024;
 
 /// Maximum number of addresses with messages on their way. A message that is evicted counts twice.
@@ -86,12 +86,12 @@ impl SendLimit {
         );
     }
 
-    /// Addresses held in memory.
+    /// Number of addresses in memory.
     pub fn len(&self) -> usize {
         self.cells.len()
     }
 
-    /// Whether no address is held in memory.
+    /// Whether there is no address in memory.
     pub fn is_empty(&self) -> bool {
         self.cells.is_empty()
     }
@@ -126,7 +126,7 @@ mod tests {
             assert_eq!(limit.redeem("a@B"), Ok(()));
         }
         assert!(limit.redeem("a@b").is_err(), "a fourth message was not counted");
-        // Where nobody asks before, the message itself counts.
+        // If Postfix has not asked before, the message itself counts.
         assert_eq!(limit.redeem("c@b"), Ok(()));
         assert_eq!(limit.reserve("c@b"), Ok(()));
         assert_eq!(limit.reserve("c@b"), Ok(()));

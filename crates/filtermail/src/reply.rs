@@ -40,7 +40,7 @@ replies! {
     TIMEOUT = "421 4.4.2 Timeout, closing connection";
     /// The service is stopping.
     SHUTTING_DOWN = "421 4.3.2 Service shutting down";
-    /// Postfix did not take the message back.
+    /// The session with Postfix failed.
     REINJECT_FAILED = "451 4.3.0 Mail server temporarily unavailable";
     /// A check of the message panicked.
     CHECK_FAILED = "451 4.3.0 Message could not be checked";
@@ -54,11 +54,11 @@ replies! {
     UNKNOWN_COMMAND = "500 5.5.1 Unknown command";
     /// The command's argument is malformed.
     SYNTAX = "501 5.5.4 Syntax error";
-    /// An envelope sender that is no address.
+    /// An envelope sender that is not an address.
     BAD_SENDER = "501 5.1.7 Bad sender address syntax";
-    /// A recipient that is no address.
+    /// A recipient that is not an address.
     BAD_RECIPIENT = "501 5.1.3 Bad recipient address syntax";
-    /// A message for nobody.
+    /// An envelope without recipients.
     NO_RECIPIENTS = "554 5.5.1 Error: no valid recipients";
     /// `MAIL` before `HELO`, `RCPT` before `MAIL` and the like.
     BAD_SEQUENCE = "503 5.5.1 Bad sequence of commands";

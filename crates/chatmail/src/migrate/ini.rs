@@ -1,5 +1,5 @@
-//! The dialect of INI that the reference reads with Python's `iniconfig`: comments take whole lines, and indented lines
-//! continue the value above.
+//! Parses the dialect of INI that the reference reads with Python's `iniconfig`: comments are whole lines, and indented
+//! lines continue the previous value.
 
 use std::collections::BTreeSet;
 
@@ -13,16 +13,16 @@ const SECTION: &str = "params";
 pub(super) struct Setting {
     pub(super) key: String,
     pub(super) value: String,
-    /// Number of its first line, from 1.
+    /// Number of its first line, beginning with 1.
     pub(super) line: usize,
 }
 
-/// The settings in their order.
+/// Parses the settings, in their order.
 ///
 /// # Errors
 ///
-/// A line that is neither a section, a setting nor a continuation; another section than `[params]`; a setting that occurs
-/// twice.
+/// If a line is not a section, a setting or a continuation, if there is a section other than `[params]`, or if a setting
+/// occurs twice.
 pub(super) fn parse(text: &str) -> anyhow::Result<Vec<Setting>> {
     let mut settings: Vec<Setting> = Vec::new();
     let mut seen = BTreeSet::new();
@@ -34,7 +34,7 @@ pub(super) fn parse(text: &str) -> anyhow::Result<Vec<Setting>> {
         }
         if line.starts_with([' ', '\t']) {
             let Some(last) = settings.last_mut() else {
-                bail!("line {number} is indented but continues no setting");
+                bail!("line {number} is indented, but no setting precedes it");
             };
             last.value.push('\n');
             last.value.push_str(trimmed);
@@ -43,17 +43,20 @@ pub(super) fn parse(text: &str) -> anyhow::Result<Vec<Setting>> {
         if let Some(section) = trimmed.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
             ensure!(
                 section == SECTION,
-                "line {number} begins the section `{section}`; only `{SECTION}` is known"
+                "line {number} begins the unknown section `[{section}]`; the only section is `[{SECTION}]`"
             );
             inside = true;
             continue;
         }
-        ensure!(inside, "line {number} comes before the section `[{SECTION}]`");
+        ensure!(inside, "line {number} is outside of the section `[{SECTION}]`");
         let Some((key, value)) = trimmed.split_once('=').or_else(|| trimmed.split_once(':')) else {
-            bail!("line {number} is no setting: expected `name = value`");
+            bail!("line {number} is not a setting: expected `name = value`");
         };
         let key = key.trim().to_owned();
-        ensure!(seen.insert(key.clone()), "line {number} sets `{key}` again");
+        ensure!(
+            seen.insert(key.clone()),
+            "line {number} sets `{key}` a second time"
+        );
         settings.push(Setting {
             key,
             value: value.trim().to_owned(),

@@ -1,4 +1,4 @@
-//! Values as Nix expressions.
+//! Formats values as Nix expressions.
 
 use serde::Serialize;
 
@@ -10,7 +10,7 @@ pub(super) enum Value {
     Integer(u64),
     Float(f64),
     Text(String),
-    /// A path that Nix copies to its store.
+    /// A path literal; Nix copies the files to its store.
     Path(String),
     /// `null`.
     Null,
@@ -21,7 +21,7 @@ pub(super) fn expression(value: &Value) -> String {
     match value {
         Value::Bool(value) => value.to_string(),
         Value::Integer(value) => value.to_string(),
-        // Nix reads `5` as an integer, which options of floating point numbers take too.
+        // `5` is an integer in Nix, which the options of these values accept too.
         Value::Float(value) => value.to_string(),
         Value::Text(text) => quoted(text),
         Value::Path(path) => path.clone(),

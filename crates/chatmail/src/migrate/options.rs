@@ -1,57 +1,57 @@
-//! What each setting of the reference is called here.
+//! Maps each setting of the reference to NixOS options.
 
 use anyhow::{Context as _, anyhow, bail, ensure};
 
 use super::ini::Setting;
 use super::nix::Value;
 
-/// An option of NixOS with its value.
+/// A NixOS option with its value.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct NixOption {
-    /// Its whole name.
+    /// Full name of the option.
     pub(super) name: String,
     pub(super) value: Value,
-    /// What is to be known about it.
+    /// A comment for the operator.
     pub(super) note: Option<&'static str>,
 }
 
-/// What became of the settings.
+/// The result of a migration.
 #[derive(Debug, Default)]
 pub(super) struct Migrated {
     pub(super) options: Vec<NixOption>,
-    /// Settings without an equivalent, and why they have none.
+    /// Settings without an equivalent, with the reason.
     pub(super) without: Vec<(String, &'static str)>,
-    /// Settings with the reference's own default.
+    /// Settings that have the default of the reference.
     pub(super) defaults: Vec<String>,
-    /// Settings that no version of the reference knew.
+    /// Settings that no supported version of the reference has.
     pub(super) unknown: Vec<String>,
 }
 
 /// How a setting is migrated.
 enum Rule {
-    /// To a whole number.
+    /// To an integer.
     Integer(&'static str),
     /// To a number that may have a fraction.
     Float(&'static str),
-    /// From megabytes, such as `500M` or `2G`, to bytes.
+    /// From a size in megabytes, such as `500M` or `2G`, to bytes.
     Megabytes(&'static str),
-    /// To a text; an empty one is the default.
+    /// To the same string.
     Text(&'static str),
-    /// To `true` where the setting is.
+    /// To a boolean.
     Flag(&'static str),
-    /// To options that several values decide.
+    /// To the options that a function returns for the value.
     Special(fn(&str) -> anyhow::Result<Vec<NixOption>>),
-    /// There is no equivalent; the reason.
+    /// To nothing, for this reason.
     Without(&'static str),
 }
 
 const PORT: &str = "the filters and Postfix use Unix sockets; `services.chatmail.filter.transport = \"tcp\"` uses the \
-                    ports that the reference has by default";
-const ENCRYPTED_ONLY: &str = "no address is exempt: the relay carries encrypted mail only";
-const INTERNAL: &str = "the module decides where its files are";
+                    default ports of the reference";
+const ENCRYPTED_ONLY: &str = "no address is exempt: the relay accepts only encrypted mail";
+const INTERNAL: &str = "the module chooses this path";
 
-/// Every setting of the versions 1.0 to 1.12 and of what came before their 1.13, its default in the reference, and its
-/// rule.
+/// Every setting of the versions 1.0 to 1.12 and of the development towards 1.13, with its default in the reference, if
+/// it has one, and its rule. `mail_domain` and `mailboxes_dir` are handled separately.
 const RULES: &[(&str, Option<&str>, Rule)] = &[
     (
         "max_user_send_per_minute",
@@ -201,14 +201,14 @@ fn chatmail(name: &str, value: Value) -> NixOption {
 ///
 /// # Errors
 ///
-/// There is no `mail_domain`, or a value is not what the setting takes.
+/// If `mail_domain` is missing, or a value is invalid.
 pub(super) fn migrate(settings: &[Setting]) -> anyhow::Result<Migrated> {
     let domain = settings
         .iter()
         .find(|setting| setting.key == "mail_domain")
         .map(|setting| setting.value.as_str())
         .unwrap_or_default();
-    ensure!(!domain.is_empty(), "it sets no `mail_domain`");
+    ensure!(!domain.is_empty(), "`mail_domain` is missing");
     let mut migrated = Migrated {
         options: vec![
             chatmail("enable", Value::Bool(true)),
@@ -261,7 +261,7 @@ fn migrate_one(setting: &Setting, domain: &str, migrated: &mut Migrated) -> anyh
     Ok(())
 }
 
-/// As the reference reads it: anything else is false.
+/// Whether a flag is set. Like the reference, this treats every other value as false.
 fn is_true(value: &str) -> bool {
     value.eq_ignore_ascii_case("true")
 }
@@ -269,7 +269,7 @@ fn is_true(value: &str) -> bool {
 fn integer(value: &str) -> anyhow::Result<u64> {
     value
         .parse()
-        .map_err(|_| anyhow!("expected a whole number, found `{value}`"))
+        .map_err(|_| anyhow!("expected an integer, found `{value}`"))
 }
 
 fn float(value: &str) -> anyhow::Result<f64> {
@@ -279,7 +279,7 @@ fn float(value: &str) -> anyhow::Result<f64> {
     }
 }
 
-/// Bytes of a size such as `500M`, `2G`, `500MB` or `500`, which are megabytes.
+/// Converts a size such as `500M`, `2G`, `500MB` or `500` to bytes. Without a unit, it is in megabytes.
 fn megabytes(value: &str) -> anyhow::Result<u64> {
     let upper = value.to_ascii_uppercase();
     let size = upper.strip_suffix('B').unwrap_or(&upper);
@@ -300,9 +300,7 @@ fn megabytes(value: &str) -> anyhow::Result<u64> {
 fn certificate(value: &str) -> anyhow::Result<Vec<NixOption>> {
     let mut parts = value.split_whitespace();
     let (Some(certificate), Some(key), None) = (parts.next(), parts.next(), parts.next()) else {
-        bail!(
-            "expected the paths of the certificate and of the key with a space between them, found `{value}`"
-        );
+        bail!("expected the paths of the certificate and of the key, separated by a space, found `{value}`");
     };
     Ok(vec![
         chatmail("tls.mode", Value::Text("external".to_owned())),
@@ -321,11 +319,11 @@ fn website(value: &str) -> anyhow::Result<Vec<NixOption>> {
     let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+".contains(c);
     ensure!(
         path.chars().all(plain),
-        "Nix paths consist of letters, digits and `/._-+`, found `{value}`"
+        "expected a path of ASCII letters, digits and `/._-+`, as Nix requires, found `{value}`"
     );
     let mut option = chatmail("web.source", Value::Path(path));
     option.note =
-        Some("Copy the folder beside this file, and compare its pages with those in `www/` of the flake.");
+        Some("Copy the folder next to this file, and compare its pages with those in `www/` of the flake.");
     Ok(vec![option])
 }
 
@@ -341,7 +339,7 @@ fn acme(value: &str) -> anyhow::Result<Vec<NixOption>> {
     }])
 }
 
-/// Setting it at all means that the relay runs none of its own.
+/// A relay with this setting does not run its own iroh relay.
 fn iroh(value: &str) -> anyhow::Result<Vec<NixOption>> {
     let url = if value.is_empty() {
         Value::Null

@@ -25,7 +25,7 @@ pub use keys::{FoundKeys, ResolverError};
 pub use signed::Signatures;
 pub use verdict::DkimVerdict;
 
-/// The divisor of the filter's connections that gives how many may wait for slow name servers.
+/// Divisor of the filter's connections: the result is how many may wait for slow name servers.
 const WAITING_SHARE: usize = 4;
 
 /// Looks up the keys of signatures.

@@ -14,13 +14,13 @@ use tokio::time::timeout;
 
 /// How long every message may wait without a place.
 const QUICK: Duration = Duration::from_millis(500);
-/// Longest wait for all keys of a message; Postfix waits 100 s for the whole pass.
+/// Longest wait for all keys of a message. Postfix waits 180 s for the whole pass (`smtpd_proxy_timeout`).
 const PATIENCE: Duration = Duration::from_secs(20);
 /// How long a group of domains counts as slow: its messages wait only if there is a place.
 const SLOW: Duration = Duration::from_secs(60);
 /// Maximum number of groups that count as slow.
 const MAX_SLOW: u64 = 10_000;
-/// The divisor of the places that gives how many one group of domains gets.
+/// Divisor of the number of places: the result is the share of one group of domains.
 const GROUP_SHARE: usize = 5;
 /// Places for large messages, only a few of which are in memory at once.
 const LARGE_PLACES: usize = 2;

@@ -1,4 +1,4 @@
-//! The envelope of a message in the header fields of a request.
+//! Reads the envelope of a message from the header fields of a request.
 
 use axum::http::{HeaderMap, HeaderValue};
 
@@ -7,12 +7,12 @@ use crate::smtp::{Command, Envelope, Path, parse_command};
 
 /// The envelope sender; absent for the null sender.
 const FROM: &str = "x-mail-from";
-/// One recipient; there is one such field for each.
+/// One recipient; the field is repeated for each.
 const TO: &str = "x-mail-to";
-/// Longest address (RFC 5321 section 4.5.3.1) with room to spare: a path has at most 256 octets.
+/// Maximum length of an address, well above the 256 octets that RFC 5321 section 4.5.3.1.3 allows for a path.
 const MAX_ADDRESS: usize = 512;
 
-/// Reads the envelope. An error is what a mail server says to such an envelope.
+/// Reads the envelope. An error is the SMTP reply to an invalid one.
 pub(super) fn parse(headers: &HeaderMap, max_recipients: usize) -> Result<Envelope, Reply> {
     let mut senders = headers.get_all(FROM).iter();
     let sender = match (senders.next(), senders.next()) {
@@ -38,7 +38,7 @@ pub(super) fn parse(headers: &HeaderMap, max_recipients: usize) -> Result<Envelo
     })
 }
 
-/// A value that is an address and nothing else, by the grammar of SMTP commands.
+/// Parses a value that consists of one address, by the grammar of SMTP commands.
 fn address(value: &HeaderValue) -> Option<Path> {
     let text = value.to_str().ok().filter(|text| text.len() <= MAX_ADDRESS)?;
     match parse_command(format!("RCPT TO:<{text}>").as_bytes()) {
@@ -118,7 +118,7 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever the field says, Postfix gets one command with one path.
+        /// Whatever the field contains, Postfix receives one command with one path.
         #[test]
         fn no_field_becomes_more_than_one_path(text in "(a|@|<|>|\"|\\\\| |\t|,|=|SIZE|é){0,20}") {
             let value = HeaderValue::from_bytes(text.as_bytes()).unwrap();

@@ -1,23 +1,23 @@
-//! What is counted.
+//! Metrics of `filtermail mxdeliv`.
 
 use metrics::{counter, describe_counter};
 
 const REQUESTS: &str = "chatmail_mxdeliv_requests_total";
 
-/// What became of a request.
+/// The result of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Outcome {
-    /// The message is in the queue.
+    /// Postfix has queued the message.
     Accepted,
-    /// The sender should try again.
+    /// The reply is temporary; the sender should try again.
     Deferred,
     /// The envelope or the message was rejected.
     Refused,
-    /// The message was larger than the relay takes.
+    /// The message was larger than the relay accepts.
     TooLarge,
-    /// The client went away, or was too slow.
+    /// The client has closed the connection, or was too slow.
     Aborted,
-    /// Postfix could not be asked.
+    /// The session with Postfix failed.
     Unavailable,
 }
 
@@ -43,7 +43,7 @@ impl Outcome {
     }
 }
 
-/// Names the metrics.
+/// Names the metrics and sets them to zero.
 pub(super) fn describe() {
     describe_counter!(REQUESTS, "Requests to deliver a message over HTTPS, by result.");
     for outcome in Outcome::ALL {
@@ -51,7 +51,7 @@ pub(super) fn describe() {
     }
 }
 
-/// A request was answered.
+/// Counts an answered request.
 pub(super) fn count(outcome: Outcome) {
     counter!(REQUESTS, "result" => outcome.name()).increment(1);
 }

@@ -1,8 +1,8 @@
 //! `POST /mxdeliv`: mail from other relays over HTTPS, behind nginx.
 //!
-//! Whatever arrives is offered to Postfix over SMTP, with the address of the client, and so passes the same rules and the
-//! same filter as mail to port 25. Nothing is decided here but what has no counterpart there: how a request becomes an
-//! envelope, how slowly it may come, and which status a reply becomes.
+//! The service passes each message to Postfix over SMTP, with the address of the client, so the same rules and the same
+//! filter apply as to mail on port 25. It decides only what SMTP does not: how a request becomes an envelope, how slowly
+//! a client may send, and which HTTP status a reply becomes.
 
 mod envelope;
 mod metrics;
@@ -26,18 +26,19 @@ use self::metrics::Outcome;
 use crate::reply::Reply;
 use crate::smtp::{Delivery, Envelope};
 
-/// Header fields that a request may have beside one for each recipient.
+/// Maximum number of header fields of a request, in addition to one per recipient.
 const OTHER_FIELDS: usize = 100;
-/// What nginx takes of a head (`large_client_header_buffers`), and room for the fields that it adds.
+/// Maximum size of a request's head: the 64 KiB that nginx accepts (`large_client_header_buffers`), and the fields that
+/// it adds.
 const MAX_HEAD: usize = 96 * 1024;
-/// Every client has this much time for its message.
+/// Time that every client has for its message.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// Whoever needs more has to send this many bytes in each further second.
+/// Minimum rate in bytes per second after that: this many received bytes extend the time by one second.
 const SLOWEST: u64 = 8 * 1024;
-/// Longest wait for Postfix's reply to a message. Postfix waits 180 s for the filter (`smtpd_proxy_timeout`).
+/// Longest wait for Postfix's reply to a message. Postfix itself waits 180 s for the filter (`smtpd_proxy_timeout`).
 const FINAL_TIMEOUT: Duration = Duration::from_secs(190);
 
-/// What requests share.
+/// The state that all requests share.
 struct Door {
     postfix: chatmail_core::Endpoint,
     max_message_size: u64,
@@ -55,7 +56,7 @@ pub async fn run(mut service: Service) -> anyhow::Result<()> {
         fields: max_recipients + OTHER_FIELDS,
         bytes: MAX_HEAD,
     };
-    service.ready("taking mail over HTTPS");
+    service.ready("accepting mail over HTTPS");
     daemon::serve_http_within(
         &service,
         listener,
@@ -67,7 +68,7 @@ pub async fn run(mut service: Service) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The one route.
+/// Routes the requests; there is only one path.
 pub fn router(settings: &Mxdeliv, messages: &Messages, max_recipients: usize) -> Router {
     let door = Arc::new(Door {
         postfix: settings.postfix.clone(),
@@ -84,25 +85,25 @@ async fn receive(State(door): State<Arc<Door>>, headers: HeaderMap, body: Body) 
     let mut body = Arriving::new(body, door.max_message_size);
     let answer = door.deliver(&headers, &mut body).await;
     if answer.rest_is_read() {
-        // nginx reads the answer only once it could pass the whole body on.
+        // nginx reads the response only after it has passed on the whole body.
         body.drop_rest().await;
     }
     metrics::count(answer.outcome());
     answer.into_response()
 }
 
-/// What a request is answered with.
+/// The answer to a request.
 #[derive(Debug, PartialEq)]
 enum Answer {
-    /// What the relay says of the message, or of its envelope.
+    /// The SMTP reply to the message or its envelope.
     Reply(Reply),
-    /// Larger than any message that the relay takes.
+    /// The message is larger than the relay accepts.
     TooLarge,
-    /// The client took too long.
+    /// The client sends too slowly.
     TooSlow,
-    /// The client went away.
+    /// The client has closed the connection.
     Gone,
-    /// Postfix cannot be asked for now.
+    /// The session with Postfix has failed.
     Unavailable,
 }
 
@@ -118,7 +119,7 @@ impl Answer {
         }
     }
 
-    /// Whether what is left of the body is worth reading.
+    /// Whether to read the rest of the body, so that the client receives the answer.
     fn rest_is_read(&self) -> bool {
         matches!(self, Self::Reply(_) | Self::Unavailable)
     }
@@ -143,7 +144,7 @@ impl Door {
             return Answer::TooLarge;
         }
         let Some(origin) = origin(headers) else {
-            tracing::error!("nginx does not say who is asking");
+            tracing::error!("nginx sends no valid X-Real-IP");
             return Answer::Unavailable;
         };
         let envelope = match envelope::parse(headers, self.max_recipients) {
@@ -153,13 +154,13 @@ impl Door {
         match self.pass_on(&envelope, origin, body).await {
             Ok(answer) => answer,
             Err(error) => {
-                tracing::warn!("cannot hand a message to {}: {error}", self.postfix);
+                tracing::warn!("cannot pass a message to {}: {error}", self.postfix);
                 Answer::Unavailable
             }
         }
     }
 
-    /// Offers the message to Postfix as it comes.
+    /// Passes the message to Postfix while it arrives.
     async fn pass_on(
         &self,
         envelope: &Envelope,
@@ -174,7 +175,7 @@ impl Door {
             match body.next().await {
                 Ok(Some(part)) => delivery.write(&part).await?,
                 Ok(None) => break,
-                // Postfix drops what has no end.
+                // Postfix discards a message without an end.
                 Err(answer) => return Ok(answer),
             }
         }
@@ -182,7 +183,7 @@ impl Door {
     }
 }
 
-/// A body that has to come in time and within the limit.
+/// A body with limits on its time and size.
 struct Arriving {
     body: Body,
     received: u64,
@@ -200,7 +201,7 @@ impl Arriving {
         }
     }
 
-    /// The next bytes; none at the end.
+    /// The next bytes, or `None` at the end.
     async fn next(&mut self) -> Result<Option<Bytes>, Answer> {
         loop {
             let deadline = self.begin + allowed(self.received);
@@ -210,7 +211,7 @@ impl Arriving {
                 Ok(Some(Err(_))) => return Err(Answer::Gone),
                 Ok(Some(Ok(frame))) => frame,
             };
-            // Trailers say nothing about a message.
+            // Trailers are not part of a message.
             let Ok(part) = frame.into_data() else { continue };
             self.received = self.received.saturating_add(part.len() as u64);
             if self.received > self.max {
@@ -220,13 +221,13 @@ impl Arriving {
         }
     }
 
-    /// Reads what is left, within the same bounds.
+    /// Reads and discards the rest, within the same limits.
     async fn drop_rest(&mut self) {
         while let Ok(Some(_)) = self.next().await {}
     }
 }
 
-/// How long it may take until more than `received` bytes are there.
+/// How long a client that has sent `received` bytes may take until the next ones arrive, counted from the start.
 fn allowed(received: u64) -> Duration {
     PATIENCE + Duration::from_secs(received / SLOWEST)
 }
@@ -235,7 +236,7 @@ fn declared_length(headers: &HeaderMap) -> Option<u64> {
     headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
-/// The address of the client, which nginx states.
+/// The address of the client, from nginx.
 fn origin(headers: &HeaderMap) -> Option<IpAddr> {
     headers.get("x-real-ip")?.to_str().ok()?.parse().ok()
 }
@@ -248,7 +249,7 @@ mod tests {
     fn replies_and_their_status() {
         let status = |text: &str| Answer::Reply(Reply::relayed(text)).into_response().status();
         assert_eq!(status("250 2.0.0 Ok: queued as X"), StatusCode::OK);
-        // Relays of the reference look at the text for more.
+        // Reference relays use this status for every rejection; only the text contains the SMTP code.
         assert_eq!(status("451 4.7.5 later"), StatusCode::BAD_REQUEST);
         assert_eq!(status("523 Encryption Needed"), StatusCode::BAD_REQUEST);
         let response = |answer: Answer| answer.into_response().status().as_u16();
@@ -266,7 +267,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn slow_and_endless_bodies_are_cut_off() {
-        // One byte each second, for ever.
+        // One byte per second, without end.
         let drip = async_body(|number| (number < 100_000).then_some((1, Duration::from_secs(1))));
         let mut body = Arriving::new(drip, 1 << 20);
         let begin = Instant::now();
@@ -283,7 +284,7 @@ mod tests {
         assert_eq!(end, Err(Answer::TooSlow));
         assert_eq!(begin.elapsed().as_secs(), 60);
 
-        // As fast as can be, for ever.
+        // As fast as possible, without end.
         let flood = async_body(|_| Some((64 * 1024, Duration::ZERO)));
         let mut body = Arriving::new(flood, 1 << 20);
         let mut parts = 0;
@@ -296,7 +297,7 @@ mod tests {
         assert_eq!((end, parts), (Err(Answer::TooLarge), 16));
     }
 
-    /// A body of parts of a size, each after a pause.
+    /// A body of parts, each with a size and after a pause.
     fn async_body(part: impl Fn(usize) -> Option<(usize, Duration)> + Send + 'static) -> Body {
         let (sender, receiver) = tokio::sync::mpsc::channel::<Bytes>(1);
         tokio::spawn(async move {

@@ -1,4 +1,4 @@
-//! Passes messages to Postfix: those that a filter has accepted, and those that arrive by other ways than SMTP.
+//! Passes messages to Postfix: those that a filter has accepted, and those that arrive over HTTPS.
 
 use std::io;
 use std::net::IpAddr;
@@ -15,8 +15,8 @@ use crate::reply::Reply;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Longest wait for a reply to a command, and for Postfix to read the next bytes.
 const STEP_TIMEOUT: Duration = Duration::from_secs(30);
-/// Longest wait for the reply to a whole message: Postfix runs its milters first. Postfix in front of the filter waits
-/// 100 s for the filter.
+/// Longest wait for the reply to a whole message: Postfix runs its milters first. The Postfix that waits for the filter
+/// does so for 180 s (`smtpd_proxy_timeout`), which also includes up to 20 s for DKIM keys.
 const FINAL_TIMEOUT: Duration = Duration::from_secs(70);
 /// Recipients per batch of commands. Bounded, because Postfix stops reading commands while its replies are not read.
 const BATCH: usize = 100;
@@ -107,15 +107,16 @@ impl Reinjector {
     }
 }
 
-/// A message on its way to Postfix, in parts as they arrive. Dropped before its end, it is gone.
+/// A message that is passed to Postfix in parts, as they arrive. Postfix discards it if this is dropped before
+/// [`Self::finish`].
 pub struct Delivery {
     connection: Connection,
     stuffing: Stuffing,
 }
 
 impl Delivery {
-    /// Offers an envelope to an smtpd that takes the client's address from the PROXY protocol. An error of Postfix's is
-    /// its reply.
+    /// Sends an envelope to an smtpd that reads the client's address from the PROXY protocol. The inner error is
+    /// Postfix's negative reply.
     pub async fn begin(
         address: &Endpoint,
         origin: IpAddr,
@@ -134,22 +135,22 @@ impl Delivery {
         })
     }
 
-    /// Passes the next part of the message on.
+    /// Sends the next part of the message.
     pub async fn write(&mut self, part: &[u8]) -> io::Result<()> {
         write_pieces(&mut self.connection.stream, self.stuffing.piece(part)).await
     }
 
-    /// Ends the message and waits this long for the reply to it.
+    /// Ends the message and returns the reply to it; fails after `wait`.
     pub async fn finish(mut self, wait: Duration) -> io::Result<Reply> {
         self.connection.write(self.stuffing.end()).await?;
         let reply = self.connection.reply(wait).await?;
-        // Nobody waits for the answer.
+        // The reply makes no difference.
         let _ = self.connection.write(b"QUIT\r\n").await;
         Ok(reply)
     }
 }
 
-/// What tells Postfix who is on the other side (PROXY protocol, version 1). Only the source is looked at.
+/// Tells Postfix the address of the client (PROXY protocol, version 1). The destination and the ports are placeholders.
 fn proxy_header(origin: IpAddr) -> String {
     match origin.to_canonical() {
         IpAddr::V4(address) => format!("PROXY TCP4 {address} 127.0.0.1 443 443\r\n"),
@@ -158,7 +159,8 @@ fn proxy_header(origin: IpAddr) -> String {
 }
 
 impl Connection {
-    /// Connects and says hello. Postfix refuses a client that has too many connections with its first reply.
+    /// Connects and sends EHLO. The inner error is a negative greeting: with it, Postfix rejects a client that has too
+    /// many connections.
     async fn open(address: &Endpoint, origin: Option<IpAddr>) -> io::Result<Result<Self, Reply>> {
         let stream = timeout(CONNECT_TIMEOUT, daemon::connect(address)).await??;
         let mut connection = Self {
@@ -191,13 +193,13 @@ impl Connection {
         })
     }
 
-    /// Everything before the message; none when Postfix waits for it.
+    /// Sends everything before the message. Returns `None` if Postfix accepts the envelope and waits for the message.
     async fn envelope(&mut self, envelope: &Envelope) -> io::Result<Option<Outcome>> {
         let mut refused: Option<Reply> = None;
         let data = match (self.commands(envelope, &mut refused).await, &refused) {
             (Ok(data), _) => data,
             (Err(error), None) => return Err(error),
-            // Postfix hangs up on whoever makes too many errors.
+            // Postfix closes the connection after too many errors.
             (Err(_), Some(reply)) => {
                 return Ok(Some(Outcome {
                     reply: reply.clone().into_negative(),
@@ -212,13 +214,13 @@ impl Connection {
         };
         Ok(Some(Outcome {
             reply: reply.into_negative(),
-            // Within data the only way out without sending anything is to hang up.
+            // After 354, only closing the connection avoids sending a message.
             reusable: !start && self.write(b"RSET\r\n").await.is_ok() && self.expect(b"250").await.is_ok(),
         }))
     }
 
-    /// Sends the commands and returns the reply to `DATA`; `refused` is the first negative reply to another. All commands
-    /// of a batch go out in one write: Postfix always offers `PIPELINING` (RFC 2920).
+    /// Sends the commands and returns the reply to `DATA`; sets `refused` to the first negative reply to another one.
+    /// Sends all commands of a batch in one write, because Postfix always offers `PIPELINING` (RFC 2920).
     async fn commands(&mut self, envelope: &Envelope, refused: &mut Option<Reply>) -> io::Result<Reply> {
         let mut commands = String::new();
         line(&mut commands, "MAIL FROM", &envelope.sender);
@@ -312,8 +314,8 @@ fn line(commands: &mut String, verb: &str, path: &Path) {
     commands.push_str("\r\n");
 }
 
-/// Writes small pieces together, so that a message of nothing but dots does not cost a system call for each, and large
-/// pieces as they are.
+/// Combines small pieces, so that a message of many leading dots does not cost a system call for each, and writes large
+/// pieces without copying them.
 async fn write_pieces<'a>(
     stream: &mut (impl AsyncWrite + Unpin),
     pieces: impl Iterator<Item = &'a [u8]>,

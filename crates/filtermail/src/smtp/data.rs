@@ -1,5 +1,5 @@
 //! Message data on the wire. Leading dots (RFC 5321 section 4.5.2) are removed in place while bytes arrive, and written
-//! as separate pieces when the message is sent, so that memory holds each message once.
+//! as separate pieces when the message is sent, so that each message is in memory only once.
 
 use bytes::Bytes;
 use memchr::{memchr2, memmem};
@@ -163,10 +163,10 @@ pub fn stuffed(message: &[u8]) -> impl Iterator<Item = &[u8]> {
     pieces.chain(std::iter::once(stuffing.end()))
 }
 
-/// Doubles leading dots of a message that comes in parts.
+/// Doubles leading dots of a message that arrives in parts.
 #[derive(Debug)]
 pub struct Stuffing {
-    /// The last two bytes so far. Before the first byte a line begins, as after a line break.
+    /// The last two bytes so far. Initially CRLF, because the message begins with a new line.
     last: [u8; 2],
 }
 
@@ -177,7 +177,7 @@ impl Default for Stuffing {
 }
 
 impl Stuffing {
-    /// The next part as it goes over the wire: its pieces and the dots between them.
+    /// The next part as sent on the wire: its pieces and the dots between them.
     pub fn piece<'a>(&mut self, part: &'a [u8]) -> impl Iterator<Item = &'a [u8]> + use<'a> {
         let mut first = (self.last[1] == b'\n' && part.starts_with(b".")).then_some(0);
         match part {
@@ -208,7 +208,7 @@ impl Stuffing {
         .filter(|piece| !piece.is_empty())
     }
 
-    /// What ends the message after its last part.
+    /// The bytes that end the message after its last part.
     pub fn end(&self) -> &'static [u8] {
         if self.last == *b"\r\n" {
             b".\r\n"

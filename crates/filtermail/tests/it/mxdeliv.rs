@@ -1,4 +1,4 @@
-//! Requests to `/mxdeliv`, and what Postfix gets of them.
+//! Requests to `/mxdeliv`, and what the service sends to Postfix.
 
 use std::net::SocketAddr;
 
@@ -8,7 +8,7 @@ use tokio::net::{TcpListener, TcpStream};
 
 use crate::relay::postfix;
 
-/// Starts the service in front of a Postfix at this address.
+/// Starts the service with a Postfix at this address.
 async fn start(postfix: SocketAddr) -> SocketAddr {
     let path = concat!(
         env!("CARGO_MANIFEST_DIR"),
@@ -24,7 +24,7 @@ async fn start(postfix: SocketAddr) -> SocketAddr {
     address
 }
 
-/// Status and text of the answer to a request with these fields.
+/// Sends a request with these fields and returns the status and text of the response.
 async fn post(address: SocketAddr, fields: &str, body: &[u8]) -> (u16, String) {
     let mut stream = TcpStream::connect(address).await.unwrap();
     let head = format!(
@@ -33,7 +33,7 @@ async fn post(address: SocketAddr, fields: &str, body: &[u8]) -> (u16, String) {
         body.len()
     );
     stream.write_all(head.as_bytes()).await.unwrap();
-    // Who is refused early may find the connection closed.
+    // The service may reject the request and close the connection before it has read the body.
     let _ = stream.write_all(body).await;
     let mut answer = String::new();
     stream.read_to_string(&mut answer).await.unwrap();
@@ -111,7 +111,7 @@ async fn half_a_message_is_no_message() {
     let _ = stream.read_to_end(&mut answer).await;
     assert!(!answer.starts_with(b"HTTP/1.1 200"));
 
-    // Nor is one that is longer than declared size allows, without a declaration.
+    // The service also cuts off a message without a declared length at the maximum size.
     let mut stream = TcpStream::connect(service).await.unwrap();
     let head = format!(
         "POST /mxdeliv HTTP/1.1\r\nhost: x\r\nx-real-ip: ::1\r\nconnection: close\r\n{ENVELOPE}transfer-encoding: chunked\r\n\r\n"
