@@ -1,5 +1,5 @@
-//! `iroh-peers URL RESOLVER`: two endpoints know each other's key and this relay's URL, and nothing else. They connect
-//! and send each other as much as takes many packets; both check every byte, and that no other path was taken.
+//! `iroh-peers URL RESOLVER`: connects two endpoints that know only each other's key and the URL of this relay. They
+//! send each other enough data for many packets, and check every byte and that the relay was the only path.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -9,13 +9,13 @@ use iroh::dns::DnsResolver;
 use iroh::endpoint::{ConnectionType, PathSelection, RecvStream, SendStream};
 use iroh::{Endpoint, NodeAddr, NodeId, RelayMap, RelayMode, RelayUrl};
 
-/// Name of the protocol that they speak.
+/// Name of their protocol.
 const ALPN: &[u8] = b"chatmail-lab/0";
 
-/// What each sends to the other.
+/// Bytes that each endpoint sends.
 const LENGTH: usize = 256 * 1024;
 
-/// How long all of it may take.
+/// Time limit for everything.
 const DEADLINE: Duration = Duration::from_secs(45);
 
 #[tokio::main(flavor = "current_thread")]
@@ -24,38 +24,42 @@ async fn main() -> anyhow::Result<()> {
     let (Some(url), Some(resolver), None) = (arguments.next(), arguments.next(), arguments.next()) else {
         bail!("usage: iroh-peers URL RESOLVER, with the resolver as ADDRESS:PORT");
     };
-    let url: RelayUrl = url.parse().with_context(|| format!("{url} is no URL"))?;
+    let url: RelayUrl = url.parse().with_context(|| format!("{url} is not a URL"))?;
     let resolver: SocketAddr = resolver
         .parse()
         .with_context(|| format!("{resolver} is not an address and a port"))?;
     tokio::time::timeout(DEADLINE, meet(&url, resolver))
         .await
-        .with_context(|| format!("they do not meet within {DEADLINE:?}"))??;
+        .with_context(|| format!("no exchange of data within {DEADLINE:?}"))??;
     println!("{LENGTH} bytes each way through {url}");
     Ok(())
 }
 
 async fn meet(url: &RelayUrl, resolver: SocketAddr) -> anyhow::Result<()> {
     let (caller, called) = tokio::try_join!(endpoint(url, resolver), endpoint(url, resolver))?;
-    // The one who is called has to be at the relay already.
+    // The called endpoint has to be connected to the relay already.
     for endpoint in [&caller, &called] {
         let home = endpoint.home_relay().initialized().await?;
-        ensure!(home == *url, "an endpoint's relay is {home}");
+        ensure!(home == *url, "an endpoint uses the relay {home}");
     }
     let address = NodeAddr::new(called.node_id()).with_relay_url(url.clone());
     let calls = async {
-        let connection = caller.connect(address, ALPN).await.context("calling")?;
+        let connection = caller.connect(address, ALPN).await.context("cannot connect")?;
         let (send, receive) = connection.open_bi().await?;
-        exchange(send, receive, 1, 2).await.context("the caller")?;
+        exchange(send, receive, 1, 2)
+            .await
+            .context("the calling endpoint")?;
         relayed(&caller, called.node_id(), url)?;
         connection.closed().await;
         anyhow::Ok(())
     };
     let answers = async {
-        let incoming = called.accept().await.context("nobody calls")?;
-        let connection = incoming.await.context("being called")?;
+        let incoming = called.accept().await.context("no connection arrives")?;
+        let connection = incoming.await.context("cannot accept a connection")?;
         let (send, receive) = connection.accept_bi().await?;
-        exchange(send, receive, 2, 1).await.context("who is called")?;
+        exchange(send, receive, 2, 1)
+            .await
+            .context("the called endpoint")?;
         relayed(&called, caller.node_id(), url)?;
         connection.close(0u8.into(), b"done");
         anyhow::Ok(())
@@ -70,26 +74,29 @@ async fn endpoint(url: &RelayUrl, resolver: SocketAddr) -> anyhow::Result<Endpoi
         .relay_mode(RelayMode::Custom(RelayMap::from(url.clone())))
         .alpns(vec![ALPN.to_vec()])
         .dns_resolver(DnsResolver::with_nameserver(resolver))
-        // No root that iroh trusts has signed for a relay of the lab.
+        // The lab's relays have no certificate from an authority that iroh trusts.
         .insecure_skip_relay_cert_verify(true)
         .path_selection(PathSelection::RelayOnly)
         .bind()
         .await
 }
 
-/// Sends one byte over and over, and reads as many of another; each side waits until the other has everything.
+/// Sends [`LENGTH`] bytes of one value and reads as many of another; each side waits until the other has received all.
 async fn exchange(mut send: SendStream, mut receive: RecvStream, mine: u8, theirs: u8) -> anyhow::Result<()> {
     let sending = async {
         send.write_all(&vec![mine; LENGTH]).await?;
         send.finish()?;
-        ensure!(send.stopped().await?.is_none(), "the other does not want it");
+        ensure!(
+            send.stopped().await?.is_none(),
+            "the other endpoint has stopped reading"
+        );
         Ok(())
     };
     let receiving = async {
         let got = receive.read_to_end(LENGTH).await?;
         ensure!(
             got == vec![theirs; LENGTH],
-            "it got {} bytes, or others",
+            "received {} bytes, or other values",
             got.len()
         );
         Ok(())
@@ -98,7 +105,8 @@ async fn exchange(mut send: SendStream, mut receive: RecvStream, mine: u8, their
     Ok(())
 }
 
-/// Fails when an endpoint knows a path to another one that is not this relay; held to relays, it may name none at all.
+/// Fails if an endpoint uses a path to the other one that is not this relay. Endpoints that are restricted to relays may
+/// report no path at all.
 fn relayed(endpoint: &Endpoint, other: NodeId, url: &RelayUrl) -> anyhow::Result<()> {
     match endpoint.conn_type(other)?.get()? {
         ConnectionType::None => Ok(()),
