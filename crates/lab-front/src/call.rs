@@ -1,28 +1,28 @@
-//! What a command line of `cargo lab` asks for, as far as it decides what is installed and compiled.
+//! Decides from the command line of `cargo lab` what to install and what to compile.
 
 use lab_front::prerequisites::{NO_INSTALL, Need};
 
-/// What has to be there before the lab can run.
+/// What the lab needs for one command.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Call {
-    /// What must be installed.
+    /// Prerequisites to install.
     pub(crate) needs: Vec<Need>,
-    /// Relays are started: this needs root and Debian.
+    /// Whether the command starts relays, for which it needs root and Debian.
     pub(crate) starts_relays: bool,
-    /// The lab is compiled with its scenarios, benchmarks and rendering.
+    /// Whether to compile the lab with its scenarios, benchmarks and rendering.
     pub(crate) everything: bool,
-    /// The programs that are measured are compiled as for a release.
+    /// Whether to compile with the profile `release`, for measurements.
     pub(crate) optimised: bool,
-    /// The tools that look at the Nix code are installed.
+    /// Whether to install the tools that check the Nix code.
     pub(crate) nix_tools: bool,
-    /// A lab that is compiled already will do: it only looks at what runs.
+    /// Whether any existing build of the lab suffices, because the command only uses running relays.
     pub(crate) any_build: bool,
-    /// `bench first-run`, which is measured from the outside.
+    /// Whether the command is `bench first-run`, which this program runs itself.
     pub(crate) first_run: bool,
 }
 
 impl Call {
-    /// Reads the arguments after `cargo lab`. What it does not know is left to the lab to refuse.
+    /// Reads the arguments after `cargo lab`. The lab reports those that are invalid.
     pub(crate) fn of(arguments: &[&str]) -> Self {
         let mut words = arguments
             .iter()
@@ -41,7 +41,7 @@ impl Call {
             any_build: false,
             first_run: false,
         };
-        // What follows the machine is a command of its own.
+        // Arguments after the machine belong to the command that runs in it.
         let own = if command == "shell" { 1 } else { rest.len() };
         if rest
             .iter()
@@ -74,7 +74,7 @@ impl Call {
                 needs: vec![Need::Compiler, Need::DeltaChat],
                 ..nothing
             },
-            // Chromium is large: where scenarios are chosen by name, the lab installs it only when one needs it.
+            // Chromium is large. If scenarios are chosen by name, the lab installs it only when one of them needs it.
             "test" if rest.iter().any(|argument| !argument.starts_with('-')) => {
                 relays(&[Need::DeltaChat, Need::Scenarios])
             }

@@ -1,4 +1,4 @@
-//! Compiles the lab and the services in one go.
+//! Compiles the lab and the services with one cargo command.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,11 +11,10 @@ use lab_front::{prerequisites, project};
 
 use crate::call::Call;
 
-/// CPU time that it took from nothing where it was measured: the programs of the demo, all of the lab, both as for a
-/// release.
+/// Measured CPU time of a full build: whether the lab is complete, whether the profile is `release`, and the seconds.
 const SECONDS: [(bool, bool, u64); 3] = [(false, false, 150), (true, false, 300), (true, true, 900)];
 
-/// What looks at the form of the Nix code: package, version, program.
+/// Tools that check the Nix code: package, version, program.
 const NIX_TOOLS: [(&str, &str, &str); 2] =
     [("nixfmt_rs", "0.5.3", "nixfmt"), ("deadnix", "1.3.1", "deadnix")];
 
@@ -27,8 +26,8 @@ pub(crate) struct Build {
 }
 
 impl Build {
-    /// The build that a command line asks for. Once everything has been compiled, that is kept up to date: compiling a
-    /// part of it again would only add to it.
+    /// The build that a command needs. If the complete lab has been compiled before, it is updated instead of a smaller
+    /// one, which would have to be compiled as well.
     pub(crate) fn of(call: &Call) -> anyhow::Result<Self> {
         let own = std::env::current_exe().context("cannot find this program")?;
         let target = own
@@ -44,7 +43,7 @@ impl Build {
         })
     }
 
-    /// Compiles it.
+    /// The task that runs cargo.
     pub(crate) fn task(&self, paths: &Paths) -> Task {
         let mut command = project::cargo();
         command
@@ -61,7 +60,7 @@ impl Build {
         if !self.everything {
             command.arg("--no-default-features");
         }
-        // A build that only has to catch up with changes takes as long as these are large.
+        // The duration of an incremental build is not known: it depends on the changes.
         let seconds = if self.program().exists() {
             0
         } else {
@@ -88,12 +87,12 @@ impl Build {
         })
     }
 
-    /// The lab.
+    /// Path of the lab's program.
     pub(crate) fn program(&self) -> PathBuf {
         self.folder.join("lab")
     }
 
-    /// Where what cargo prints is kept: the list of all programs.
+    /// File with the messages of cargo, which name all programs.
     pub(crate) fn list(&self) -> PathBuf {
         self.folder.join("lab-build.json")
     }
@@ -103,12 +102,12 @@ fn profile(optimised: bool) -> &'static str {
     if optimised { "release" } else { "lab" }
 }
 
-/// Says that a folder holds a lab with everything.
+/// A file that exists if the lab in this folder is complete.
 fn marker(folder: &Path) -> PathBuf {
     folder.join("lab-is-whole")
 }
 
-/// Compiles the tools for the Nix code that are not installed. They have little to do, so they are not optimised.
+/// Tasks that compile missing tools for the Nix code, without optimisation, because the tools have little to do.
 pub(crate) fn nix_tools(paths: &Paths) -> Vec<Task> {
     let tools = paths.tools();
     let missing = NIX_TOOLS.iter().filter(|(.., program)| {
@@ -122,7 +121,7 @@ pub(crate) fn nix_tools(paths: &Paths) -> Vec<Task> {
                 .arg(&tools)
                 .arg(format!("{package}@{version}"))
                 .env_remove("CARGO_TARGET_DIR");
-            let name = format!("Compiling {program}, which looks at the Nix code");
+            let name = format!("Compiling {program}, which checks the Nix code");
             Task::new(&name, 30, command, &paths.log(program))
         })
         .collect()

@@ -1,4 +1,4 @@
-//! `cargo lab bench first-run`: what a newcomer waits for, measured in a directory of its own.
+//! `cargo lab bench first-run`: measures a first demo on a new machine, in a separate directory.
 
 use std::fs;
 use std::path::Path;
@@ -18,11 +18,12 @@ struct Row {
     cpu: f64,
 }
 
-/// Runs the demo twice: with nothing compiled and nothing installed for the relays, and again.
+/// Runs the demo twice: first with nothing compiled and without Debian for the relays, then with the results of the
+/// first run.
 pub(crate) fn measure(paths: &Paths) -> anyhow::Result<ExitCode> {
     let scratch = paths.base().join("first-run");
     remove(&scratch)?;
-    fs::create_dir_all(&scratch).with_context(|| format!("cannot make {}", scratch.display()))?;
+    fs::create_dir_all(&scratch).with_context(|| format!("cannot create {}", scratch.display()))?;
     for title in ["First run", "Second run"] {
         let rows = run(&scratch)?;
         println!("\n{}", report(title, &rows));
@@ -48,7 +49,7 @@ fn run(scratch: &Path) -> anyhow::Result<Vec<Row>> {
             ])
             .current_dir(project::root())
             .env("CARGO_TARGET_DIR", scratch.join("target"))
-            // A cache of compiled crates would hide what a newcomer waits for.
+            // Without a cache of compiled crates, which a new machine does not have.
             .env("RUSTC_WRAPPER", "")
             .env("CHATMAIL_LAB_DIR", scratch.join("lab"))
             .env(RECORD, &record);
@@ -84,7 +85,7 @@ fn timed(name: &str, command: &mut Command) -> anyhow::Result<Row> {
     Ok(row(started.elapsed(), cpu_time()?.saturating_sub(before)))
 }
 
-/// Lines of a record: name, seconds, seconds of CPU time, separated by tabs.
+/// Parses the lines of a record: name, seconds and seconds of CPU time, separated by tabs.
 fn read(text: &str) -> anyhow::Result<Vec<Row>> {
     let row = |line: &str| {
         let mut fields = line.split('\t');

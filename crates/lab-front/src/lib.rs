@@ -1,5 +1,4 @@
-//! What `cargo lab` does before the lab itself is compiled, and what both need: where files are, how progress is shown,
-//! what must be installed.
+//! What `cargo lab` does before it compiles the lab, and code that both share: paths, progress display, prerequisites.
 
 pub mod mounts;
 pub mod paths;

@@ -1,10 +1,6 @@
-//! `cargo lab`: checks and installs what the lab needs, compiles the lab and the relays' services while Debian is
-//! installed for the relays, and becomes the lab. It is small, so that all of that begins at once.
-#![allow(
-    clippy::print_stdout,
-    clippy::print_stderr,
-    reason = "a program for a person at a terminal"
-)]
+//! `cargo lab`: installs what the lab needs, compiles the lab and the relays' services while it installs Debian for the
+//! relays, and then replaces itself with the lab. It is small, so that it compiles quickly.
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "an interactive program")]
 
 mod call;
 mod compile;
@@ -53,7 +49,7 @@ fn run() -> anyhow::Result<ExitCode> {
     if !(call.any_build && build.program().exists()) {
         all.push(build.task(&paths));
     }
-    // Nobody else installs Debian or starts relays meanwhile.
+    // No other `cargo lab` installs Debian or starts relays meanwhile.
     let lock = File::create(paths.lock()).context("cannot open the lab's lock")?;
     if call.starts_relays && rootfs::installed(&paths).is_none() {
         lock.lock().context("cannot lock the lab")?;
@@ -71,7 +67,7 @@ fn run() -> anyhow::Result<ExitCode> {
     path.extend(std::env::split_paths(
         &std::env::var_os("PATH").unwrap_or_default(),
     ));
-    let path = std::env::join_paths(path).context("PATH cannot be extended")?;
+    let path = std::env::join_paths(path).context("cannot extend PATH")?;
     let error = Command::new(build.program())
         .args(&arguments)
         .env("PATH", path)

@@ -1,10 +1,10 @@
-//! Where file systems are mounted (proc_pid_mountinfo(5)).
+//! Finds mounted file systems (proc_pid_mountinfo(5)).
 
 use std::path::PathBuf;
 
 use anyhow::Context as _;
 
-/// Where the cgroup2 tree is mounted.
+/// Mount point of the cgroup2 tree.
 ///
 /// # Errors
 ///
@@ -13,7 +13,7 @@ pub fn cgroup2() -> anyhow::Result<Option<PathBuf>> {
     find(|kind, _| kind == "cgroup2")
 }
 
-/// First mount whose file system type and super options `wanted` takes.
+/// Mount point of the first file system whose type and super options `wanted` accepts.
 ///
 /// # Errors
 ///

@@ -1,4 +1,4 @@
-//! Where the lab keeps its files on the host.
+//! Paths of the lab's files on the host.
 
 use std::path::PathBuf;
 
@@ -11,11 +11,11 @@ pub struct Paths {
 }
 
 impl Paths {
-    /// Reads the environment and makes the directory.
+    /// Finds the directory from the environment, and creates it.
     ///
     /// # Errors
     ///
-    /// When the environment names no directory, or it cannot be made.
+    /// If the environment names no directory, or it cannot be created.
     pub fn from_environment() -> anyhow::Result<Self> {
         let absolute = |name: &str| {
             std::env::var_os(name)
@@ -26,14 +26,14 @@ impl Paths {
             Some(path) => path,
             None => absolute("XDG_CACHE_HOME")
                 .or_else(|| absolute("HOME").map(|home| home.join(".cache")))
-                .context("set CHATMAIL_LAB_DIR or HOME to an absolute path: the lab keeps its files there")?
+                .context("set CHATMAIL_LAB_DIR or HOME to an absolute path: the lab stores its files there")?
                 .join("chatmail-lab"),
         };
-        std::fs::create_dir_all(&base).with_context(|| format!("cannot make {}", base.display()))?;
+        std::fs::create_dir_all(&base).with_context(|| format!("cannot create {}", base.display()))?;
         Ok(Self { base })
     }
 
-    /// The same for another lab's directory.
+    /// The paths of a lab in this directory.
     #[must_use]
     pub fn at(base: PathBuf) -> Self {
         Self { base }
@@ -44,17 +44,17 @@ impl Paths {
         &self.base
     }
 
-    /// Debian tree that all machines share the `/usr` of; `key` names its package list.
+    /// Debian tree whose `/usr` all machines share; `key` is [`crate::rootfs::key`].
     pub fn rootfs(&self, key: &str) -> PathBuf {
         self.base.join(format!("rootfs-{key}"))
     }
 
-    /// Own tree of one machine: everything but `/usr`.
+    /// File tree of one machine: everything except `/usr`.
     pub fn machine(&self, name: &str) -> PathBuf {
         self.base.join("machines").join(name)
     }
 
-    /// Our programs as the running relays see them.
+    /// Our programs, which are bound into the running relays.
     pub fn programs(&self) -> PathBuf {
         self.base.join("programs")
     }
@@ -69,22 +69,22 @@ impl Paths {
         self.base.join("resolv.conf")
     }
 
-    /// What runs at the moment.
+    /// State of the running lab.
     pub fn state(&self) -> PathBuf {
         self.base.join("state.json")
     }
 
-    /// What a program printed that the lab ran at its start.
+    /// Output of a program that `cargo lab` runs before the lab.
     pub fn log(&self, name: &str) -> PathBuf {
         self.base.join("log").join(name)
     }
 
-    /// Tools that the lab installs for itself.
+    /// Tools that `cargo lab` compiles for the lab.
     pub fn tools(&self) -> PathBuf {
         self.base.join("tools")
     }
 
-    /// Held while a lab is started or ended.
+    /// Lock file, locked while a lab starts or stops.
     pub fn lock(&self) -> PathBuf {
         self.base.join("lock")
     }

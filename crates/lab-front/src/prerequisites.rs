@@ -1,4 +1,4 @@
-//! What the lab needs on this computer, and how it is installed.
+//! Finds and installs what the lab needs on this computer.
 
 use std::ffi::OsStr;
 use std::fmt::Write as _;
@@ -12,10 +12,10 @@ use crate::paths::Paths;
 use crate::progress::Progress;
 use crate::tasks::{self, Task};
 
-/// Only reports what is missing.
+/// The option to report missing packages instead of installing them.
 pub const NO_INSTALL: &str = "--no-install";
 
-/// What a command of the lab does, as far as it needs something installed.
+/// What a command of the lab needs installed, by purpose.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Need {
     /// Compiles Rust.
@@ -24,20 +24,20 @@ pub enum Need {
     Relays,
     /// Runs Delta Chat, which comes from PyPI.
     DeltaChat,
-    /// Plays every scenario.
+    /// Runs all scenarios that need no browser.
     Scenarios,
-    /// Plays the scenarios with a browser.
+    /// Runs the scenarios with a browser.
     Browser,
 }
 
-/// How a prerequisite is recognised.
+/// How to detect a prerequisite.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Probe {
     /// A program in `PATH`.
     Program(&'static str),
     /// A file.
     File(&'static str),
-    /// A module of Python.
+    /// A Python module.
     PythonModule(&'static str),
 }
 
@@ -152,12 +152,12 @@ const ITEMS: [Item; 16] = {
     ]
 };
 
-/// What decides how missing packages are dealt with.
+/// Properties of the host that decide how to handle missing packages.
 #[derive(Debug, Clone, Copy)]
 struct Host {
     root: bool,
     apt: bool,
-    /// Without [`NO_INSTALL`].
+    /// The command line does not contain [`NO_INSTALL`].
     may_install: bool,
 }
 
@@ -166,13 +166,13 @@ struct Host {
 enum Plan {
     /// Nothing is missing.
     Ready,
-    /// Install these with apt, after saying so.
+    /// Print this message, then install these packages with apt.
     Install { packages: Vec<String>, said: String },
-    /// Give up with this message.
+    /// Fail with this message.
     Refuse(String),
 }
 
-/// Decides what to do, from what is found on the host.
+/// Decides what to do about missing packages; `found` tells whether a prerequisite exists.
 fn plan(needs: &[Need], host: Host, found: impl Fn(Probe) -> bool) -> Plan {
     let missing: Vec<Item> = ITEMS
         .into_iter()
@@ -200,8 +200,8 @@ fn plan(needs: &[Need], host: Host, found: impl Fn(Probe) -> bool) -> Plan {
     let command = format!("apt-get install --no-install-recommends {}", names.join(" "));
     if !host.apt {
         return Plan::Refuse(format!(
-            "these programs are missing; here they are listed by the Debian packages that contain them:{list}\n\
-             Install them with the package manager of this system. The lab installs packages only with apt."
+            "some programs are missing; these Debian packages contain them:{list}\n\
+             The lab installs packages only with apt. Install the programs with the package manager of this system."
         ));
     }
     if !host.may_install {
@@ -217,15 +217,15 @@ fn plan(needs: &[Need], host: Host, found: impl Fn(Probe) -> bool) -> Plan {
     }
     Plan::Install {
         packages: names,
-        said: format!("Missing Debian packages, which the lab installs now with apt:{list}"),
+        said: format!("Installing missing Debian packages with apt:{list}"),
     }
 }
 
-/// Installs what is missing for `needs`, or fails and says what it is.
+/// Installs what is missing for `needs`, or fails with a list of it.
 ///
 /// # Errors
 ///
-/// When something is missing that the lab may not or cannot install.
+/// If something is missing that the lab may not or cannot install.
 pub fn ensure(paths: &Paths, progress: &Progress, needs: &[Need]) -> anyhow::Result<()> {
     let host = Host {
         root: is_root(),
@@ -245,7 +245,7 @@ pub fn ensure(paths: &Paths, progress: &Progress, needs: &[Need]) -> anyhow::Res
                     .env("DEBIAN_FRONTEND", "noninteractive");
                 Task::new(name, expected, command, &paths.log("apt"))
             };
-            let lists = apt("Reading the package lists of Debian", &["update"], 10);
+            let lists = apt("Updating the package lists with apt", &["update"], 10);
             tasks::run(progress, vec![lists])?;
             let names: Vec<&str> = packages.iter().map(String::as_str).collect();
             let arguments = [&["install", "--no-install-recommends"], names.as_slice()].concat();
@@ -263,16 +263,16 @@ pub fn ensure(paths: &Paths, progress: &Progress, needs: &[Need]) -> anyhow::Res
         },
         found,
     ) {
-        Plan::Refuse(message) => bail!("apt has installed everything, and still {message}"),
+        Plan::Refuse(message) => bail!("apt succeeded, but {message}"),
         _ => Ok(()),
     }
 }
 
-/// Fails when this process may not start containers.
+/// Checks that this process can start containers.
 ///
 /// # Errors
 ///
-/// When it is not root, or no cgroup2 file system is mounted.
+/// If it does not run as root, or no cgroup2 file system is mounted.
 pub fn check_privileges() -> anyhow::Result<()> {
     if !is_root() {
         bail!("the lab starts containers and needs root: run it again as root, for example with `sudo -E`");
@@ -283,7 +283,7 @@ pub fn check_privileges() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Whether this process is root's.
+/// Whether this process runs as root.
 pub fn is_root() -> bool {
     nix::unistd::geteuid().is_root()
 }
@@ -302,7 +302,7 @@ fn found(probe: Probe) -> bool {
     }
 }
 
-/// Whether a program is found by its name.
+/// Whether a program is in `PATH`.
 pub fn on_path(program: &str) -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path).any(|folder| folder.join(program).is_file())

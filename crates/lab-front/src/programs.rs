@@ -1,4 +1,4 @@
-//! How the lab learns where its build put the programs of the relays.
+//! Tells the lab where cargo has put the relays' programs.
 
-/// Names the file with what `cargo build --message-format=json` printed.
+/// Environment variable with the path of the output of `cargo build --message-format=json`.
 pub const VARIABLE: &str = "CHATMAIL_LAB_BUILD";

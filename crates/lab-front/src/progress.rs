@@ -1,4 +1,4 @@
-//! What the lab does at the moment, for the person who waits.
+//! Progress display.
 
 use std::fmt::{Display, Write as _};
 use std::io::{IsTerminal as _, Write as _};
@@ -10,14 +10,15 @@ use anyhow::Context as _;
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::TimeVal;
 
-/// Names a file that gets a line with name, seconds, and seconds of CPU time for each phase: for measurements.
+/// Environment variable with the path of a file to which each phase appends a line for measurements: name, seconds, and
+/// seconds of CPU time.
 pub const RECORD: &str = "CHATMAIL_LAB_PHASES";
 
-/// How often the line at a terminal is drawn anew.
+/// How often the line on a terminal is redrawn.
 const TICK: Duration = Duration::from_secs(1);
 
-/// Prints phases to standard error. At a terminal one line shows what is under way, with elapsed and expected time;
-/// elsewhere each phase prints a line at its start and one at its end.
+/// Prints phases to standard error. On a terminal, one line shows the current phases with elapsed and expected time;
+/// otherwise, each phase prints a line at its start and one at its end.
 #[derive(Debug, Clone)]
 pub struct Progress {
     shared: Arc<Shared>,
@@ -38,7 +39,7 @@ enum Style {
     Silent,
 }
 
-/// A phase that is under way.
+/// A current phase.
 #[derive(Debug, Clone)]
 struct Active {
     number: u64,
@@ -47,7 +48,7 @@ struct Active {
     expected: Option<Duration>,
 }
 
-/// A phase that is under way; [`Phase::done`] ends it.
+/// A current phase, until [`Phase::done`] or [`Phase::failed`] ends it.
 #[derive(Debug)]
 pub struct Phase {
     shared: Arc<Shared>,
@@ -56,7 +57,7 @@ pub struct Phase {
 }
 
 impl Progress {
-    /// Looks whether standard error is a terminal.
+    /// Chooses the style by whether standard error is a terminal.
     #[must_use]
     pub fn new() -> Self {
         Self::with(if std::io::stderr().is_terminal() {
@@ -90,20 +91,20 @@ impl Progress {
         Self { shared }
     }
 
-    /// Says something that is no phase.
+    /// Prints a line that is not about a phase.
     pub fn say(&self, what: impl Display) {
         let active = self.shared.lock();
         self.shared.print(&active, &what.to_string());
     }
 
-    /// Records CPU time that no phase includes, where phases are recorded.
+    /// Records CPU time that no phase includes, if phases are recorded.
     pub fn record_cpu(&self, name: &str, cpu: Duration) {
         if let Some(path) = &self.shared.record {
             let _ = record(path, name, Duration::ZERO, cpu);
         }
     }
 
-    /// Begins a phase that takes about as long as `expected`.
+    /// Begins a phase. `expected` is its approximate duration, if known.
     #[must_use]
     pub fn phase(&self, name: &str, expected: Option<Duration>) -> Phase {
         let mut active = self.shared.lock();
@@ -134,14 +135,14 @@ impl Default for Progress {
 }
 
 impl Phase {
-    /// The phase has succeeded. `cpu` is what it used; by default everything that this process and its children used
-    /// meanwhile.
+    /// Ends the phase as successful. `cpu` is the CPU time that it used; by default, that of this process and its ended
+    /// children during the phase.
     pub fn done(self, cpu: Option<Duration>) {
         let cpu = cpu.unwrap_or_else(|| cpu_time().unwrap_or_default().saturating_sub(self.cpu));
         self.end("done", Some(cpu));
     }
 
-    /// The phase has failed.
+    /// Ends the phase as failed.
     pub fn failed(self) {
         self.end("failed", None);
     }
@@ -160,7 +161,7 @@ impl Phase {
     }
 }
 
-/// An operation that fails leaves its phase by `?`.
+/// If an operation fails, `?` drops its phase.
 impl Drop for Phase {
     fn drop(&mut self) {
         let mut active = self.shared.lock();
@@ -177,7 +178,7 @@ impl Shared {
         self.active.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Prints a line that stays, above the one that shows what is under way.
+    /// Prints a permanent line above the one that shows the current phases.
     fn print(&self, active: &[Active], line: &str) {
         let _ = match self.style {
             Style::Silent => Ok(()),
@@ -190,7 +191,7 @@ impl Shared {
         };
     }
 
-    /// Draws the line that shows what is under way, and waits until it is time to draw it again.
+    /// Draws the line that shows the current phases, and waits until it has to be redrawn.
     fn draw_until_changed(&self) {
         let active = self.lock();
         if !active.is_empty() {
@@ -200,10 +201,10 @@ impl Shared {
     }
 }
 
-/// Back to the start of the line, and nothing left in it.
+/// Moves the cursor to the start of the line and clears the line.
 const CLEAR: &str = "\r\x1b[2K";
 
-/// What a terminal shows while phases are under way. It is never wrapped, or it could not be drawn over.
+/// The line that a terminal shows during phases. Wrapping is off, because a wrapped line could not be cleared.
 fn status(active: &[Active], now: Instant) -> String {
     if active.is_empty() {
         return String::new();
@@ -225,7 +226,7 @@ fn status(active: &[Active], now: Instant) -> String {
     format!("\x1b[?7l{}\x1b[?7h", parts.join("  |  "))
 }
 
-/// What is printed at the start of a phase where no terminal is.
+/// The line at the start of a phase, if standard error is not a terminal.
 fn beginning(phase: &Active) -> String {
     match phase.expected {
         Some(expected) => format!("        {} (about {})", phase.name, clock(expected)),
@@ -233,12 +234,12 @@ fn beginning(phase: &Active) -> String {
     }
 }
 
-/// What is printed at the end of a phase.
+/// The line at the end of a phase.
 fn ending(name: &str, outcome: &str, elapsed: Duration) -> String {
     format!("{:>7} {name}: {outcome}", clock(elapsed))
 }
 
-/// Minutes and seconds; tenths of a second below ten seconds.
+/// Formats a duration: minutes and seconds from one minute on, tenths of a second below ten seconds.
 fn clock(time: Duration) -> String {
     let seconds = time.as_secs();
     if seconds < 10 {
@@ -250,11 +251,11 @@ fn clock(time: Duration) -> String {
     }
 }
 
-/// CPU time that this process has used, with all children that have ended.
+/// CPU time of this process and of its children that have ended.
 ///
 /// # Errors
 ///
-/// When the kernel does not tell.
+/// If getrusage(2) fails.
 pub fn cpu_time() -> anyhow::Result<Duration> {
     let mut sum = Duration::ZERO;
     for who in [UsageWho::RUSAGE_SELF, UsageWho::RUSAGE_CHILDREN] {
@@ -272,7 +273,7 @@ fn duration(time: TimeVal) -> Duration {
     Duration::from_micros(u64::try_from(micros).unwrap_or(0))
 }
 
-/// Adds a line to a record of phases.
+/// Appends a line to a record of phases.
 fn record(path: &std::path::Path, name: &str, elapsed: Duration, cpu: Duration) -> anyhow::Result<()> {
     let file = std::fs::OpenOptions::new().create(true).append(true).open(path);
     let line = format!("{name}\t{:.3}\t{:.3}\n", elapsed.as_secs_f64(), cpu.as_secs_f64());

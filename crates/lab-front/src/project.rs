@@ -8,8 +8,8 @@ pub fn root() -> &'static Path {
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."))
 }
 
-/// cargo, as it is called from a shell. `cargo run` tells the program which package it belongs to, and scripts that build
-/// a library and look at these variables would build it anew each time.
+/// cargo with the environment of a shell. `cargo run` sets variables about the package that it runs, and build scripts
+/// that depend on these variables would run again each time.
 pub fn cargo() -> Command {
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     for (name, _) in std::env::vars_os() {

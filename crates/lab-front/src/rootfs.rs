@@ -1,4 +1,4 @@
-//! The Debian tree that the machines are made of: installed once, kept in the lab's directory.
+//! The Debian tree that all machines are made from: installed once, stored in the lab's directory.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,10 +10,10 @@ use sha2::{Digest as _, Sha256};
 use crate::paths::Paths;
 use crate::tasks::Task;
 
-/// Release of Debian: the first with Dovecot 2.4 and Postfix 3.10, as NixOS 26.05 has them.
+/// Release of Debian: the first with Dovecot 2.4 and Postfix 3.10, which NixOS 26.05 also has.
 const SUITE: &str = "trixie";
 
-/// What a relay is made of, and a person who looks at one wants at hand.
+/// Packages of a relay, and tools for those who inspect one.
 const PACKAGES: [&str; 24] = [
     "bind9-host",
     "ca-certificates",
@@ -41,18 +41,19 @@ const PACKAGES: [&str; 24] = [
     "unbound",
 ];
 
-/// What the installation took where it was measured.
+/// Measured CPU time of the installation.
 const INSTALLATION_CPU_SECONDS: u64 = 100;
 
-/// Makes Debian's Dovecot tell IDLE clients of new mail soon, as the flake's patched one does.
+/// Source of a library with which Debian's Dovecot notifies IDLE clients of new mail quickly, like the flake's patched
+/// Dovecot.
 const PRELOAD_SOURCE: &str = include_str!("../files/idle-soon.c");
 
-/// Where it is in a machine.
+/// Path of the library in a machine.
 pub const PRELOAD: &str = "/usr/lib/chatmail-lab/idle-soon.so";
 
-/// Run on the finished tree. Nothing of Debian's starts by itself and no configuration of Debian's daemons is left:
-/// what runs in a relay is what the module rendered, and what packages only read moves below `/usr`. Units that only
-/// serve consoles, package updates and boot bookkeeping would cost time at every start.
+/// Script that runs on the installed tree. It disables all units of Debian and removes Debian's configuration of the
+/// daemons, so that a relay runs only what the module renders; files that packages only read move below `/usr`. It masks
+/// units for consoles, package updates and boot bookkeeping, which would delay every start.
 const CUSTOMIZE: &str = r#"set -eu
 cd "$1"
 find etc/systemd/system -name '*.wants' -prune -exec rm -r {} +
@@ -79,11 +80,11 @@ pub fn installed(paths: &Paths) -> Option<PathBuf> {
     Some(paths.rootfs(&key())).filter(|tree| tree.exists())
 }
 
-/// Installs the tree; nothing when it is there already.
+/// The task that installs the tree, or `None` if it is installed.
 ///
 /// # Errors
 ///
-/// When what an interrupted installation left cannot be removed.
+/// If the rest of an interrupted installation cannot be removed.
 pub fn install(paths: &Paths) -> anyhow::Result<Option<Task>> {
     if installed(paths).is_some() {
         return Ok(None);
@@ -93,7 +94,7 @@ pub fn install(paths: &Paths) -> anyhow::Result<Option<Task>> {
     if partial.exists() {
         fs::remove_dir_all(&partial).with_context(|| format!("cannot remove {}", partial.display()))?;
     }
-    // In a mount namespace of its own, so that whatever an interrupted installation leaves mounted goes with it.
+    // In a separate mount namespace, so that an interrupted installation leaves nothing mounted.
     let mut command = Command::new("unshare");
     command.args([
         "--mount",
@@ -116,7 +117,7 @@ pub fn install(paths: &Paths) -> anyhow::Result<Option<Task>> {
     let log = paths.log("mmdebstrap");
     let task = Task::new(&name, INSTALLATION_CPU_SECONDS, command, &log).then(move || {
         compile_preload(&partial)?;
-        fs::rename(&partial, &tree).with_context(|| format!("cannot put {} in place", tree.display()))?;
+        fs::rename(&partial, &tree).with_context(|| format!("cannot create {}", tree.display()))?;
         remove_old(&paths, &tree)
     });
     Ok(Some(task))
@@ -125,7 +126,7 @@ pub fn install(paths: &Paths) -> anyhow::Result<Option<Task>> {
 fn compile_preload(tree: &Path) -> anyhow::Result<()> {
     let library = tree.join(PRELOAD.trim_start_matches('/'));
     let source = library.with_extension("c");
-    fs::create_dir_all(library.parent().context("a library in no folder")?)?;
+    fs::create_dir_all(library.parent().context("the library has no folder")?)?;
     fs::write(&source, PRELOAD_SOURCE)?;
     let status = Command::new("cc")
         .args(["-shared", "-fPIC", "-O2", "-Wall", "-Werror", "-o"])
@@ -133,12 +134,12 @@ fn compile_preload(tree: &Path) -> anyhow::Result<()> {
         .status()
         .context("cannot run cc")?;
     if !status.success() {
-        bail!("cc could not compile {}: {status}", source.display());
+        bail!("cannot compile {}: {status}", source.display());
     }
     Ok(())
 }
 
-/// Changes with the package list and with what is done to the tree.
+/// A hash of the package list and of the changes to the tree.
 pub fn key() -> String {
     let mut hash = Sha256::new();
     for part in [SUITE, &PACKAGES.join(","), CUSTOMIZE, PRELOAD_SOURCE] {
@@ -152,8 +153,8 @@ pub fn key() -> String {
         .collect()
 }
 
-/// Package sources: the mirrors that this machine's own apt uses for Debian; empty where it uses none, and mmdebstrap
-/// takes its defaults.
+/// Package sources: the Debian mirrors that this machine's apt uses. Empty if it uses none; mmdebstrap then uses its
+/// defaults.
 fn sources() -> Vec<String> {
     let output = Command::new("apt-get")
         .args([
@@ -183,7 +184,7 @@ fn sources() -> Vec<String> {
     sources
 }
 
-/// Removes trees of earlier package lists.
+/// Removes trees with other keys.
 fn remove_old(paths: &Paths, current: &Path) -> anyhow::Result<()> {
     for entry in fs::read_dir(paths.base())?.flatten() {
         let old = entry.file_name().to_string_lossy().starts_with("rootfs-") && entry.path() != current;

@@ -1,4 +1,4 @@
-//! Programs that run side by side before the lab starts: their output goes to files, and is shown when they fail.
+//! Runs programs in parallel before the lab starts. Their output goes to files, and is printed if they fail.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -10,7 +10,7 @@ use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 
 use crate::progress::{Phase, Progress, cpu_time};
 
-/// Lines of output that are shown when a program fails.
+/// Lines of output to print if a program fails.
 const TAIL: usize = 40;
 
 /// A program to run once.
@@ -24,10 +24,10 @@ pub struct Task {
 }
 
 impl Task {
-    /// Runs `command`, which needs about `cpu_seconds`; 0 when that is not known. What it prints goes to `log`.
+    /// A task that runs `command`, which needs about `cpu_seconds`; 0 if that is not known. Its output goes to `log`.
     #[must_use]
     pub fn new(name: &str, cpu_seconds: u64, command: Command, log: &Path) -> Self {
-        // More than a few processors do not make it faster: some crates wait for others.
+        // More than a few processors save no time, because some crates wait for others.
         let processors = std::thread::available_parallelism().map_or(1, usize::from).min(4);
         let expected = cpu_seconds / u64::try_from(processors).unwrap_or(1);
         Self {
@@ -40,14 +40,14 @@ impl Task {
         }
     }
 
-    /// Keeps the standard output in this file.
+    /// Redirects standard output to this file.
     #[must_use]
     pub fn output(mut self, path: &Path) -> Self {
         self.output = Some(path.to_owned());
         self
     }
 
-    /// Calls this when the program has succeeded.
+    /// Calls `finish` after the program has succeeded.
     #[must_use]
     pub fn then(mut self, finish: impl FnOnce() -> anyhow::Result<()> + 'static) -> Self {
         self.finish = Box::new(finish);
@@ -55,7 +55,7 @@ impl Task {
     }
 }
 
-/// A task whose program runs.
+/// A task whose program is running.
 struct Running {
     name: String,
     child: Child,
@@ -64,11 +64,11 @@ struct Running {
     finish: Box<dyn FnOnce() -> anyhow::Result<()>>,
 }
 
-/// Runs all tasks side by side and waits for all of them.
+/// Runs all tasks in parallel and waits for all of them.
 ///
 /// # Errors
 ///
-/// When one of them fails, with the end of what it printed.
+/// If any of them fails, with the end of its output.
 pub fn run(progress: &Progress, tasks: Vec<Task>) -> anyhow::Result<()> {
     let mut running = Vec::new();
     for task in tasks {
@@ -84,11 +84,11 @@ pub fn run(progress: &Progress, tasks: Vec<Task>) -> anyhow::Result<()> {
             phase,
             finish,
         } = running.swap_remove(next);
-        // The kernel adds what a child has used when its status is fetched, so the difference is of this child alone.
+        // The kernel adds the CPU time of a child when its status is read, so the difference is that of this child.
         let before = cpu_time()?;
         let status = child
             .wait()
-            .with_context(|| format!("waiting for the end of `{name}`"))?;
+            .with_context(|| format!("cannot wait for `{name}`"))?;
         let used = cpu_time()?.saturating_sub(before);
         let result = if status.success() {
             finish()
@@ -138,8 +138,8 @@ fn start(progress: &Progress, task: Task) -> anyhow::Result<Running> {
     })
 }
 
-/// Waits until one of the programs has ended, and leaves its status to be fetched. A single one is waited for by its
-/// number: a process that starts programs of its own does that.
+/// Waits until one of the programs has ended, without reading its status. If only one is running, the caller waits for
+/// it by its process ID, because a process that uses this module can have other children.
 fn ended(running: &[Running]) -> anyhow::Result<usize> {
     if running.len() == 1 {
         return Ok(0);
@@ -151,7 +151,7 @@ fn ended(running: &[Running]) -> anyhow::Result<usize> {
         };
         let pid = match status {
             WaitStatus::Exited(pid, _) | WaitStatus::Signaled(pid, ..) => pid.as_raw(),
-            other => bail!("waiting for programs returned {other:?}"),
+            other => bail!("waitid returned {other:?}"),
         };
         match running
             .iter()
@@ -173,7 +173,7 @@ fn complaint(name: &str, status: ExitStatus, log: &Path) -> anyhow::Error {
     )
 }
 
-/// The last lines of an output. Of cargo's, everything but its own progress, so that no error is cut off.
+/// The last lines of an output. If it is cargo's, all lines except those about progress, so that errors are complete.
 fn tail(text: &str) -> String {
     let is_progress = |line: &str| {
         [

@@ -1,4 +1,4 @@
-//! The command line: one variant for each subcommand, nothing but dispatch.
+//! The command line: one variant per subcommand. It only dispatches.
 
 use std::process::ExitCode;
 
@@ -12,7 +12,7 @@ use crate::{demo, machine};
 #[derive(Debug, Parser)]
 #[command(name = "cargo lab", bin_name = "cargo lab", version)]
 pub(crate) struct Cli {
-    /// Only reports what is missing on this computer, and installs nothing
+    /// Reports missing prerequisites instead of installing them
     #[arg(long, global = true)]
     no_install: bool,
     #[command(subcommand)]
@@ -27,25 +27,25 @@ enum Command {
     Shell(machine::cli::Shell),
     /// Shows the journal of a relay
     Logs(machine::cli::Logs),
-    /// Ends everything that the lab started
+    /// Stops everything that the lab has started
     Down,
-    /// Shows two people on two relays sign up, verify each other and write to each other
+    /// Shows how two users on two relays sign up, verify each other and exchange messages
     Demo,
     #[cfg(feature = "scenarios")]
     Test(harness::cli::Test),
     #[cfg(feature = "scenarios")]
     #[command(subcommand)]
     Bench(bench::Bench),
-    /// Renders what the NixOS module makes of the example hosts and the lab's relays
+    /// Renders the configuration files of the example hosts and the lab's relays with the NixOS module
     #[cfg(feature = "scenarios")]
     Render {
-        /// Only compare with what is committed
+        /// Compares with the committed files instead of writing them
         #[arg(long)]
         check: bool,
     },
 }
 
-/// Runs the chosen subcommand; its exit code is the program's.
+/// Runs a subcommand and returns the exit status of the program.
 pub(crate) async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     match cli.command {
         Command::Up(arguments) => machine::cli::up(&arguments).await,

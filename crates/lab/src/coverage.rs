@@ -1,4 +1,4 @@
-//! `docs/coverage.md` names what proves each row of the specification; this holds it to that.
+//! Checks that the scenarios and tests that `docs/coverage.md` names for each requirement exist.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -14,7 +14,7 @@ struct Row<'a> {
     proofs: Vec<&'a str>,
 }
 
-/// Rows of all tables of a Markdown text, without their heads.
+/// Rows of all tables of a Markdown text, without the header rows.
 fn rows(text: &str) -> Vec<Row<'_>> {
     let mut found = Vec::new();
     let mut lines = text.lines().peekable();
@@ -34,7 +34,7 @@ fn rows(text: &str) -> Vec<Row<'_>> {
     found
 }
 
-/// Functions below a crate's folder that `cargo test` runs.
+/// Names of the tests below a crate's folder.
 fn tests(folder: &Path) -> anyhow::Result<BTreeSet<String>> {
     let mut names = BTreeSet::new();
     for file in project::files_below(folder)? {
@@ -63,7 +63,7 @@ fn tests_in(source: &str) -> Vec<String> {
     names
 }
 
-/// Names of the configurations that the module must refuse.
+/// Names of the configurations that the module must reject.
 fn refused_configurations(root: &Path) -> anyhow::Result<BTreeSet<String>> {
     let source = fs::read_to_string(root.join("nix/eval/assertions.nix"))?;
     Ok(source
@@ -73,7 +73,8 @@ fn refused_configurations(root: &Path) -> anyhow::Result<BTreeSet<String>> {
         .collect())
 }
 
-/// Everything that a row may name: scenarios by their name, the rest as `crate::test` and `assertion::configuration`.
+/// Everything that a row can name: scenarios by their names, tests as `crate::test`, and rejected configurations as
+/// `assertion::configuration`.
 fn known(root: &Path) -> anyhow::Result<BTreeSet<String>> {
     let mut known: BTreeSet<String> = SCENARIOS
         .iter()

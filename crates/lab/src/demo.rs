@@ -1,4 +1,4 @@
-//! `cargo lab demo`: two people on two relays sign up, verify each other and write to each other.
+//! `cargo lab demo`: two users on two relays sign up, verify each other and exchange messages.
 
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -8,20 +8,20 @@ use anyhow::Context as _;
 use crate::client::deltachat::{Program, User};
 use crate::machine::{Found, Lab, Progress, cache, interrupted};
 
-/// What they write to each other, in turn.
+/// Their messages, in turn.
 const CONVERSATION: [&str; 6] = [
     "Hello Bob, can you read this?",
     "Loud and clear, Alice. Nobody else can.",
     "Not even the relays?",
-    "They see from whom and to whom, and how long it is.",
-    "Then let us keep it short.",
+    "They see who writes to whom, and how long it is.",
+    "Then let's keep it short.",
     "Agreed.",
 ];
 
-/// Runs the demonstration and ends everything that it started, whatever happens.
+/// Runs the demo. Stops the relays afterwards if the demo has started them, even if it fails.
 pub(crate) async fn demo() -> anyhow::Result<ExitCode> {
     let lab = Lab::up(&Progress::new()).await?;
-    // What is shown goes to standard output; this is for the record.
+    // Silent, because the demo prints its own output; the phase is for measurements only.
     let phase = Progress::silent().phase("Playing the demo", None);
     let played = tokio::select! {
         played = play(&lab) => played,
@@ -31,8 +31,8 @@ pub(crate) async fn demo() -> anyhow::Result<ExitCode> {
     let found = lab.release().await?;
     played?;
     match found {
-        Found::Nothing => println!("\nThe relays have been ended. `cargo lab up` leaves them running."),
-        Found::Running => println!("\nThe relays are still up. `cargo lab down` ends them."),
+        Found::Nothing => println!("\nThe relays have been stopped. `cargo lab up` leaves them running."),
+        Found::Running => println!("\nThe relays are still running. `cargo lab down` stops them."),
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -45,7 +45,7 @@ async fn play(lab: &Lab) -> anyhow::Result<()> {
         .zip(domain("b"))
         .context("relays a and b are missing")?;
 
-    println!("\nTwo people get an account by logging in for the first time:");
+    println!("\nTwo users sign up by logging in for the first time:");
     let (alice, bob) = tokio::try_join!(sign_up(&program, "Alice", &at_a), sign_up(&program, "Bob", &at_b))?;
 
     println!("\nAlice scans Bob's QR code:");
@@ -56,7 +56,7 @@ async fn play(lab: &Lab) -> anyhow::Result<()> {
         milliseconds(started.elapsed())
     );
 
-    println!("\nThey write to each other, end-to-end encrypted:        sent   arrived");
+    println!("\nThey exchange end-to-end encrypted messages:           sent   arrived");
     for (turn, text) in CONVERSATION.iter().enumerate() {
         let (from, to, chat) = if turn % 2 == 0 {
             (&alice, &bob, alice_chat)
@@ -77,7 +77,7 @@ async fn play(lab: &Lab) -> anyhow::Result<()> {
             milliseconds(arrived.saturating_duration_since(started))
         );
     }
-    println!("\nOf each time, Delta Chat itself needs about 75 ms to encrypt, fetch and decrypt.");
+    println!("\nEach time includes about 75 ms in which Delta Chat encrypts, fetches and decrypts.");
     Ok(())
 }
 

@@ -1,16 +1,12 @@
-//! The lab: mail relays in containers on this machine, scenarios that real clients play against them, benchmarks,
-//! and the rendering of the NixOS module. Run as `cargo lab`.
-#![allow(
-    clippy::print_stdout,
-    clippy::print_stderr,
-    reason = "a program for a person at a terminal"
-)]
+//! The lab: mail relays in containers on this machine, scenarios that test them with real clients, benchmarks, and the
+//! rendering of the NixOS module. `cargo lab` runs it.
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "an interactive program")]
 #![cfg_attr(
     not(feature = "scenarios"),
     allow(
         dead_code,
         unused_imports,
-        reason = "only scenarios use some of what machines can do"
+        reason = "only scenarios use some of the functions"
     )
 )]
 

@@ -1,12 +1,12 @@
-//! The source tree that the lab was built from: what it renders, runs and tests.
+//! The source tree that the lab was built from.
 
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 pub(crate) use lab_front::project::{cargo, root};
 
-/// Files below a folder, by their path in it, sorted; none when there is no such folder. Hidden ones are left out: editors
-/// and tools leave them.
+/// Sorted paths of all files below a folder, relative to it; empty if the folder does not exist. Hidden files are
+/// skipped, because they belong to editors and tools.
 pub(crate) fn files_below(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     let mut folders = vec![PathBuf::new()];

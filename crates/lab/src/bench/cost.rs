@@ -1,13 +1,13 @@
-//! What a relay's units use while something is measured.
+//! Resources that a relay's units use during a measurement.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::machine::{Lab, Usage};
 
-/// How often memory is looked at; the largest figure counts.
+/// How often memory is sampled; the report contains the maximum.
 const SAMPLE: Duration = Duration::from_secs(1);
-/// Units that use less than this share of all CPU time are added up.
+/// Units that use less than this share of the CPU time are summed up in one line.
 const SMALL: f64 = 0.01;
 
 /// CPU time and peak memory of units, by name.
@@ -17,7 +17,7 @@ pub(super) struct Cost {
 }
 
 impl Cost {
-    /// Of all units together.
+    /// The sum over all units.
     pub(super) fn total(&self) -> Usage {
         let mut total = Usage::default();
         for usage in self.units.values() {
@@ -27,7 +27,7 @@ impl Cost {
         total
     }
 
-    /// A line for each unit that matters, most expensive first: CPU time for each of `count` things, and peak memory.
+    /// One line per unit, most expensive first: CPU time per thing, of which there were `count`, and peak memory.
     pub(super) fn lines(&self, count: usize, thing: &str) -> Vec<String> {
         let total = self.total();
         let mut units: Vec<(&str, Usage)> = self
@@ -45,7 +45,7 @@ impl Cost {
         });
         large
             .into_iter()
-            .chain([("all others", rest), ("together", total)])
+            .chain([("all others", rest), ("total", total)])
             .map(|(name, usage)| {
                 format!(
                     "{name:24}{:>8.2} ms per {thing}{:>10.1} MiB",
@@ -57,12 +57,12 @@ impl Cost {
     }
 }
 
-/// Milliseconds for each of `count` things.
+/// Milliseconds per thing, of which there were `count`.
 pub(super) fn each(all: Duration, count: usize) -> f64 {
     all.as_secs_f64() * 1000.0 / count.max(1) as f64
 }
 
-/// Runs `work` and gives what the units of a relay used meanwhile.
+/// Runs `work` and measures what the units of a relay use meanwhile.
 pub(super) async fn during<T>(
     lab: &Lab,
     relay: &str,
@@ -88,7 +88,7 @@ pub(super) async fn during<T>(
         .map(|(name, usage)| {
             let earlier = before.get(&name).map_or(Duration::ZERO, |usage| usage.cpu);
             let used = Usage {
-                // A unit that was restarted counts from zero again.
+                // The counter of a restarted unit begins at zero again.
                 cpu: usage.cpu.checked_sub(earlier).unwrap_or(usage.cpu),
                 memory: peak.get(&name).copied().unwrap_or_default(),
             };
@@ -133,7 +133,7 @@ mod tests {
                 "dovecot                     8.00 ms per message      60.0 MiB",
                 "postfix                     2.00 ms per message      30.0 MiB",
                 "all others                  0.03 ms per message      10.0 MiB",
-                "together                   10.03 ms per message     100.0 MiB",
+                "total                      10.03 ms per message     100.0 MiB",
             ]
         );
     }

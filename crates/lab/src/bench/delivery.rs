@@ -1,4 +1,4 @@
-//! Latency of single messages, one after the other, over connections that stand already.
+//! Latency of single messages, sent one after the other over established connections.
 
 use std::process::ExitCode;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -12,18 +12,18 @@ use crate::client::smtp::Smtp;
 use crate::client::{Account, Peer, pgp};
 use crate::machine::{Lab, Progress, interrupted};
 
-/// Cipher text of a message: with it a text message of Delta Chat has its 2.8 kB.
+/// Bytes of ciphertext in a message. The message then has 2.8 kB, like a text message of Delta Chat.
 const SIZE: usize = 1300;
-/// Messages of each sender that are measured: with the first one, which warms the connection up, as many as an
-/// account may send at once.
+/// Measured messages per sender. Together with the first one, which is not measured, this is the number of messages
+/// that an account may send at once.
 const PER_SENDER: usize = 9;
-/// A message that takes longer is lost.
+/// A message that takes longer counts as lost.
 const LOST: Duration = Duration::from_secs(10);
-/// At this level the filters say how long each pass took.
+/// At this level, the filters log how long each pass takes.
 const TIMES: &str = "Environment=RUST_LOG=filtermail=debug";
-/// And Postfix says when it has queued a message once its lines are no longer filtered.
+/// Without the log filter of its unit, Postfix logs when it queues a message.
 const ALL_LINES: &str = "LogFilterPatterns=";
-/// Units, and what makes them say more.
+/// Units, and the settings that make them log more.
 const DROP_INS: [(&str, &str); 3] = [
     ("filtermail-incoming.service", TIMES),
     ("filtermail-outgoing.service", TIMES),
@@ -33,7 +33,7 @@ const DROP_INS: [(&str, &str); 3] = [
 /// How much to measure.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Delivery {
-    /// Messages of each measurement
+    /// Messages per measurement
     #[arg(long, default_value_t = 500)]
     messages: usize,
     /// Leaves the relays running
@@ -41,7 +41,7 @@ pub(crate) struct Delivery {
     keep: bool,
 }
 
-/// Measures within relay a and from relay a to relay b.
+/// Measures delivery within relay a, and from relay a to relay b.
 pub(super) async fn run(arguments: &Delivery) -> anyhow::Result<ExitCode> {
     ensure!(arguments.messages > 0, "--messages must be 1 or more");
     let progress = Progress::new();
@@ -154,7 +154,7 @@ async fn one(sender: &Account, smtp: &mut Smtp, receiver: &Account, imap: &mut I
     })
 }
 
-/// What a relay has logged from the first message to the last.
+/// What a relay has logged since the first message.
 async fn journal(lab: &Lab, relay: &'static str, seen: &[Seen]) -> anyhow::Result<Vec<Entry>> {
     let from = seen.first().map_or(0, |first| first.start) / 1_000_000;
     let fields = "--output-fields=MESSAGE,_SOURCE_REALTIME_TIMESTAMP,SYSLOG_IDENTIFIER,_SYSTEMD_UNIT";
@@ -165,7 +165,7 @@ async fn journal(lab: &Lab, relay: &'static str, seen: &[Seen]) -> anyhow::Resul
         .await?;
     ensure!(
         output.status.success(),
-        "journalctl on relay {relay} ended with {}",
+        "journalctl on relay {relay} failed: {}",
         output.status
     );
     Ok(hops::entries(relay, &String::from_utf8_lossy(&output.stdout)))
@@ -180,7 +180,7 @@ fn print(title: &str, marks: &[Mark], seen: &[Seen], mut entries: Vec<Entry>) {
         )
     };
     println!(
-        "\nDelivery {title}, {} messages of {SIZE} bytes of cipher text",
+        "\nDelivery {title}, {} messages of {SIZE} bytes of ciphertext",
         seen.len()
     );
     println!(
@@ -197,7 +197,7 @@ fn print(title: &str, marks: &[Mark], seen: &[Seen], mut entries: Vec<Entry>) {
 
     let mut times: Vec<(&'static str, Vec<Duration>)> = Vec::new();
     for seen in seen {
-        // Entries are in the order of time, so each message looks at its own few only.
+        // Entries are sorted by time, so each message needs only a few of them.
         let first = entries.partition_point(|entry| entry.at < seen.start);
         let last = entries.partition_point(|entry| entry.at <= seen.fetched);
         for (hop, time) in hops::hops(marks, entries.get(first..last).unwrap_or_default(), *seen) {

@@ -1,4 +1,4 @@
-//! docs/performance.md: what the benchmarks measured, and where.
+//! Writes docs/performance.md, the results of the benchmarks.
 
 use std::fs;
 
@@ -8,7 +8,7 @@ use crate::project;
 
 const FILE: &str = "docs/performance.md";
 
-/// Puts what a benchmark printed into its section, in place of what it printed before.
+/// Replaces the results in the section of a benchmark.
 pub(super) fn write(title: &str, text: &str) -> anyhow::Result<()> {
     let path = project::root().join(FILE);
     let document = fs::read_to_string(&path).with_context(|| format!("cannot read {FILE}"))?;
@@ -18,7 +18,7 @@ pub(super) fn write(title: &str, text: &str) -> anyhow::Result<()> {
     fs::rename(&partial, &path).with_context(|| format!("cannot write {FILE}"))
 }
 
-/// The document with this section in place of the one with the same heading, or at its end.
+/// Replaces the section with this title, or appends it to the document.
 fn with_section(document: &str, title: &str, section: &str) -> String {
     let heading = format!("## {title}\n");
     let (before, rest) = document.split_once(&heading).unwrap_or((document, ""));

@@ -1,4 +1,4 @@
-//! Throughput and memory of expiry and report on large mail stores, beside a plain walk over the same store.
+//! Throughput and memory of expiry and report on large mail stores, compared with a plain walk over the same store.
 
 use std::fs::{self, File};
 use std::path::Path;
@@ -8,26 +8,26 @@ use std::time::{Duration, Instant, SystemTime};
 use anyhow::{Context as _, bail, ensure};
 
 const DAY: u64 = 24 * 60 * 60;
-/// Messages of one mailbox.
+/// Messages per mailbox.
 const PER_MAILBOX: usize = 200;
-/// Runs of each measurement; the fastest counts, with the store in the page cache.
+/// Runs of each measurement. The fastest counts; the store is then in the page cache.
 const RUNS: usize = 3;
 const MEBIBYTE: f64 = 1024.0 * 1024.0;
 
 /// How much to measure.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Expire {
-    /// Messages in the store; may be given several times
+    /// Messages in the store; can be given several times
     #[arg(long, value_name = "N", default_values_t = [100_000, 1_000_000])]
     messages: Vec<usize>,
-    /// Where the stores are made; one inode for each message
+    /// Folder for the stores, which need one inode per message
     #[arg(long, value_name = "FOLDER", default_value_os_t = std::env::temp_dir())]
     folder: std::path::PathBuf,
 }
 
 struct Run {
     took: Duration,
-    /// Bytes; none for what runs within this process.
+    /// In bytes; `None` for code that runs in this process.
     peak_memory: Option<u64>,
     output: String,
 }
@@ -64,11 +64,11 @@ fn measure(folder: &Path, messages: usize) -> anyhow::Result<()> {
     let report = fastest(|| program("chatmail-fsreport", &settings, &["--json"]))?;
     ensure!(
         report.output.contains(&format!("\"count\":{messages}}}")),
-        "the report counts other messages: {}",
+        "the report contains another number of messages: {}",
         report.output
     );
     print("chatmail-fsreport", messages, &report, &plain);
-    // Half of the messages are too old.
+    // Half of the messages have expired.
     let expected = format!("and {} out of {messages} files", messages / 2);
     let expire = |arguments: &[&str]| -> anyhow::Result<Run> {
         let run = program("chatmail-expire", &settings, arguments)?;
@@ -115,7 +115,7 @@ fn fastest(run: impl Fn() -> anyhow::Result<Run>) -> anyhow::Result<Run> {
     Ok(best)
 }
 
-/// What a program without a plan would do: one thread, whole paths, a look at every entry.
+/// The simplest walk over a store: one thread, full paths, the metadata of every entry.
 fn plain_walk(store: &Path, messages: usize) -> anyhow::Result<Run> {
     fn walk(dir: &Path, files: &mut usize, oldest: &mut Option<SystemTime>) -> std::io::Result<()> {
         for entry in fs::read_dir(dir)? {
@@ -138,7 +138,7 @@ fn plain_walk(store: &Path, messages: usize) -> anyhow::Result<Run> {
     let passwords = messages.div_ceil(PER_MAILBOX);
     ensure!(
         files == messages + passwords && oldest.is_some(),
-        "{files} files were found"
+        "the walk found {files} files"
     );
     Ok(Run {
         took,
@@ -147,7 +147,7 @@ fn plain_walk(store: &Path, messages: usize) -> anyhow::Result<Run> {
     })
 }
 
-/// Runs a program that was built with this one.
+/// Runs a program from the same build as this one.
 fn program(name: &str, settings: &Path, arguments: &[&str]) -> anyhow::Result<Run> {
     let path = std::env::current_exe()?.with_file_name(name);
     let start = Instant::now();
@@ -164,7 +164,7 @@ fn program(name: &str, settings: &Path, arguments: &[&str]) -> anyhow::Result<Ru
                 path.display()
             )
         })?;
-    // The high-water mark only rises, and is gone with the process: there is no event to wait for.
+    // Polled, because the high-water mark disappears with the process, and no event announces its end in time.
     let mut peak_memory = None;
     let status = loop {
         peak_memory = high_water_mark(child.id()).or(peak_memory);
@@ -185,7 +185,7 @@ fn program(name: &str, settings: &Path, arguments: &[&str]) -> anyhow::Result<Ru
     })
 }
 
-/// Most memory in bytes that a running process ever had in use.
+/// Peak memory of a running process in bytes.
 fn high_water_mark(process: u32) -> Option<u64> {
     let status = fs::read_to_string(format!("/proc/{process}/status")).ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
@@ -203,8 +203,8 @@ fn settings_for(store: &Path) -> anyhow::Result<String> {
     Ok(settings.to_string())
 }
 
-/// A store of sparse messages named as Dovecot names them: nine of ten in INBOX, the rest in a folder; every second
-/// one is too old.
+/// Creates a store of sparse messages with names like those of Dovecot: nine of ten are in INBOX and the rest in a
+/// folder; every second one has expired.
 fn generate(store: &Path, messages: usize) -> anyhow::Result<()> {
     let now = SystemTime::now();
     let unix = now.duration_since(SystemTime::UNIX_EPOCH)?.as_secs();

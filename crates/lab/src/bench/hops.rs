@@ -1,14 +1,14 @@
-//! Where a message was at which time, from the journals of the relays.
+//! Follows a message through the journals of the relays.
 //!
-//! All machines share the clock of this host, and only one message is under way at a time: what a relay logs between
-//! the start of a message and its end belongs to that message.
+//! All machines share the clock of this host, and only one message is in transit at a time, so everything that a relay
+//! logs between the start and the end of a message belongs to it.
 
 use std::time::Duration;
 
 use serde::Deserialize;
 use serde_json::Value;
 
-/// Microseconds since 1970.
+/// Microseconds of Unix time.
 pub(super) type Micros = u64;
 
 /// A line of a relay's journal.
@@ -30,12 +30,12 @@ struct Record {
     identifier: String,
     #[serde(rename = "_SYSTEMD_UNIT", default)]
     unit: String,
-    /// A list of numbers when it is not text.
+    /// A list of bytes if it is not UTF-8.
     #[serde(rename = "MESSAGE", default)]
     message: Value,
 }
 
-/// Parses `journalctl --output=json`; lines that are not text are left out.
+/// Parses `journalctl --output=json`; skips messages that are not UTF-8.
 pub(super) fn entries(relay: &'static str, text: &str) -> Vec<Entry> {
     let parse = |line: &str| {
         let record: Record = serde_json::from_str(line).ok()?;
@@ -51,21 +51,21 @@ pub(super) fn entries(relay: &'static str, text: &str) -> Vec<Entry> {
     text.lines().filter_map(parse).collect()
 }
 
-/// When, of what a line tells.
+/// Which time a log line stands for.
 #[derive(Debug, Clone, Copy)]
 enum When {
-    /// When it was said.
+    /// When it was logged.
     Said,
-    /// When the pass through the filter began whose end it tells.
+    /// When the pass through the filter began. The filter logs at its end.
     PassBegan,
-    /// When the filter had judged the message and began to hand it back to Postfix.
+    /// When the filter had decided on the message and began to return it to Postfix.
     PassJudged,
 }
 
-/// A place on the way, and the hop that ends there.
+/// A point on the path of a message, and the hop that ends there.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Mark {
-    /// What happened since the mark before.
+    /// What happens between the previous mark and this one.
     pub(super) hop: &'static str,
     relay: &'static str,
     program: &'static str,
@@ -78,7 +78,7 @@ const REINJECTION: &str = " us, of which reinjection ";
 const QUEUED: &str = "(queue active)";
 const SAVED: &str = "saved mail to";
 
-/// Durations of a pass in microseconds: of all of it, and of the reinjection at its end.
+/// Durations of a whole pass, and of the reinjection at its end, in microseconds.
 fn pass(message: &str) -> Option<(Micros, Micros)> {
     let (whole, reinjection) = message.split_once(PASS)?.1.split_once(REINJECTION)?;
     Some((
@@ -108,7 +108,7 @@ impl Mark {
         }
     }
 
-    /// When this entry says that the message came by.
+    /// When the message reached this mark, if this entry is about it.
     fn time(&self, entry: &Entry) -> Option<Micros> {
         let matches = entry.relay == self.relay
             && entry.program.contains(self.program)
@@ -125,54 +125,49 @@ impl Mark {
     }
 }
 
-/// The way of a message from and to relay a.
+/// The path of a message within relay a.
 pub(super) const ONE_RELAY: &[Mark] = &[TAKEN, FILTERED, SIGNED, delivered("a")];
 
-/// The way of a message from relay a to relay b.
+/// The path of a message from relay a to relay b.
 pub(super) const TWO_RELAYS: &[Mark] = &[
     TAKEN,
     FILTERED,
     SIGNED,
     Mark::pass("Postfix to Postfix", "b", INCOMING, When::PassBegan),
     Mark::pass("filtermail, incoming", "b", INCOMING, When::PassJudged),
-    Mark::line("Postfix takes it back and queues it", "b", "postfix", QUEUED),
+    Mark::line("reinjection, queueing", "b", "postfix", QUEUED),
     delivered("b"),
 ];
 
 const INCOMING: &str = "filtermail-incoming";
 const OUTGOING: &str = "filtermail-outgoing";
 
-// The sender's relay does the same with every message.
-const TAKEN: Mark = Mark::pass("Postfix takes it from the client", "a", OUTGOING, When::PassBegan);
+// The sender's relay treats both kinds of messages alike.
+const TAKEN: Mark = Mark::pass("reception by Postfix", "a", OUTGOING, When::PassBegan);
 const FILTERED: Mark = Mark::pass("filtermail, outgoing", "a", OUTGOING, When::PassJudged);
-const SIGNED: Mark = Mark::line(
-    "Postfix takes it back, signs and queues it",
-    "a",
-    "postfix",
-    QUEUED,
-);
+const SIGNED: Mark = Mark::line("reinjection, signing, queueing", "a", "postfix", QUEUED);
 
 const fn delivered(relay: &'static str) -> Mark {
     Mark::line("queue manager, LMTP to Dovecot", relay, "dovecot", SAVED)
 }
 
 /// The hop after the last mark of the relays.
-pub(super) const NOTIFICATION: &str = "notification of the client in IDLE";
+pub(super) const NOTIFICATION: &str = "IDLE notification";
 /// The hop after the notification.
 pub(super) const FETCH: &str = "end of IDLE, FETCH";
 
-/// Times of one message, as its clients have seen it.
+/// Times of one message, as its sender and its receiver measure them.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Seen {
-    /// The sender begins to send.
+    /// The sender begins to send the message.
     pub(super) start: Micros,
-    /// The receiver is told.
+    /// The receiver is notified of it.
     pub(super) notified: Micros,
-    /// The receiver has it.
+    /// The receiver has fetched it.
     pub(super) fetched: Micros,
 }
 
-/// How long each hop of one message took. A mark that nobody logged is left out, and its hop counts with the next.
+/// Duration of each hop of one message. If no line matches a mark, the next hop includes its time.
 pub(super) fn hops(marks: &[Mark], entries: &[Entry], seen: Seen) -> Vec<(&'static str, Duration)> {
     let mut hops = Vec::with_capacity(marks.len() + 2);
     let mut last = seen.start;
@@ -182,7 +177,7 @@ pub(super) fn hops(marks: &[Mark], entries: &[Entry], seen: Seen) -> Vec<(&'stat
     };
     for mark in marks {
         let times = entries.iter().filter_map(|entry| mark.time(entry));
-        // Where several lines match, the message has passed with the first.
+        // If several lines match, the message reaches the mark with the first.
         if let Some(at) = times.filter(|at| (seen.start..=seen.notified).contains(at)).min() {
             reached(mark.hop, at);
         }
@@ -252,10 +247,7 @@ mod tests {
         let entries = entries("a", &line("400", "postfix.service", "(queue active)"));
         let hops = hops(ONE_RELAY, &entries, seen);
         let names: Vec<&str> = hops.iter().map(|(name, _)| *name).collect();
-        assert_eq!(
-            names,
-            ["Postfix takes it back, signs and queues it", NOTIFICATION, FETCH]
-        );
+        assert_eq!(names, ["reinjection, signing, queueing", NOTIFICATION, FETCH]);
         assert_eq!(hops[0].1, Duration::from_micros(300));
     }
 }

@@ -1,5 +1,5 @@
-//! Logins over IMAP with TLS: how many in a second, what they cost, and how long one of a known account takes while others
-//! sign up or guess passwords as fast as they can.
+//! Logins over IMAP with TLS: their rate and CPU time, and how long a login to an existing account takes while other
+//! clients sign up or guess passwords as fast as they can.
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -17,24 +17,24 @@ use crate::client::{Account, Peer};
 use crate::machine::{Lab, Progress, interrupted};
 
 const RELAY: &str = "a";
-/// Clients that sign up or log in at once, where nothing else is said.
+/// Number of clients that sign up or log in at once.
 const CLIENTS: usize = 16;
-/// Clients that guess passwords.
+/// Number of clients that guess passwords at once.
 const GUESSING: usize = 200;
-/// How long a known login may take while others flood the relay.
+/// How long a login to an existing account may take while others flood the relay.
 const BOUND: Duration = Duration::from_millis(250);
-/// Part of the CPU time of a hash that a remembered login may cost doveauth, in percent.
+/// CPU time that a remembered login may cost doveauth, in percent of that of a hashed login.
 const REMEMBERED: f64 = 5.0;
-/// Kibibytes that doveauth may hold when nobody logs in.
+/// Kibibytes of memory that doveauth may use when nobody logs in.
 const IDLE_KIB: u64 = 6 * 1024;
 
 /// How much to measure.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Logins {
-    /// Accounts
+    /// Number of accounts
     #[arg(long, default_value_t = 300)]
     accounts: usize,
-    /// Seconds of each flood
+    /// Duration of each flood in seconds
     #[arg(long, default_value_t = 15)]
     seconds: u64,
     /// Leaves the relays running
@@ -64,29 +64,29 @@ async fn capture(lab: &Lab, argv: &[&str]) -> anyhow::Result<String> {
     Ok(String::from_utf8(output.stdout)?)
 }
 
-/// CPU time of doveauth and of Dovecot so far.
+/// CPU time that doveauth and Dovecot have used so far.
 async fn cpu(lab: &Lab) -> anyhow::Result<[Duration; 2]> {
     let mut all = [Duration::ZERO; 2];
     for (unit, used) in ["doveauth", "dovecot"].into_iter().zip(&mut all) {
         let text = capture(lab, &["systemctl", "show", "--value", "-p", "CPUUsageNSec", unit]).await?;
-        *used = Duration::from_nanos(text.trim().parse().context("systemd tells no CPU time")?);
+        *used = Duration::from_nanos(text.trim().parse().context("systemd reports no CPU time")?);
     }
     Ok(all)
 }
 
-/// Proportional memory of doveauth in kibibytes.
+/// PSS of doveauth in kibibytes.
 async fn memory(lab: &Lab) -> anyhow::Result<u64> {
     let script =
         "awk '/^Pss:/ { print $2 }' /proc/$(systemctl show --value -p MainPID doveauth)/smaps_rollup";
     Ok(capture(lab, &["sh", "-c", script]).await?.trim().parse()?)
 }
 
-/// What happened to a number of logins.
+/// Results of a number of logins.
 struct Round {
     took: Duration,
     each: Vec<Duration>,
     refused: usize,
-    /// Milliseconds of CPU for each login: doveauth and Dovecot.
+    /// Milliseconds of CPU time per login, of doveauth and of Dovecot.
     cost: [f64; 2],
 }
 
@@ -128,7 +128,8 @@ async fn round(lab: &Lab, accounts: &Arc<Vec<Account>>) -> anyhow::Result<Round>
     })
 }
 
-/// One login on a new connection, which ends with it; how it ended, and how long it took without the connection.
+/// Logs in on a new connection and closes it. Returns the result, and how long the login took after the connection was
+/// established.
 async fn login(account: &Account, password: &str) -> anyhow::Result<(Status, Duration)> {
     let mut imap = account.peer.imap().await?;
     let begin = Instant::now();
@@ -136,16 +137,17 @@ async fn login(account: &Account, password: &str) -> anyhow::Result<(Status, Dur
     Ok((status, begin.elapsed()))
 }
 
-/// What a client of a flood does, again and again.
+/// What each client of a flood does repeatedly.
 #[derive(Clone, Copy)]
 enum Flood {
     /// Signs up with a new address.
     SignUps,
-    /// Logs in to an account of others with a wrong password.
+    /// Logs in to an existing account with a wrong password.
     Guesses,
 }
 
-/// Known logins, one after the other, while others flood the relay. Also how many of the flood were let in.
+/// Durations of logins to existing accounts, one after the other, while others flood the relay; and how many logins of
+/// the flood succeed and fail.
 async fn under(
     flood: Flood,
     clients: usize,
@@ -173,7 +175,7 @@ async fn under(
                     },
                 };
                 turn += clients;
-                // Connections that are cut off belong to a flood.
+                // The relay may also close connections of a flood.
                 let counter = if ended.is_ok_and(|(status, _)| status == Status::Ok) {
                     &let_in
                 } else {
@@ -190,7 +192,10 @@ async fn under(
             break;
         }
         let (status, took) = login(account, &account.password).await?;
-        ensure!(status == Status::Ok, "a known login is refused under the flood");
+        ensure!(
+            status == Status::Ok,
+            "a login to an existing account failed during the flood"
+        );
         each.push(took);
     }
     stop.cancel();
@@ -210,9 +215,9 @@ async fn measure(lab: &Lab, progress: &Progress, arguments: &Logins) -> anyhow::
         Arc::new((0..arguments.accounts).map(|_| Account::random(&peer)).collect());
     progress.say("measuring logins");
     let created = round(lab, &accounts).await?;
-    ensure!(created.refused == 0, "{} sign-ups were refused", created.refused);
+    ensure!(created.refused == 0, "{} sign-ups failed", created.refused);
     let remembered = round(lab, &accounts).await?;
-    // The baseline: every password is hashed.
+    // After a restart, doveauth remembers no login and hashes every password.
     capture(lab, &["systemctl", "restart", "doveauth"]).await?;
     let hashed = round(lab, &accounts).await?;
     let sign_ups = under(Flood::SignUps, CLIENTS, arguments.seconds, &peer, &accounts).await?;
@@ -221,7 +226,7 @@ async fn measure(lab: &Lab, progress: &Progress, arguments: &Logins) -> anyhow::
 
     println!(
         "{:<22}{:>10}{:>10}{:>10}{:>22}{:>22}",
-        "", "each s", "p50 ms", "p99 ms", "doveauth CPU ms each", "Dovecot CPU ms each"
+        "", "per s", "p50 ms", "p99 ms", "doveauth CPU ms each", "Dovecot CPU ms each"
     );
     for (name, round) in [
         ("sign-ups", &created),
@@ -240,7 +245,7 @@ async fn measure(lab: &Lab, progress: &Progress, arguments: &Logins) -> anyhow::
     }
     let ratio = 100.0 * remembered.cost[0] / hashed.cost[0];
     println!(
-        "a remembered login costs doveauth {ratio:.1} % of a hashed one (at most {REMEMBERED} %: {})",
+        "a remembered login costs doveauth {ratio:.1} % of the CPU time of a hashed one (at most {REMEMBERED} %: {})",
         verdict(ratio <= REMEMBERED)
     );
     for (name, (each, let_in, sent_away)) in [
@@ -249,7 +254,8 @@ async fn measure(lab: &Lab, progress: &Progress, arguments: &Logins) -> anyhow::
     ] {
         let summary = Summary::of(each).context("no known login")?;
         println!(
-            "known login while {name}: p50 {:.0} ms, p99 {:.0} ms (below {} ms: {}); {let_in} let in, {sent_away} sent away",
+            "login to an existing account while {name}: p50 {:.0} ms, p99 {:.0} ms (below {} ms: {}); of the flood, \
+             {let_in} succeeded and {sent_away} failed",
             summary.p50.as_secs_f64() * 1000.0,
             summary.p99.as_secs_f64() * 1000.0,
             BOUND.as_millis(),
@@ -257,12 +263,12 @@ async fn measure(lab: &Lab, progress: &Progress, arguments: &Logins) -> anyhow::
         );
     }
     println!(
-        "doveauth holds {idle} KiB afterwards (at most {IDLE_KIB} KiB: {})",
+        "doveauth uses {idle} KiB afterwards (at most {IDLE_KIB} KiB: {})",
         verdict(idle <= IDLE_KIB)
     );
     Ok(())
 }
 
 fn verdict(holds: bool) -> &'static str {
-    if holds { "holds" } else { "missed" }
+    if holds { "met" } else { "MISSED" }
 }

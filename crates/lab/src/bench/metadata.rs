@@ -1,4 +1,4 @@
-//! Throughput and memory of chatmail-metadata: what Dovecot asks of it, and notifications that have piled up.
+//! Throughput and memory of chatmail-metadata: requests from Dovecot, and a queue of pending notifications.
 
 mod service;
 
@@ -14,23 +14,23 @@ use tokio::task::JoinSet;
 
 use self::service::{Server, Service, Site};
 
-/// Devices of one account.
+/// Devices per account.
 const DEVICES: usize = 4;
 const MEBIBYTE: f64 = 1024.0 * 1024.0;
 
 /// How much to measure.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Metadata {
-    /// Notifications that are pending when the service starts; may be given several times
+    /// Notifications that are pending when the service starts; can be given several times
     #[arg(long, value_name = "N", default_values_t = [100_000, 1_000_000])]
     notifications: Vec<usize>,
-    /// Requests of each kind
+    /// Requests per kind
     #[arg(long, value_name = "N", default_value_t = 20_000)]
     requests: usize,
-    /// Requests at once
+    /// Concurrent requests
     #[arg(long, value_name = "N", default_value_t = 16)]
     connections: usize,
-    /// Where mail stores and queues are made; one inode for each notification
+    /// Folder for mail stores and queues, which need one inode per notification
     #[arg(long, value_name = "FOLDER", default_value_os_t = std::env::temp_dir())]
     folder: PathBuf,
 }
@@ -63,7 +63,7 @@ fn print(what: &str, count: usize, took: Duration, service: &Service) {
     );
 }
 
-/// What Dovecot sends for the request with this number.
+/// Text that Dovecot sends for the request with this number.
 type Request = fn(usize) -> String;
 
 /// Requests of all kinds, for accounts with [`DEVICES`] devices each.
@@ -103,7 +103,7 @@ async fn requests(arguments: &Metadata) -> anyhow::Result<()> {
     service.stop().await
 }
 
-/// Sends each request on a connection of its own, as Dovecot does.
+/// Sends each request on a separate connection, as Dovecot does.
 async fn ask(service: &Service, arguments: &Metadata, request: Request) -> anyhow::Result<Duration> {
     let start = Instant::now();
     let next = Arc::new(AtomicUsize::new(0));
@@ -117,7 +117,7 @@ async fn ask(service: &Service, arguments: &Metadata, request: Request) -> anyho
                     return anyhow::Ok(());
                 }
                 let reply = client.ask(&request(number)).await?;
-                ensure!(reply.starts_with('O'), "the service answered {reply:?}");
+                ensure!(reply.starts_with('O'), "unexpected reply {reply:?}");
             }
         });
     }
@@ -141,7 +141,7 @@ fn set(entry: &str, value: &str, number: usize) -> String {
     format!("B1\t{user}\t0\nS1\tpriv/0/{entry}\t{value}\nC1\n")
 }
 
-/// The service starts with a full queue, as after an outage of the notification server.
+/// Starts the service with a full queue, as after an outage of the notification server.
 async fn pending(folder: &Path, count: usize) -> anyhow::Result<()> {
     let server = Server::start().await?;
     let site = Site::new(folder, server.address)?;
@@ -171,7 +171,7 @@ fn fill(queue: &Path, count: usize) -> anyhow::Result<()> {
         .as_secs();
     for number in 0..count {
         let user = address(number / DEVICES);
-        // The length of a real one.
+        // As long as a real token.
         let token = format!("openpgp:{number:0500}");
         fs::write(
             queue.join(format!("{number:032x}")),

@@ -13,7 +13,7 @@ pub(super) struct Summary {
 }
 
 impl Summary {
-    /// None for an empty set.
+    /// The percentiles of these durations, or `None` if there are none.
     pub(super) fn of(durations: impl IntoIterator<Item = Duration>) -> Option<Self> {
         let mut sorted: Vec<Duration> = durations.into_iter().collect();
         sorted.sort_unstable();
@@ -27,7 +27,7 @@ impl Summary {
     }
 }
 
-/// The smallest duration that at least this many percent of all do not exceed (nearest rank).
+/// The smallest duration that at least `percent` percent of all durations do not exceed (nearest rank).
 fn percentile(sorted: &[Duration], percent: usize) -> Option<Duration> {
     let rank = (sorted.len() * percent).div_ceil(100);
     sorted.get(rank.saturating_sub(1)).copied()

@@ -1,4 +1,4 @@
-//! What a benchmark is to reach, and whether it did.
+//! Targets of a benchmark.
 
 use std::fmt;
 
@@ -38,7 +38,7 @@ impl Target {
         }
     }
 
-    /// Whether it is reached.
+    /// Whether the target is met.
     pub(super) fn holds(&self) -> bool {
         match self.bound {
             Bound::AtMost(bound) => self.figure <= bound,
@@ -53,7 +53,7 @@ impl fmt::Display for Target {
             Bound::AtMost(bound) => ("at most", bound),
             Bound::AtLeast(bound) => ("at least", bound),
         };
-        let verdict = if self.holds() { "holds" } else { "MISSED" };
+        let verdict = if self.holds() { "met" } else { "MISSED" };
         write!(
             f,
             "{verdict:7}{}: {} {}, {word} {bound} {}",
@@ -73,7 +73,7 @@ mod tests {
     fn bounds_are_inclusive() {
         let low = Target::at_most(8.0, "ms", "CPU per message", 8.0);
         assert!(low.holds());
-        assert_eq!(low.to_string(), "holds  CPU per message: 8 ms, at most 8 ms");
+        assert_eq!(low.to_string(), "met    CPU per message: 8 ms, at most 8 ms");
         let high = Target::at_least(250.0, "per second", "logins", 249.994);
         assert!(!high.holds());
         assert_eq!(

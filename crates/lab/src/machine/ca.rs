@@ -1,4 +1,4 @@
-//! The lab's certificate authority: made once, kept in the lab's directory, trusted by every machine.
+//! The lab's certificate authority: created once, stored in the lab's directory, trusted by every relay.
 
 use std::fs;
 use std::io::Write as _;
@@ -11,10 +11,10 @@ use time::{Duration, OffsetDateTime};
 
 use lab_front::paths::Paths;
 
-/// The authority, ready to sign.
+/// The authority with its key.
 pub(super) struct Ca {
     issuer: Issuer<'static, KeyPair>,
-    /// Its certificate, PEM.
+    /// Certificate of the authority, PEM.
     pub(super) certificate: String,
 }
 
@@ -27,16 +27,16 @@ pub(super) struct Signed {
 }
 
 impl Ca {
-    /// Reads the authority, or makes it where there is none.
+    /// Reads the authority, or creates it if there is none.
     pub(super) fn ensure(paths: &Paths) -> anyhow::Result<Self> {
         let (certificate, key) = (paths.ca_certificate(), paths.ca_key());
         if !certificate.exists() || !key.exists() {
-            make(&certificate, &key).context("cannot make the lab's CA")?;
+            make(&certificate, &key).context("cannot create the lab's CA")?;
         }
         let certificate = fs::read_to_string(&certificate).context("cannot read the lab's CA")?;
         let key =
             KeyPair::from_pem(&fs::read_to_string(&key)?).context("cannot read the key of the lab's CA")?;
-        // The issuer is told from its name, which `parameters` gives again.
+        // rcgen takes the issuer's name from the parameters, which are the same as when the certificate was created.
         Ok(Self {
             issuer: Issuer::new(parameters()?, key),
             certificate,
@@ -85,7 +85,7 @@ fn parameters() -> anyhow::Result<CertificateParams> {
     Ok(parameters)
 }
 
-/// From yesterday, for machines whose clocks differ a little, on for ten years.
+/// Valid for ten years, and since yesterday for clients whose clocks are slow.
 fn validity(parameters: &mut CertificateParams) {
     let now = OffsetDateTime::now_utc();
     parameters.not_before = now - Duration::days(1);

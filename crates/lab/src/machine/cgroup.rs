@@ -1,7 +1,7 @@
-//! One cgroup for each machine: whatever a machine ever starts is in it, and ends with it.
+//! One cgroup per machine: it contains every process that the machine starts, so that all of them can be killed.
 //!
-//! The groups are made below the root of the cgroup2 tree, beside those of an init system, so that the lab needs
-//! none on the host. On hosts with the hybrid layout `systemd-nspawn` mirrors them into the tree `name=systemd`.
+//! The groups are directly below the root of the cgroup2 tree, next to those of an init system, so the lab also works on
+//! hosts without one. On hosts with the hybrid layout, `systemd-nspawn` mirrors them into the tree `name=systemd`.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -20,7 +20,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout};
 const GROUP: &str = "chatmail-lab";
 /// How long the kernel may take to end killed processes.
 const KILL_DEADLINE: Duration = Duration::from_secs(20);
-/// Controllers that units in the machines set limits with.
+/// Controllers that units in the machines need for their limits.
 const CONTROLLERS: [&str; 3] = ["cpu", "memory", "pids"];
 
 /// The lab's group in the cgroup2 tree.
@@ -30,12 +30,13 @@ fn group() -> anyhow::Result<PathBuf> {
         .join(GROUP))
 }
 
-/// Makes the group of a machine; its first process is moved in by writing to `cgroup.procs`.
+/// Creates the group of a machine. The caller moves the first process in by writing to `cgroup.procs`.
 pub(super) fn create(machine: &str) -> anyhow::Result<PathBuf> {
     let group = group()?;
     let path = group.join(machine);
-    fs::create_dir_all(&path).with_context(|| format!("cannot make the cgroup {}", path.display()))?;
-    // A host without systemd hands no controller down to our group; one that lacks them cannot.
+    fs::create_dir_all(&path).with_context(|| format!("cannot create the cgroup {}", path.display()))?;
+    // Without systemd on the host, no controller is enabled for our group yet. Errors are ignored because a host may
+    // lack some of them.
     if let Some(root) = group.parent() {
         for controller in CONTROLLERS {
             let _ = fs::write(root.join("cgroup.subtree_control"), format!("+{controller}"));
@@ -45,13 +46,14 @@ pub(super) fn create(machine: &str) -> anyhow::Result<PathBuf> {
     for controller in CONTROLLERS {
         if available.split_whitespace().any(|name| name == controller) {
             fs::write(group.join("cgroup.subtree_control"), format!("+{controller}"))
-                .with_context(|| format!("cannot hand the controller {controller} to the machines"))?;
+                .with_context(|| format!("cannot enable the controller {controller} for the machines"))?;
         }
     }
     Ok(path)
 }
 
-/// Kills what is left of a machine, waits for its end and removes its group, so that it can be booted again.
+/// Kills the remaining processes of a machine, waits until they have ended and removes its group, so that the machine
+/// can be booted again.
 pub(super) fn end(machine: &str) -> anyhow::Result<()> {
     let group = group()?.join(machine);
     if group.exists() {
@@ -75,14 +77,14 @@ fn mirror() -> anyhow::Result<Option<PathBuf>> {
     Ok(mount.map(|path| path.join(GROUP)))
 }
 
-/// Directory of the lab that runs, in whatever place it was started. Its containers know: their trees are in it.
+/// Directory of the running lab, from the command lines of its containers: their file trees are in it.
 pub(super) fn folder() -> anyhow::Result<Option<PathBuf>> {
     let group = group()?;
     if !group.exists() {
         return Ok(None);
     }
     for folder in folders(&group)? {
-        // A group may be gone by now.
+        // A group can disappear at any time.
         let processes = fs::read_to_string(folder.join("cgroup.procs")).unwrap_or_default();
         for pid in processes.lines() {
             let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
@@ -107,13 +109,13 @@ fn folder_in(line: &[u8]) -> Option<PathBuf> {
         .map(Path::to_owned)
 }
 
-/// CPU time that all machines have used; none where the kernel does not tell.
+/// CPU time that all machines have used, or `None` if it cannot be read.
 pub(super) fn total_cpu_time() -> Option<Duration> {
     cpu_time(&fs::read_to_string(group().ok()?.join("cpu.stat")).ok()?)
 }
 
-/// Whether `MemoryMax=` of units acts in the machines: only where the host's cgroup2 tree has the memory controller. On
-/// hosts with the hybrid layout it is in the tree of version 1, which systemd in the machines does not use.
+/// Whether `MemoryMax=` takes effect in the machines: only if the memory controller is in the host's cgroup2 tree. On
+/// hosts with the hybrid layout, it is in the tree of version 1, which systemd in the machines does not use.
 pub(super) fn limits_memory() -> anyhow::Result<bool> {
     let controllers = mounts::cgroup2()?
         .context("no cgroup2 file system is mounted")?
@@ -123,7 +125,7 @@ pub(super) fn limits_memory() -> anyhow::Result<bool> {
     Ok(text.split_whitespace().any(|name| name == "memory"))
 }
 
-/// Kills every process of every machine, waits for their end and removes the groups.
+/// Kills all processes of all machines, waits until they have ended and removes the groups.
 pub(super) fn kill_all() -> anyhow::Result<()> {
     let group = group()?;
     if group.exists() {
@@ -160,7 +162,7 @@ fn kill(group: &Path) -> anyhow::Result<()> {
             &mut poll,
             PollTimeout::try_from(wait).unwrap_or(PollTimeout::ZERO),
         ) {
-            // The end of a child wakes it as well.
+            // SIGCHLD interrupts the wait.
             Ok(_) | Err(nix::errno::Errno::EINTR) => (),
             Err(error) => return Err(error).context("cannot wait for the end of the machines"),
         }
@@ -180,7 +182,7 @@ fn kill_each(group: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Removes a group and all below it, deepest first.
+/// Removes a group and all groups below it, deepest first.
 fn remove(group: &Path) -> anyhow::Result<()> {
     for folder in folders(group)?.iter().rev() {
         match fs::remove_dir(folder) {
@@ -192,7 +194,7 @@ fn remove(group: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A group and all below it, parents first.
+/// A group and all groups below it, parents first.
 fn folders(group: &Path) -> anyhow::Result<Vec<PathBuf>> {
     let mut found = vec![group.to_owned()];
     let mut next = 0;
@@ -207,16 +209,16 @@ fn folders(group: &Path) -> anyhow::Result<Vec<PathBuf>> {
     Ok(found)
 }
 
-/// What a unit of a machine has used.
+/// Resources that a unit has used.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Usage {
-    /// CPU time since it was started, also of processes that have ended.
+    /// CPU time since the unit was started, including that of ended processes.
     pub(crate) cpu: Duration,
-    /// Memory of its processes; what several share counts in parts (PSS).
+    /// Memory of its processes in bytes; each counts its share of shared memory (PSS).
     pub(crate) memory: u64,
 }
 
-/// What each unit of a machine has used, by its name.
+/// Resources that each service of a machine has used, by its name without `.service`.
 pub(super) fn usage(machine: &str) -> anyhow::Result<BTreeMap<String, Usage>> {
     let mut units = BTreeMap::new();
     for folder in folders(&group()?.join(machine))? {
@@ -226,7 +228,7 @@ pub(super) fn usage(machine: &str) -> anyhow::Result<BTreeMap<String, Usage>> {
         if !name.ends_with(".service") {
             continue;
         }
-        // A unit can end while it is looked at.
+        // A unit can end at any time.
         let Ok(cpu) = fs::read_to_string(folder.join("cpu.stat")) else {
             continue;
         };
@@ -245,7 +247,7 @@ fn cpu_time(stat: &str) -> Option<Duration> {
     Some(Duration::from_micros(used.parse().ok()?))
 }
 
-/// None for a process that has ended.
+/// PSS in bytes, or `None` if the process has ended.
 fn proportional_memory(pid: &str) -> Option<u64> {
     let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).ok()?;
     let kibibytes = rollup.lines().find_map(|line| line.strip_prefix("Pss:"))?;

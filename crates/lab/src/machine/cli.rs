@@ -10,10 +10,10 @@ use super::{Lab, Paths, Progress, container, lock, pointers, prerequisites, star
 /// Arguments of `cargo lab up`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Up {
-    /// Print where everything is as JSON
+    /// Prints the addresses of the relays as JSON
     #[arg(long)]
     json: bool,
-    /// When the relays do not come up, leave the machines running for a look
+    /// Leaves the machines running for inspection if the relays do not start
     #[arg(long)]
     keep: bool,
 }
@@ -23,7 +23,7 @@ pub(crate) struct Up {
 pub(crate) struct Shell {
     /// Machine: a, b, c, d, e or dns
     relay: String,
-    /// What to run instead of a shell
+    /// Command to run instead of a shell
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     command: Vec<String>,
 }
@@ -33,14 +33,14 @@ pub(crate) struct Shell {
 pub(crate) struct Logs {
     /// Machine: a, b, c, d, e or dns
     relay: String,
-    /// Go on with what is logged from now on
+    /// Continues with new messages as they are logged
     #[arg(short, long)]
     follow: bool,
-    /// Only this unit
+    /// Shows only this unit
     unit: Option<String>,
 }
 
-/// Starts the lab and tells where everything is.
+/// Starts the lab and prints how to use it.
 pub(crate) async fn up(arguments: &Up) -> anyhow::Result<ExitCode> {
     let lab = Lab::start(&Progress::new(), arguments.keep).await?;
     if arguments.json {
@@ -51,7 +51,7 @@ pub(crate) async fn up(arguments: &Up) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Becomes a shell, or a command, in a machine.
+/// Replaces this process with a shell or a command in a machine.
 pub(crate) fn shell(arguments: &Shell) -> anyhow::Result<ExitCode> {
     let command = match arguments.command.as_slice() {
         [] => vec!["bash".to_owned(), "--login".to_owned()],
@@ -60,7 +60,7 @@ pub(crate) fn shell(arguments: &Shell) -> anyhow::Result<ExitCode> {
     become_in(&arguments.relay, &command)
 }
 
-/// Becomes journalctl in a machine.
+/// Replaces this process with journalctl in a machine.
 pub(crate) fn logs(arguments: &Logs) -> anyhow::Result<ExitCode> {
     let mut command = vec!["journalctl".to_owned(), "--no-hostname".to_owned()];
     command.extend(arguments.follow.then(|| "--follow".to_owned()));
@@ -81,7 +81,7 @@ fn become_in(machine: &str, command: &[String]) -> anyhow::Result<ExitCode> {
     Err(error).context("cannot run nsenter")
 }
 
-/// Ends the lab, whatever of it there is.
+/// Stops the lab, even if only parts of it are running.
 pub(crate) async fn down() -> anyhow::Result<ExitCode> {
     prerequisites::check_privileges()?;
     let paths = Paths::from_environment()?;

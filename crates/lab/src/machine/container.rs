@@ -1,4 +1,4 @@
-//! One machine: its file tree, its boot, and commands in it.
+//! A machine: its file tree, its boot, and commands that run in it.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
@@ -14,13 +14,13 @@ use tokio::process::Command;
 use super::state::{Leader, Machine};
 use super::{cgroup, network};
 
-/// How long a machine may take until systemd has started every unit or given up on it.
+/// How long systemd may take to start every unit or give up on it.
 const BOOT_DEADLINE: Duration = Duration::from_secs(60);
 /// How long a command in a machine may take.
 const COMMAND_SECONDS: &str = "60";
-/// Where commands are looked for in a machine; NixOS puts those of the system into the first.
+/// Search path for commands in a machine; the first entry is that of NixOS.
 const PATH: &str = "PATH=/run/current-system/sw/bin:/usr/sbin:/usr/bin";
-/// Directories of a machine's own tree, with their modes.
+/// Directories in a machine's own tree, with their modes.
 const DIRECTORIES: [(&str, u32); 13] = [
     ("dev", 0o755),
     ("home", 0o755),
@@ -37,14 +37,15 @@ const DIRECTORIES: [(&str, u32); 13] = [
     ("var", 0o755),
 ];
 
-/// Makes the tree of a machine anew: `/etc` and `/var` are copies, `/usr` is shared and bound at boot.
+/// Creates the file tree of a machine again from scratch: `/etc` and `/var` are copies; `/usr` is shared and bound at
+/// boot.
 pub(super) fn make_tree(rootfs: &Path, root: &Path, name: &str) -> anyhow::Result<()> {
     if root.exists() {
         fs::remove_dir_all(root).with_context(|| format!("cannot remove {}", root.display()))?;
     }
     for (directory, mode) in DIRECTORIES {
         let path = root.join(directory);
-        fs::create_dir_all(&path).with_context(|| format!("cannot make {}", path.display()))?;
+        fs::create_dir_all(&path).with_context(|| format!("cannot create {}", path.display()))?;
         fs::set_permissions(&path, fs::Permissions::from_mode(mode))?;
     }
     for entry in fs::read_dir(rootfs)?
@@ -53,7 +54,7 @@ pub(super) fn make_tree(rootfs: &Path, root: &Path, name: &str) -> anyhow::Resul
     {
         symlink(fs::read_link(entry.path())?, root.join(entry.file_name()))?;
     }
-    // systemd-nspawn looks for this before it binds `/usr`.
+    // systemd-nspawn requires this file before it binds `/usr`.
     fs::copy(rootfs.join("usr/lib/os-release"), root.join("usr/lib/os-release"))?;
     let status = std::process::Command::new("cp")
         .args(["-a", "--reflink=auto", "--"])
@@ -68,7 +69,7 @@ pub(super) fn make_tree(rootfs: &Path, root: &Path, name: &str) -> anyhow::Resul
             root.display()
         );
     }
-    // Without it systemd takes the boot for the first one and enables every unit of Debian's.
+    // Without a machine ID, systemd treats the boot as the first one and enables all of Debian's units.
     fs::write(
         root.join("etc/machine-id"),
         format!("{:032x}\n", rand::random::<u128>() | 1),
@@ -83,13 +84,13 @@ pub(super) fn make_tree(rootfs: &Path, root: &Path, name: &str) -> anyhow::Resul
 pub(super) struct Boot {
     /// Name of the machine.
     pub(super) name: String,
-    /// Tree whose `/usr` it shares.
+    /// Debian tree whose `/usr` it shares.
     pub(super) rootfs: PathBuf,
-    /// Directories of the host that it sees, read-only: on the host, in the machine.
+    /// Read-only bind mounts: path on the host, path in the machine.
     pub(super) binds: Vec<(PathBuf, String)>,
 }
 
-/// Boots a machine and waits until systemd has nothing left to start.
+/// Boots a machine and waits until systemd reports that it has booted.
 pub(super) async fn boot(paths: &Paths, boot: &Boot) -> anyhow::Result<Machine> {
     let name = &boot.name;
     let group = cgroup::create(name)?;
@@ -97,8 +98,8 @@ pub(super) async fn boot(paths: &Paths, boot: &Boot) -> anyhow::Result<Machine> 
     let notify = folder.path().join("notify");
     let socket = UnixDatagram::bind(&notify)?;
     let console = fs::File::create(paths.console(name))?;
-    // A shell moves itself into the machine's cgroup before it becomes the container: everything is born in there.
-    // `setsid` keeps Ctrl-C at the terminal of the lab away from machines that are to stay.
+    // The shell moves itself into the machine's cgroup before it becomes systemd-nspawn, so every process of the machine
+    // starts in there. `setsid` keeps Ctrl-C at the lab's terminal from reaching the machine.
     let mut command = Command::new("setsid");
     command
         .args(["sh", "-c", r#"echo $$ >"$1" && shift && exec "$@""#, "sh"])
@@ -127,7 +128,7 @@ pub(super) async fn boot(paths: &Paths, boot: &Boot) -> anyhow::Result<Machine> 
     for (host, inside) in &boot.binds {
         command.arg(format!("--bind-ro={}:{inside}", host.display()));
     }
-    // Debian 13 in the machine wants the cgroup2 layout, whatever layout the host has.
+    // Debian 13 needs the cgroup2 layout in the machine, even on hosts with another one.
     command
         .env("SYSTEMD_NSPAWN_UNIFIED_HIERARCHY", "1")
         .env("NOTIFY_SOCKET", &notify);
@@ -139,7 +140,7 @@ pub(super) async fn boot(paths: &Paths, boot: &Boot) -> anyhow::Result<Machine> 
     let up = tokio::time::timeout(BOOT_DEADLINE, async {
         tokio::select! {
             leader = ready(&socket) => leader,
-            ended = process.wait() => bail!("systemd-nspawn ended early: {}", ended?),
+            ended = process.wait() => bail!("systemd-nspawn exited early: {}", ended?),
         }
     });
     match up.await {
@@ -171,13 +172,13 @@ async fn ready(socket: &UnixDatagram) -> anyhow::Result<Leader> {
                 leader = Some(Leader::of(pid.parse()?)?);
             }
             if line == "READY=1" {
-                return leader.context("systemd-nspawn named no first process");
+                return leader.context("systemd-nspawn did not report the machine's first process");
             }
         }
     }
 }
 
-/// The start of a command line that runs the rest in all namespaces of a machine, as root, with a clean environment.
+/// A prefix for command lines: runs the rest in all namespaces of a machine, as root, with a clean environment.
 pub(super) fn enter(leader: Leader, environment: &[&str]) -> Vec<String> {
     let pid = leader.pid.to_string();
     let mut line = vec![
@@ -196,7 +197,7 @@ pub(super) fn enter(leader: Leader, environment: &[&str]) -> Vec<String> {
     line.into_iter().map(str::to_owned).collect()
 }
 
-/// A command in a machine that ends with this process.
+/// A command in a machine. Dropping its `Child` kills `nsenter`, not the command itself.
 pub(super) fn command(leader: Leader, argv: &[&str]) -> Command {
     let line = enter(leader, &[]);
     let mut command = Command::new("nsenter");
@@ -208,9 +209,9 @@ pub(super) fn command(leader: Leader, argv: &[&str]) -> Command {
     command
 }
 
-/// Runs a command in a machine to its end, at most for a minute.
+/// Runs a command in a machine, and kills it after [`COMMAND_SECONDS`].
 pub(super) async fn exec(leader: Leader, argv: &[&str]) -> anyhow::Result<Output> {
-    // The deadline is kept inside, where the command itself can be ended.
+    // `timeout` runs in the machine, where it can kill the command itself.
     let mut limited = vec!["timeout", "--kill-after=5", COMMAND_SECONDS];
     limited.extend(argv);
     command(leader, &limited)
@@ -219,12 +220,13 @@ pub(super) async fn exec(leader: Leader, argv: &[&str]) -> anyhow::Result<Output
         .context("cannot run nsenter")
 }
 
-/// Runs a command in a machine and returns what it printed; fails when the command does.
+/// Runs a command in a machine and returns its output; fails if the command fails.
 pub(super) async fn capture(leader: Leader, argv: &[&str]) -> anyhow::Result<String> {
     let output = exec(leader, argv).await?;
     if !output.status.success() {
         let said = String::from_utf8_lossy(&output.stderr);
         bail!("`{}` failed ({}): {}", argv.join(" "), output.status, said.trim());
     }
-    String::from_utf8(output.stdout).with_context(|| format!("`{}` printed no UTF-8", argv.join(" ")))
+    String::from_utf8(output.stdout)
+        .with_context(|| format!("the output of `{}` is not UTF-8", argv.join(" ")))
 }

@@ -1,4 +1,4 @@
-//! The machine that answers for every domain of the lab, and with NXDOMAIN for all others.
+//! The lab's name server: answers for every domain of the lab, and returns NXDOMAIN for all others.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -13,11 +13,11 @@ use super::state::Leader;
 
 /// Name of the machine.
 pub(super) const NAME: &str = "dns";
-/// Its address.
+/// Address of the machine.
 pub(super) const ADDRESS: Ipv4Addr = Ipv4Addr::new(198, 18, 25, 2);
 
-/// Zones are answered as they are loaded; a root zone without any name in it denies all else at once, so that no
-/// client ever waits for servers that cannot be reached. `test.` is one of the names that unbound would deny itself.
+/// unbound answers from the loaded zones. The root zone contains no names, so all others get NXDOMAIN at once, and no
+/// client waits for servers that the lab cannot reach. By default, unbound itself returns NXDOMAIN for `test.`.
 const CONFIGURATION: &str = r#"server:
     interface: 0.0.0.0
     access-control: 0.0.0.0/0 allow
@@ -72,8 +72,8 @@ pub(super) fn apply(root: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Loads zones, each a name and a text in the format of RFC 1035 section 5, in place of earlier ones of these names.
-/// Questions about a zone with an empty text are never answered.
+/// Loads zones, each a name and a text in the format of RFC 1035 section 5, and replaces earlier ones of these names.
+/// The server never answers queries for a zone with an empty text.
 pub(super) async fn publish(root: &Path, leader: Leader, zones: &[(&str, &str)]) -> anyhow::Result<()> {
     let folder = root.join("etc/unbound");
     for (zone, text) in zones {
@@ -81,7 +81,7 @@ pub(super) async fn publish(root: &Path, leader: Leader, zones: &[(&str, &str)])
         let valid = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
         ensure!(
             !zone.is_empty() && zone.chars().all(valid),
-            "`{zone}` is no name of a zone"
+            "`{zone}` is not a valid zone name"
         );
         fs::write(folder.join("zones").join(zone), text)
             .with_context(|| format!("cannot write the zone {zone}"))?;
@@ -92,7 +92,7 @@ pub(super) async fn publish(root: &Path, leader: Leader, zones: &[(&str, &str)])
             .file_name()
             .into_string()
             .ok()
-            .context("a zone's name is no UTF-8")?;
+            .context("a zone's name is not UTF-8")?;
         if fs::metadata(folder.join("zones").join(&zone))?.len() == 0 {
             writeln!(list, "server:\n    local-zone: \"{zone}.\" deny")?;
             continue;
@@ -103,7 +103,7 @@ pub(super) async fn publish(root: &Path, leader: Leader, zones: &[(&str, &str)])
         )?;
     }
     fs::write(folder.join("zones.conf"), list)?;
-    // A restart ends when the new process answers; a reload would return before the zones are loaded.
+    // A restart returns when the new process is ready; a reload would return before the zones are loaded.
     container::capture(leader, &["systemctl", "restart", "unbound.service"]).await?;
     Ok(())
 }

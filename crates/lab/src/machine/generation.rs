@@ -1,5 +1,5 @@
-//! A rendered host as a generation of a system: what it has in the store carries a hash again, as on NixOS, so that two
-//! generations lie side by side and a changed file changes every file and unit that names it.
+//! A rendered host as a generation of a NixOS system. Store paths contain a hash again, as on NixOS, so two generations
+//! can exist side by side, and a change to a file changes every file and unit that refers to it.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -10,25 +10,25 @@ use anyhow::{Context as _, bail};
 use sha2::{Digest as _, Sha256};
 
 const STORE: &str = "/nix/store/";
-/// As many as Nix has.
+/// Characters of a hash, as in Nix.
 const HASH_LENGTH: usize = 32;
-/// Where units are.
+/// Directory of the units.
 pub(super) const UNITS: &str = "etc/systemd/system";
 
-/// Names of store entries, and the same with their hashes.
+/// Names of store entries, with the names that replace them.
 pub(super) type Names = BTreeMap<String, String>;
 
-/// Everything that NixOS would put into a machine for one host.
+/// All files and links that NixOS would install for one host.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Generation {
-    /// Texts by their place below the root.
+    /// Texts by their path below the root.
     pub(super) files: BTreeMap<PathBuf, String>,
-    /// Target, unit.
+    /// Targets, and units that they want.
     pub(super) wants: Vec<(String, String)>,
 }
 
 impl Generation {
-    /// Puts rendered files in their places. `packages` are entries of the store that are called otherwise here.
+    /// Computes the paths of rendered files. `packages` renames store entries that are not among them.
     pub(super) fn new(
         rendered: &BTreeMap<PathBuf, String>,
         wants: Vec<(String, String)>,
@@ -67,7 +67,7 @@ impl Generation {
             .collect()
     }
 
-    /// Writes it into a machine's tree, each file in one step; what other generations have in the store stays.
+    /// Writes the generation into a machine's tree, each file atomically. Store paths of other generations stay.
     pub(super) fn write(&self, root: &Path) -> anyhow::Result<()> {
         for (place, text) in &self.files {
             write(&root.join(place), text)?;
@@ -84,7 +84,7 @@ impl Generation {
     }
 }
 
-/// Finds the hash of a store entry from its texts and, by their names, from everything that these refer to.
+/// Computes the hash of a store entry from its texts, in which the hashed names stand for the entries they refer to.
 fn hashed(
     entry: &str,
     entries: &BTreeMap<String, BTreeMap<&Path, &str>>,
@@ -113,7 +113,7 @@ fn hashed(
     Ok(())
 }
 
-/// A text with these store entries under their other names.
+/// Replaces the names of store entries in a text.
 fn renamed(text: &str, names: &Names) -> String {
     let mut parts = text.split(STORE);
     let mut result = parts.next().unwrap_or_default().to_owned();
@@ -131,7 +131,7 @@ fn renamed(text: &str, names: &Names) -> String {
     result
 }
 
-/// The name at the start of what follows `/nix/store/` in a text.
+/// The name of a store entry; `rest` is the text after `/nix/store/`.
 pub(super) fn store_name(rest: &str) -> Option<&str> {
     let name = rest
         .split(|c: char| !(c.is_ascii_alphanumeric() || "+-._".contains(c)))
@@ -140,7 +140,7 @@ pub(super) fn store_name(rest: &str) -> Option<&str> {
     (!name.is_empty()).then_some(name)
 }
 
-/// Where a file of the rendering belongs in a machine.
+/// Path of a rendered file in a machine.
 fn place(file: &Path, names: &Names) -> Option<PathBuf> {
     if let Ok(below) = file.strip_prefix("etc") {
         return Some(Path::new("etc").join(below));
@@ -165,10 +165,10 @@ fn place(file: &Path, names: &Names) -> Option<PathBuf> {
     }
 }
 
-/// Replaces a file in one step. Scripts are executable, as they are in the store.
+/// Replaces a file atomically. Scripts are executable, as in the store.
 pub(super) fn write(path: &Path, text: &str) -> anyhow::Result<()> {
     let folder = path.parent().context("a file has no folder")?;
-    fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;
     let mode = if text.starts_with("#!") { 0o755 } else { 0o644 };
     let replace = || {
         let file = tempfile::NamedTempFile::new_in(folder)?;

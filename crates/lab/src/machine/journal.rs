@@ -1,4 +1,4 @@
-//! Log lines of a machine.
+//! Reads the journal of a machine.
 
 use std::process::Stdio;
 use std::time::Duration;
@@ -9,20 +9,20 @@ use tokio::io::{AsyncBufReadExt as _, BufReader};
 use super::container;
 use super::state::Leader;
 
-/// A place in the journal of one machine.
+/// A position in the journal of one machine.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Cursor(String);
 
-/// The place after everything logged so far.
+/// The current end of the journal.
 pub(super) async fn cursor(leader: Leader) -> anyhow::Result<Cursor> {
     let text = container::capture(leader, &["journalctl", "--quiet", "--lines=0", "--show-cursor"]).await?;
     let cursor = text.lines().find_map(|line| line.strip_prefix("-- cursor: "));
     Ok(Cursor(cursor.context("journalctl printed no cursor")?.to_owned()))
 }
 
-/// Messages after a place, of one unit or of all.
+/// Messages after a position, from one unit or all.
 pub(super) async fn since(leader: Leader, unit: Option<&str>, since: &Cursor) -> anyhow::Result<Vec<String>> {
-    // What services said before this call must not still be on its way.
+    // Waits until journald has stored what services logged before this call.
     container::capture(leader, &["journalctl", "--sync"]).await?;
     let arguments = arguments(unit, since);
     let argv: Vec<&str> = arguments.iter().map(String::as_str).collect();
@@ -33,7 +33,7 @@ pub(super) async fn since(leader: Leader, unit: Option<&str>, since: &Cursor) ->
         .collect())
 }
 
-/// Waits for the first message after a place that holds `want`.
+/// Waits for the first message after a position that contains `want`.
 pub(super) async fn follow(
     leader: Leader,
     unit: Option<&str>,

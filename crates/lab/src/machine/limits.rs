@@ -6,27 +6,27 @@ use anyhow::Context as _;
 
 use super::cgroup;
 
-/// How many inotify instances a user of the host may have. Every relay's Dovecot has one for each session that waits for
-/// mail, and the users of all relays have the same numbers; a session that gets none looks for mail at intervals, and
-/// nothing says so.
+/// Maximum number of inotify instances per user ID of the host. Dovecot needs one for each session that waits for mail,
+/// and users have the same IDs on all relays. A session without one polls its mailbox at intervals, without a log line.
 const INSTANCES: &str = "/proc/sys/fs/inotify/max_user_instances";
 /// Enough for the sessions of five relays in a load test.
 const ENOUGH: u32 = 4096;
 
-/// Raises what can be raised, and returns a line for each thing that a person should know.
+/// Raises the limits if possible, and returns lines to print about them.
 pub(super) fn raise() -> anyhow::Result<Vec<String>> {
     let mut said = Vec::new();
     let text = fs::read_to_string(INSTANCES).with_context(|| format!("cannot read {INSTANCES}"))?;
     let before = text
         .trim()
         .parse()
-        .with_context(|| format!("{INSTANCES} holds no number"))?;
+        .with_context(|| format!("{INSTANCES} contains no number"))?;
     if before < ENOUGH {
         said.push(raised(before, fs::write(INSTANCES, ENOUGH.to_string()).is_ok()));
     }
     if !cgroup::limits_memory()? {
         said.push(
-            "The cgroups of this host have no memory controller: MemoryMax of the relays' units has no effect.".to_owned(),
+            "This host's cgroup2 tree has no memory controller, so MemoryMax= has no effect in the relays."
+                .to_owned(),
         );
     }
     Ok(said)
@@ -34,11 +34,11 @@ pub(super) fn raise() -> anyhow::Result<Vec<String>> {
 
 fn raised(before: u32, done: bool) -> String {
     if done {
-        format!("fs.inotify.max_user_instances raised from {before} to {ENOUGH}: the relays share it.")
+        format!("Raised fs.inotify.max_user_instances, which all relays share, from {before} to {ENOUGH}.")
     } else {
         format!(
-            "fs.inotify.max_user_instances is {before}, and the relays share it: with many IMAP sessions, new mail is \
-             announced late. Raise it with: sysctl fs.inotify.max_user_instances={ENOUGH}"
+            "fs.inotify.max_user_instances is {before}, and all relays share it. With many IMAP sessions, clients are \
+             notified late of new mail. To raise it: sysctl fs.inotify.max_user_instances={ENOUGH}"
         )
     }
 }

@@ -1,5 +1,5 @@
-//! The machines of the lab: containers under systemd-nspawn with Debian's daemons and our services, configured by what
-//! the NixOS module rendered.
+//! The machines of the lab: systemd-nspawn containers with Debian's daemons and our services, configured with the files
+//! that the NixOS module renders.
 
 mod ca;
 mod cgroup;
@@ -46,18 +46,18 @@ pub(crate) struct Lab {
     paths: Paths,
     state: State,
     found: Found,
-    /// Machines that were booted again, and their first processes now.
+    /// Machines that were booted again, with their current leaders.
     booted: Mutex<BTreeMap<String, Leader>>,
 }
 
 impl Lab {
-    /// Starts the relays, or attaches to those that run when they were made from the same build. Whatever was started
-    /// is ended again when something fails, and on SIGINT and SIGTERM.
+    /// Starts the relays, or attaches to running ones of the same build. If the start fails or SIGINT or SIGTERM
+    /// interrupts it, stops whatever it started.
     pub(crate) async fn up(progress: &Progress) -> anyhow::Result<Self> {
         Self::start(progress, false).await
     }
 
-    /// As [`Self::up`]; with `keep`, machines of a lab that does not come up stay for a look.
+    /// Like [`Self::up`]; with `keep`, leaves the machines running if the start fails, for inspection.
     async fn start(progress: &Progress, keep: bool) -> anyhow::Result<Self> {
         prerequisites::check_privileges()?;
         let paths = Paths::from_environment()?;
@@ -75,7 +75,7 @@ impl Lab {
         }
     }
 
-    /// The lab that runs.
+    /// Attaches to the running lab, also if it was started in another directory.
     pub(crate) fn attach() -> anyhow::Result<Self> {
         let mut paths = Paths::from_environment()?;
         let mut state = State::load(&paths);
@@ -95,7 +95,7 @@ impl Lab {
         &self.state.topology
     }
 
-    /// Runs a command in a machine as root, at most for 60 s; then it is killed.
+    /// Runs a command in a machine as root, and kills it after 60 s.
     pub(crate) async fn exec(&self, machine: &str, argv: &[&str]) -> anyhow::Result<Output> {
         container::exec(self.leader(machine)?, argv).await
     }
@@ -105,7 +105,7 @@ impl Lab {
         cgroup::usage(machine)
     }
 
-    /// What waits in a relay's queue.
+    /// Messages in a relay's queue.
     #[cfg(feature = "scenarios")]
     pub(crate) async fn queue(
         &self,
@@ -115,7 +115,7 @@ impl Lab {
         chatmail_core::postqueue::parse(&listed).with_context(|| format!("postqueue printed {listed}"))
     }
 
-    /// Messages that a machine logged after `since`, of one unit or of all.
+    /// Messages that a machine logged after `since`, from one unit or all.
     pub(crate) async fn journal(
         &self,
         machine: &str,
@@ -125,12 +125,12 @@ impl Lab {
         journal::since(self.leader(machine)?, unit, since).await
     }
 
-    /// The place in a machine's journal after everything logged so far.
+    /// The current end of a machine's journal.
     pub(crate) async fn cursor(&self, machine: &str) -> anyhow::Result<Cursor> {
         journal::cursor(self.leader(machine)?).await
     }
 
-    /// Waits for the first message after `since` that holds `want`.
+    /// Waits for the first message after `since` that contains `want`.
     pub(crate) async fn follow(
         &self,
         machine: &str,
@@ -142,12 +142,12 @@ impl Lab {
         journal::follow(self.leader(machine)?, unit, since, want, deadline).await
     }
 
-    /// The machine's file tree on the host: all but `/usr`, `/run`, `/tmp` and our programs.
+    /// The machine's file tree on the host: everything except `/usr`, `/run`, `/tmp` and our programs.
     pub(crate) fn root(&self, machine: &str) -> PathBuf {
         self.paths.machine(machine)
     }
 
-    /// Starts the iroh relay on every relay that has one. The first call on a computer builds it, which takes minutes.
+    /// Starts the iroh relay on every relay. The first call on a computer builds it, which takes minutes.
     pub(crate) async fn iroh_relay(&self) -> anyhow::Result<()> {
         start::build_iroh_relay(&self.paths).await?;
         for relay in &self.topology().relays {
@@ -156,7 +156,7 @@ impl Lab {
         Ok(())
     }
 
-    /// Makes another generation the running one, as `nixos-rebuild switch` does.
+    /// Switches a machine to another generation, as `nixos-rebuild switch` does.
     pub(crate) async fn switch(
         &self,
         machine: &str,
@@ -170,18 +170,18 @@ impl Lab {
         switch::switch(&self.root(machine), self.leader(machine)?, &from, &to).await
     }
 
-    /// Loads a zone into the lab's name server, in place of an earlier one of that name.
+    /// Loads a zone into the lab's name server, and replaces an earlier zone of that name.
     pub(crate) async fn publish(&self, zone: &str, text: &str) -> anyhow::Result<()> {
         dns::publish(&self.root(dns::NAME), self.leader(dns::NAME)?, &[(zone, text)]).await
     }
 
-    /// A certificate for these names that every machine trusts, with its chain, and its key; both PEM.
+    /// A certificate chain for these names that every relay trusts, and its key; both PEM.
     pub(crate) fn certificate(&self, names: &[String]) -> anyhow::Result<(String, String)> {
         let signed = ca::Ca::ensure(&self.paths)?.sign(names)?;
         Ok((signed.chain, signed.key))
     }
 
-    /// Ends the lab, unless it was up already when this process attached to it; tells which.
+    /// Stops the lab, unless it was already running when this process attached to it. Returns which was the case.
     pub(crate) async fn release(self) -> anyhow::Result<Found> {
         if self.found == Found::Nothing {
             if let Some(cpu) = cgroup::total_cpu_time() {
@@ -193,12 +193,12 @@ impl Lab {
         Ok(self.found)
     }
 
-    /// Shuts a machine down as its power button does, and waits until nothing of it is left.
+    /// Shuts a machine down, as its power button would, and waits until all of its processes have ended.
     pub(crate) async fn power_off(&self, machine: &str) -> anyhow::Result<()> {
         start::power_off(machine, self.leader(machine)?).await
     }
 
-    /// Boots a relay from the tree that it left, and waits until every unit runs.
+    /// Boots a relay again from its file tree, and waits until every unit is active.
     pub(crate) async fn power_on(&self, machine: &str) -> anyhow::Result<()> {
         let relay = self.topology().relay(machine);
         let relay = relay.with_context(|| format!("the lab has no relay `{machine}`"))?;
@@ -221,27 +221,27 @@ impl Lab {
     }
 }
 
-/// Where programs that the lab fetches are kept.
+/// Directory for programs that the lab downloads.
 pub(crate) fn cache() -> anyhow::Result<PathBuf> {
     Ok(Paths::from_environment()?.base().clone())
 }
 
-/// An address of the host beside the one that clients of the lab connect from.
+/// A second address of the host, other than the one that the lab's clients connect from.
 pub(crate) fn other_host_address() -> anyhow::Result<Ipv4Addr> {
     network::other_host()
 }
 
-/// Installs what is missing for a need that is not known before the lab runs.
+/// Installs what is missing for a need that becomes known only while the lab runs.
 pub(crate) fn install(need: Need) -> anyhow::Result<()> {
     prerequisites::ensure(&Paths::from_environment()?, &Progress::new(), &[need])
 }
 
-/// Namespace for the network of clients that reach port 443 only.
+/// Network namespace for clients that can only connect to port 443.
 pub(crate) fn guest_network() -> PathBuf {
     network::namespace_file(network::GUEST.0)
 }
 
-/// Waits until no other `cargo lab` starts or ends the machines.
+/// Waits until no other `cargo lab` is starting or stopping the machines.
 fn lock(paths: &Paths) -> anyhow::Result<Flock<fs::File>> {
     let file = fs::File::create(paths.lock()).context("cannot open the lab's lock")?;
     Flock::lock(file, FlockArg::LockExclusive)

@@ -1,7 +1,7 @@
-//! The lab's network: a bridge on the host, and for each machine a network namespace with a fixed address on it.
+//! The lab's network: a bridge on the host, and for each machine a network namespace with a fixed address.
 //!
-//! The addresses are set before a machine boots, so that nothing in it has to configure or wait for a network.
-//! 198.18.0.0/15 is set aside for tests between networks (RFC 2544) and is on no host by accident.
+//! Addresses are set before a machine boots, so the machine does not have to configure a network or wait for it.
+//! 198.18.0.0/15 is reserved for benchmarks of network devices (RFC 2544), so hosts do not use it otherwise.
 
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
@@ -11,24 +11,24 @@ use anyhow::{Context as _, bail};
 
 /// The bridge on the host.
 const BRIDGE: &str = "chatmail-lab";
-/// The host on the bridge.
+/// Address of the host on the bridge.
 pub(super) const HOST: Ipv4Addr = Ipv4Addr::new(198, 18, 25, 1);
 /// Prefix length of the lab's network.
 const PREFIX: u8 = 24;
 
-/// Another address of the host, for clients that are not the others.
+/// Second address of the host, for clients that must not share an address with the others.
 const OTHER_HOST: Ipv4Addr = Ipv4Addr::new(198, 18, 25, 30);
 
-/// Gives the host its other address.
+/// Adds the second address to the host.
 pub(super) fn other_host() -> anyhow::Result<Ipv4Addr> {
     ip(&format!("address replace {OTHER_HOST}/{PREFIX} dev {BRIDGE}\n"))?;
     Ok(OTHER_HOST)
 }
 
-/// A place for clients in which the network lets nothing through but port 443, as in some hotels.
+/// A namespace for clients whose network only allows TCP connections to port 443, as in some hotels.
 pub(super) const GUEST: (&str, Ipv4Addr) = ("guest", Ipv4Addr::new(198, 18, 25, 20));
 
-/// Closes every port but 443 for who is in the namespace [`GUEST`], with an error at once.
+/// Rejects TCP connections from the namespace [`GUEST`] to every port except 443, immediately and with an error.
 pub(super) fn close_ports() -> anyhow::Result<()> {
     let space = namespace(GUEST.0);
     ip(&format!(
@@ -37,7 +37,7 @@ pub(super) fn close_ports() -> anyhow::Result<()> {
     ))
 }
 
-/// Makes the bridge and one namespace for each machine.
+/// Creates the bridge and one namespace per machine.
 pub(super) fn create(machines: &[(&str, Ipv4Addr)]) -> anyhow::Result<()> {
     ip(&format!(
         "link add {BRIDGE} type bridge\naddress add {HOST}/{PREFIX} dev {BRIDGE}\nlink set {BRIDGE} up\n"
@@ -59,10 +59,10 @@ pub(super) fn create(machines: &[(&str, Ipv4Addr)]) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Removes what [`create`] made, whatever of it there is.
+/// Removes what [`create`] has created, even if that is incomplete.
 pub(super) fn remove(machines: &[&str]) -> anyhow::Result<()> {
     for machine in machines {
-        // The link first: the kernel ends a namespace later, and the link's name must be free at once.
+        // The link first: the kernel removes a namespace later, and the next start needs the link's name at once.
         let link = host_link(machine);
         if exists(&link) {
             ip(&format!("link delete {link}\n"))?;
@@ -77,7 +77,7 @@ pub(super) fn remove(machines: &[&str]) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The namespace of a machine, as a file.
+/// File of a machine's namespace.
 pub(super) fn namespace_file(machine: &str) -> PathBuf {
     PathBuf::from("/run/netns").join(namespace(machine))
 }
@@ -86,7 +86,7 @@ fn namespace(machine: &str) -> String {
     format!("{BRIDGE}-{machine}")
 }
 
-/// Name of the host's end; at most 15 bytes.
+/// Name of the host's end of the link; the kernel allows at most 15 bytes.
 fn host_link(machine: &str) -> String {
     format!("cml-{machine}")
 }
@@ -95,7 +95,7 @@ fn exists(link: &str) -> bool {
     PathBuf::from("/sys/class/net").join(link).exists()
 }
 
-/// Runs one `ip` for each line; the first that fails ends it.
+/// Runs `ip` once for each line, and stops at the first failure.
 fn ip(lines: &str) -> anyhow::Result<()> {
     for line in lines.lines() {
         let output = Command::new("ip")

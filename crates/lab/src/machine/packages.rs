@@ -1,4 +1,4 @@
-//! What stands for packages of nixpkgs in a relay: links to Debian's files of the same software.
+//! Stand-ins for packages of nixpkgs in a relay: links to Debian's files of the same software.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
@@ -8,25 +8,25 @@ use anyhow::Context as _;
 
 use super::generation::Names;
 
-/// Package with our programs, which is bound into the relays.
+/// Package of our programs, which are bound into the relays.
 pub(super) const OURS: &str = "chatmail";
 
-/// The relay's web site, which the lab builds as Nix does.
+/// Package of the relay's web site, which the lab builds as Nix does.
 pub(super) const SITE: &str = "chatmail-website";
 
-/// Package with the iroh relay, which Debian does not have; the lab builds it from the crate, as the flake does.
+/// Package of the iroh relay. Debian does not have it; the lab builds it from the crate, as the flake does.
 pub(super) const IROH_RELAY: &str = "iroh-relay";
 
-/// Its unit.
+/// Unit of the iroh relay.
 pub(super) const IROH_RELAY_UNIT: &str = "iroh-relay.service";
 
-/// What the lab keeps it as: the version of nix/packages/iroh-relay.nix.
+/// Folder of its build in the lab's directory. The version is that of nix/packages/iroh-relay.nix.
 pub(super) const IROH_RELAY_BUILD: &str = "iroh-relay-0.35.0";
 
-/// What cargo builds it from.
+/// Arguments of `cargo install` that build it.
 pub(super) const IROH_RELAY_SOURCE: [&str; 3] = ["iroh-relay@=0.35.0", "--features", "server"];
 
-/// Package, path in it, where Debian has that.
+/// Package, path in it, and Debian's path.
 const LINKS: [(&str, &str, &str); 36] = [
     ("bash", "bin", "/usr/bin"),
     ("coreutils", "bin", "/usr/bin"),
@@ -70,11 +70,11 @@ const LINKS: [(&str, &str, &str); 36] = [
     ("util-linux", "bin", "/usr/bin"),
 ];
 
-/// nginx of nixpkgs has the stream module built in, Debian's loads it.
+/// The stream module is built into the nginx of nixpkgs; Debian's nginx has to load it.
 const NGINX: &str = "#!/bin/sh\n\
     exec /usr/sbin/nginx -g 'load_module /usr/lib/nginx/modules/ngx_stream_module.so;' \"$@\"\n";
 
-/// What NixOS makes temporary certificates with; Debian's openssl does the same.
+/// NixOS creates temporary certificates with minica, which Debian does not have; this does the same with openssl.
 const MINICA: &str = r#"#!/bin/sh
 set -eu
 domains='' addresses=''
@@ -105,10 +105,10 @@ make -CA "$certificate" -CAkey "$key" -subj "/CN=$folder" \
     -keyout "$folder/key.pem" -out "$folder/cert.pem"
 "#;
 
-/// Programs that a NixOS system has in its path beside ours and that units of NixOS name there.
+/// Programs, other than ours, that units of NixOS run from `/run/current-system/sw/bin`.
 const SYSTEM: [&str; 1] = ["kill"];
 
-/// Package, program, what stands for it.
+/// Package, program, and the script that replaces it.
 const SCRIPTS: [(&str, &str, &str); 2] = [("minica", "minica", MINICA), ("nginxStable", "nginx", NGINX)];
 
 /// Whether a package has a stand-in.
@@ -118,7 +118,7 @@ pub(super) fn known(package: &str) -> bool {
         || LINKS.iter().any(|(name, ..)| *name == package)
 }
 
-/// All packages, and their names in another release of NixOS.
+/// Names of packages in another release of NixOS. The iroh relay and the web site are the same in all releases.
 pub(super) fn renamed(release: &str) -> Names {
     LINKS
         .iter()
@@ -129,7 +129,7 @@ pub(super) fn renamed(release: &str) -> Names {
         .collect()
 }
 
-/// Puts the packages of another release into a relay's tree.
+/// Adds the packages of another release to a relay's tree.
 pub(super) fn install_release(root: &Path, release: &str) -> anyhow::Result<()> {
     let store = root.join("nix/store");
     for (name, other) in renamed(release) {
@@ -141,7 +141,7 @@ pub(super) fn install_release(root: &Path, release: &str) -> anyhow::Result<()> 
     Ok(())
 }
 
-/// Puts the stand-ins into a relay's tree. `programs` are the names of ours.
+/// Adds the stand-ins to a relay's tree. `programs` are the names of our programs.
 pub(super) fn install(root: &Path, programs: &[String]) -> anyhow::Result<()> {
     let store = root.join("nix/store");
     for (package, path, target) in LINKS {
@@ -154,7 +154,7 @@ pub(super) fn install(root: &Path, programs: &[String]) -> anyhow::Result<()> {
         fs::set_permissions(folder.join(program), fs::Permissions::from_mode(0o755))?;
     }
 
-    // What `/run/current-system` points to on NixOS; the links below /run are made at boot.
+    // `/run/current-system` points here, as on NixOS; systemd-tmpfiles creates that link at boot.
     let system = store.join("system-path/sw/bin");
     for program in programs {
         link(&format!("/nix/store/{OURS}/bin/{program}"), &system.join(program))?;

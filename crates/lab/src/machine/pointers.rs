@@ -1,4 +1,4 @@
-//! What `cargo lab up` tells a person: where the relays are, and how clients reach them.
+//! Output of `cargo lab up`: the addresses of the relays, and how clients connect to them.
 
 use std::path::Path;
 
@@ -19,17 +19,17 @@ pub(super) fn of(topology: &Topology, resolv_conf: &Path) -> String {
     if let Some(relay) = topology.relays.iter().find(signed) {
         let Relay { domain, ipv4, .. } = relay;
         text.push_str(&format!(
-            "\ncurl needs neither the resolver nor a change of this computer:\n\n  \
+            "\nWith curl, without changes to this computer:\n\n  \
              curl --cacert {ca} --resolve {domain}:443:{ipv4} https://{domain}/\n"
         ));
     }
     let own = |relay: &&Relay| relay.certificate == Certificate::SelfSigned && relay.is_named();
     if let Some(relay) = topology.relays.iter().find(own) {
         text.push_str(&format!(
-            "\nDelta Chat, or any other client, with the resolver of the lab for this program alone:\n\n  \
+            "\nWith Delta Chat or any other client, using the lab's resolver for this program only:\n\n  \
              unshare --mount sh -c 'mount --bind {} /etc/resolv.conf && exec su USER -c deltachat'\n\n\
-             Then add a profile with the code dcaccount:{} in place of a scanned QR code.\n\
-             Delta Chat accepts self-signed certificates of domains that begin with an underscore.\n",
+             Then add a profile, and paste dcaccount:{} instead of scanning a QR code.\n\
+             Delta Chat accepts self-signed certificates for domains that begin with an underscore.\n",
             resolv_conf.display(),
             relay.domain,
         ));
@@ -37,7 +37,7 @@ pub(super) fn of(topology: &Topology, resolv_conf: &Path) -> String {
     text.push_str(
         "\ncargo lab shell a     opens a shell in a relay\n\
          cargo lab logs a      shows its journal\n\
-         cargo lab down        ends the lab",
+         cargo lab down        stops the lab",
     );
     text
 }

@@ -1,4 +1,4 @@
-//! The programs of the relays, which cargo built together with the lab.
+//! The relays' programs, which cargo builds together with the lab.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -7,13 +7,13 @@ use anyhow::{Context as _, ensure};
 use lab_front::programs::VARIABLE;
 use serde::Deserialize;
 
-/// A message of `cargo build --message-format=json`; others have no executable.
+/// A message of `cargo build --message-format=json`; only messages about programs name an executable.
 #[derive(Debug, Deserialize)]
 struct Message {
     executable: Option<PathBuf>,
 }
 
-/// The programs of the relays, as the build that this lab comes from left them.
+/// The relays' programs, from the same build as this lab.
 pub(super) fn built() -> anyhow::Result<Vec<PathBuf>> {
     let list = std::env::var_os(VARIABLE).context("relays can only be started with `cargo lab`")?;
     let list = PathBuf::from(list);
@@ -26,7 +26,7 @@ pub(super) fn built() -> anyhow::Result<Vec<PathBuf>> {
 fn programs(messages: &str) -> anyhow::Result<Vec<PathBuf>> {
     let mut programs = Vec::new();
     for line in messages.lines() {
-        let message: Message = serde_json::from_str(line).context("cannot read what cargo printed")?;
+        let message: Message = serde_json::from_str(line).context("cannot parse the output of cargo")?;
         programs.extend(message.executable);
     }
     programs.retain(|program| !program.ends_with("lab"));
@@ -42,7 +42,7 @@ pub(super) fn names(programs: &[PathBuf]) -> Vec<String> {
         .collect()
 }
 
-/// Copies the programs to where the relays see them, so that the next build does not change what runs.
+/// Copies the programs to the folder that is bound into the relays, so that the next build does not change running ones.
 pub(super) fn stage(programs: &[PathBuf], folder: &Path) -> anyhow::Result<()> {
     if folder.exists() {
         fs::remove_dir_all(folder).with_context(|| format!("cannot remove {}", folder.display()))?;

@@ -1,4 +1,4 @@
-//! From nothing to relays that take mail, and back.
+//! Starts and stops the relays.
 
 use std::fs;
 use std::net::Ipv4Addr;
@@ -32,29 +32,29 @@ const RELAYS: [(&str, &str, u8, Certificate); 5] = [
     ("e", "e.test", 15, Certificate::Acme),
 ];
 
-/// Where it listens, and how long that may take.
+/// Port of the iroh relay, and how long it may take to listen there.
 const IROH_RELAY_PORT: &str = ":3340";
 const IROH_RELAY_DEADLINE: Duration = Duration::from_secs(20);
 
-/// How long the relays took to start where it was measured.
+/// Measured duration of a start.
 const START: Duration = Duration::from_secs(10);
 
-/// How long a machine may take to shut down, and how often it is looked at.
+/// How long a machine may take to shut down, and how often the lab checks.
 const POWER_OFF_DEADLINE: Duration = Duration::from_secs(60);
 const POLL: Duration = Duration::from_millis(50);
 
-/// What was there before a lab was started.
+/// What ran before a lab was started.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Found {
-    /// Nothing, or machines of another build that were ended.
+    /// Nothing, or machines of another build, which were stopped.
     Nothing,
-    /// A lab of the same build, which was attached to.
+    /// A lab of the same build, to which this process attached.
     Running,
 }
 
-/// Starts the lab, or returns the state of the one that runs when it was made from the same build.
+/// Starts the lab, or returns the state of a running one of the same build.
 ///
-/// With `keep`, machines of a lab that does not come up stay for a look.
+/// With `keep`, leaves the machines running if the start fails, for inspection.
 pub(super) async fn start(paths: &Paths, progress: &Progress, keep: bool) -> anyhow::Result<(State, Found)> {
     let topology = topology(paths);
     let programs = services::built()?;
@@ -64,14 +64,14 @@ pub(super) async fn start(paths: &Paths, progress: &Progress, keep: bool) -> any
     }
     let build = build(&programs, &renderings)?;
     if let Some(state) = State::load(paths).filter(|state| state.build == build) {
-        progress.say("The relays are up already");
+        progress.say("The relays are already running");
         return Ok((state, Found::Running));
     }
     if let Some(folder) = cgroup::folder()?.filter(|folder| folder != paths.base()) {
         let folder = folder.display();
         bail!(
-            "another lab is running, which keeps its files in {folder}: set CHATMAIL_LAB_DIR={folder} to use it, or end \
-             it with `cargo lab down`"
+            "another lab is running with its files in {folder}: set CHATMAIL_LAB_DIR={folder} to use it, or stop it \
+             with `cargo lab down`"
         );
     }
     end(paths)?;
@@ -91,14 +91,14 @@ pub(super) async fn start(paths: &Paths, progress: &Progress, keep: bool) -> any
         signal = interrupted() => Err(signal),
     };
     if started.is_err() && !keep {
-        end(paths).context("cannot end what was started")?;
+        end(paths).context("cannot stop what was started")?;
     }
     Ok((started?, Found::Nothing))
 }
 
-/// Shuts a machine down and waits until nothing of it is left.
+/// Shuts a machine down and waits until all of its processes have ended.
 pub(super) async fn power_off(name: &str, leader: Leader) -> anyhow::Result<()> {
-    // systemd ends the command with everything else.
+    // The status is ignored because the shutdown may kill this command too.
     container::exec(leader, &["systemctl", "poweroff", "--no-block"]).await?;
     let end = Instant::now() + POWER_OFF_DEADLINE;
     while leader.alive() {
@@ -108,7 +108,7 @@ pub(super) async fn power_off(name: &str, leader: Leader) -> anyhow::Result<()> 
     cgroup::end(name)
 }
 
-/// Boots a relay from the tree that it left, and waits until every unit runs.
+/// Boots a relay again from its file tree, and waits until every unit is active.
 pub(super) async fn power_on(paths: &Paths, relay: &Relay) -> anyhow::Result<Leader> {
     let boot = boot(&paths.rootfs(&rootfs::key()), paths, &relay.name, true);
     let machine = container::boot(paths, &boot).await?;
@@ -116,7 +116,7 @@ pub(super) async fn power_on(paths: &Paths, relay: &Relay) -> anyhow::Result<Lea
     Ok(machine.leader)
 }
 
-/// How a machine is booted; relays see our programs.
+/// How a machine is booted; our programs are bound into relays.
 fn boot(rootfs: &Path, paths: &Paths, name: &str, relay: bool) -> Boot {
     let programs = [
         (packages::OURS, paths.programs()),
@@ -130,8 +130,8 @@ fn boot(rootfs: &Path, paths: &Paths, name: &str, relay: bool) -> Boot {
     }
 }
 
-/// Waits for SIGINT or SIGTERM, and returns an error that says so: whoever waits ends what it started. Both signals
-/// are caught from the first call on.
+/// Waits for SIGINT or SIGTERM and returns an error that names it, so that the caller stops what it started. From the
+/// first call on, neither signal ends this process.
 pub(crate) async fn interrupted() -> anyhow::Error {
     let signals = signal(SignalKind::interrupt()).and_then(|one| Ok((one, signal(SignalKind::terminate())?)));
     match signals {
@@ -143,7 +143,7 @@ pub(crate) async fn interrupted() -> anyhow::Error {
     }
 }
 
-/// Ends whatever of a lab there is, in this directory or another.
+/// Stops all machines and removes the network and the state, also of a lab that was started in another directory.
 pub(super) fn end(paths: &Paths) -> anyhow::Result<()> {
     let other = cgroup::folder()?;
     cgroup::kill_all()?;
@@ -183,7 +183,7 @@ fn topology(paths: &Paths) -> Topology {
     }
 }
 
-/// Names everything that the relays are made from.
+/// A hash of everything that the relays are made from.
 fn build(programs: &[PathBuf], renderings: &[(Relay, Rendering)]) -> anyhow::Result<String> {
     let mut hash = Sha256::new();
     let mut add = |part: &[u8]| {
@@ -217,26 +217,26 @@ fn build(programs: &[PathBuf], renderings: &[(Relay, Rendering)]) -> anyhow::Res
     Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
-/// Where the relays' web site is made from.
+/// Sources of the relays' web site.
 fn site_sources() -> PathBuf {
     project::root().join("www")
 }
 
-/// Folder that the relays have the iroh relay from. It is bound into them when they boot, empty as long as the program
-/// is not built: only realtime connections need it, and it takes longer to build than everything else.
+/// Folder with the iroh relay, which is bound into the relays when they boot. It is empty until the program is built:
+/// only realtime connections need it, and it takes longer to build than everything else.
 fn iroh_relay(paths: &Paths) -> PathBuf {
     paths.base().join(format!("{}-bin", packages::IROH_RELAY_BUILD))
 }
 
-/// Whether the relays have the iroh relay.
+/// Whether the folder contains the iroh relay.
 fn has_iroh_relay(paths: &Paths) -> bool {
     iroh_relay(paths).join(packages::IROH_RELAY).exists()
 }
 
-/// Gives the iroh relay to the relays if it is built.
+/// Copies the iroh relay into that folder if it is built.
 fn publish_iroh_relay(paths: &Paths) -> anyhow::Result<()> {
     let folder = iroh_relay(paths);
-    fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
     let built = paths
         .base()
         .join(packages::IROH_RELAY_BUILD)
@@ -245,14 +245,14 @@ fn publish_iroh_relay(paths: &Paths) -> anyhow::Result<()> {
     if has_iroh_relay(paths) || !built.exists() {
         return Ok(());
     }
-    // A relay never sees half of it.
+    // Renamed at the end, so that no relay sees an incomplete file.
     let partial = folder.join("partial");
     fs::copy(&built, &partial)
         .and_then(|_| fs::rename(&partial, folder.join(packages::IROH_RELAY)))
         .with_context(|| format!("cannot copy {}", built.display()))
 }
 
-/// Builds the iroh relay unless it is built, and gives it to the relays.
+/// Builds the iroh relay if necessary, and copies it to where the relays see it.
 pub(super) async fn build_iroh_relay(paths: &Paths) -> anyhow::Result<()> {
     built::ensure(
         paths.base(),
@@ -267,19 +267,19 @@ pub(super) async fn build_iroh_relay(paths: &Paths) -> anyhow::Result<()> {
 pub(super) async fn start_iroh_relay(leader: Leader) -> anyhow::Result<()> {
     container::capture(leader, &["systemctl", "start", IROH_RELAY_UNIT]).await?;
     let end = Instant::now() + IROH_RELAY_DEADLINE;
-    // Its unit counts as started before it listens, and says nothing when it does.
+    // The unit is active before the program listens, and the program reports nothing when it does.
     let listening = ["ss", "-Hltn", "sport", "=", IROH_RELAY_PORT];
     while container::capture(leader, &listening).await?.trim().is_empty() {
         ensure!(
             Instant::now() < end,
-            "{IROH_RELAY_UNIT} does not listen on port {IROH_RELAY_PORT}"
+            "{IROH_RELAY_UNIT} is not listening on port {IROH_RELAY_PORT}"
         );
         tokio::time::sleep(POLL).await;
     }
     Ok(())
 }
 
-/// All that is known before the first machine is made.
+/// Everything that is known before the first machine is created.
 struct Plan {
     rootfs: PathBuf,
     programs: Vec<PathBuf>,
@@ -331,7 +331,7 @@ impl Plan {
             machines.push(booted??);
         }
         machines.sort_by(|one, other| one.name.cmp(&other.name));
-        // Without a build nobody attaches to it, but a person can look into it already.
+        // No run attaches to a state without a build, but `cargo lab shell` and `logs` already work.
         let mut state = State {
             build: String::new(),
             topology: self.topology,
@@ -368,7 +368,7 @@ impl Plan {
         relay: bool,
         boots: &mut JoinSet<anyhow::Result<Machine>>,
     ) -> anyhow::Result<()> {
-        // Every machine asks its own resolver; a relay's forwards to the lab's.
+        // Every machine uses its own resolver; those of the relays forward to the lab's.
         fs::write(
             paths.machine(name).join("etc/resolv.conf"),
             resolv_conf(Ipv4Addr::LOCALHOST),
@@ -380,21 +380,21 @@ impl Plan {
     }
 }
 
-/// The names that the certificate of a relay holds.
+/// Names in the certificate of a relay.
 fn names(domain: &str) -> Vec<String> {
     ["", "www.", "mta-sts."]
         .map(|prefix| format!("{prefix}{domain}"))
         .into()
 }
 
-/// Fails with the state and the last log lines of every unit that should run and does not.
+/// Fails with the state and the last log lines of every unit that should be active and is not.
 async fn check_units(
     paths: &Paths,
     leader: Leader,
     relay: &Relay,
     rendering: &Rendering,
 ) -> anyhow::Result<()> {
-    // Ends when no job is left; its exit code also tells of failed units, which are looked for one by one below.
+    // Waits until systemd has no job left. The status is ignored: failed units are reported one by one below.
     container::exec(leader, &["systemctl", "is-system-running", "--wait"]).await?;
     let mut units = rendering.lasting_units()?;
     if !has_iroh_relay(paths) {
@@ -425,10 +425,10 @@ async fn check_units(
         let log = container::capture(leader, &log).await?;
         report.push_str(&format!("\n{unit} is {state}; it logged:\n{log}"));
     }
-    bail!("relay {}: not every unit runs{report}", relay.name)
+    bail!("relay {}: some units are not active{report}", relay.name)
 }
 
-/// Short waits: a server of the lab answers at once or never.
+/// A resolv.conf(5) with short timeouts: the lab's servers answer at once or not at all.
 fn resolv_conf(server: Ipv4Addr) -> String {
     format!("nameserver {server}\noptions timeout:1 attempts:2\n")
 }

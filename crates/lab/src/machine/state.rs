@@ -1,4 +1,4 @@
-//! What runs at the moment, kept in a file so that every `cargo lab` finds it.
+//! The running machines, stored in a file so that every `cargo lab` finds them.
 
 use std::fs;
 use std::path::Path;
@@ -12,46 +12,46 @@ use lab_front::paths::Paths;
 /// A running lab.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct State {
-    /// What the relays were made from; a lab of another build is not attached to.
+    /// Hash of what the relays were made from; `cargo lab` attaches only to a lab of the same build.
     pub(super) build: String,
     /// Where the relays are.
     pub(super) topology: Topology,
-    /// All machines, the DNS server among them.
+    /// All machines, including the DNS server.
     pub(super) machines: Vec<Machine>,
 }
 
 /// One running machine.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Machine {
-    /// As `cargo lab shell` takes it.
+    /// Name of the machine, as in `cargo lab shell NAME`.
     pub(super) name: String,
-    /// Its first process.
+    /// The machine's first process.
     pub(super) leader: Leader,
 }
 
-/// A process that is told apart from a later one with the same number.
+/// Identifies a process even if the kernel reuses its number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Leader {
-    /// Process number on the host.
+    /// Process ID on the host.
     pub(super) pid: u32,
     /// Clock ticks between the boot of the host and the start of the process.
     pub(super) started: u64,
 }
 
 impl Leader {
-    /// The process that has this number now.
+    /// The process that currently has this ID.
     pub(super) fn of(pid: u32) -> anyhow::Result<Self> {
-        let started = start_time(pid).with_context(|| format!("process {pid} is gone"))?;
+        let started = start_time(pid).with_context(|| format!("process {pid} has ended"))?;
         Ok(Self { pid, started })
     }
 
-    /// Whether it still runs.
+    /// Whether the process is still running.
     pub(super) fn alive(self) -> bool {
         start_time(self.pid) == Some(self.started)
     }
 }
 
-/// Field 22 of proc_pid_stat(5); the name in parentheses before it may hold anything.
+/// Field 22 of proc_pid_stat(5). The name in parentheses before it can contain any characters.
 fn start_time(pid: u32) -> Option<u64> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     let (_, fields) = stat.rsplit_once(')')?;
@@ -59,7 +59,7 @@ fn start_time(pid: u32) -> Option<u64> {
 }
 
 impl State {
-    /// The running lab; none when nothing runs, or when any machine ended behind the lab's back.
+    /// The running lab, or `None` if no lab is running or any of its machines has ended.
     pub(super) fn load(paths: &Paths) -> Option<Self> {
         let text = fs::read_to_string(paths.state()).ok()?;
         let state: Self = serde_json::from_str(&text).ok()?;
@@ -70,7 +70,7 @@ impl State {
             .then_some(state)
     }
 
-    /// Remembers the running lab.
+    /// Stores the state atomically.
     pub(super) fn save(&self, paths: &Paths) -> anyhow::Result<()> {
         write(&paths.state(), &serde_json::to_string_pretty(self)?)
     }
@@ -87,7 +87,7 @@ impl State {
                     .iter()
                     .map(|machine| machine.name.as_str())
                     .collect();
-                format!("no machine `{name}`; there are {}", names.join(", "))
+                format!("no machine `{name}`; the machines are {}", names.join(", "))
             })?;
         Ok(machine.leader)
     }
@@ -96,7 +96,7 @@ impl State {
 fn write(path: &Path, text: &str) -> anyhow::Result<()> {
     let new = path.with_extension("new");
     fs::write(&new, text).with_context(|| format!("cannot write {}", new.display()))?;
-    fs::rename(&new, path).with_context(|| format!("cannot put {} in place", path.display()))
+    fs::rename(&new, path).with_context(|| format!("cannot replace {}", path.display()))
 }
 
 #[cfg(test)]

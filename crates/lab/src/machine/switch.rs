@@ -1,16 +1,19 @@
-//! `nixos-rebuild switch` for a machine of the lab: decides as NixOS' switch-to-configuration does what happens to each
-//! unit, and does it in the same order.
+//! `nixos-rebuild switch` for a machine of the lab: decides what happens to each unit by the rules of NixOS'
+//! switch-to-configuration, and applies the decisions in its order.
 //!
-//! A unit that is active and differs is
+//! An active unit that differs is
 //!
-//! - reloaded when nothing but `X-Reload-Triggers` differs, or when it says `X-ReloadIfChanged=true`;
-//! - left alone when it says `X-RestartIfChanged=false`, and when it is a socket or a target;
-//! - restarted in place when it says `X-StopIfChanged=false`, or is no service;
-//! - stopped before the new system is activated and started after it else. When it has a socket, so has the socket, and
-//!   only the socket is started.
+//! - reloaded if only `X-Reload-Triggers` differs;
+//! - left alone if it is a socket or a target;
+//! - reloaded if it contains `X-ReloadIfChanged=true`;
+//! - left alone if it contains `X-RestartIfChanged=false`;
+//! - restarted in place if it contains `X-StopIfChanged=false`, or is not a service;
+//! - otherwise stopped before the new system is activated, and started afterwards. If the service has an active socket,
+//!   the socket is stopped with it, and only the socket is started.
 //!
-//! A unit that is gone is stopped. Targets are started at the end, and with them what they want and does not run. In
-//! between: `/etc` is exchanged, users and directories are made, systemd reads its units; reloads come before restarts.
+//! An active unit that the new system does not have is stopped. Then the files in `/etc` are replaced, users are
+//! created, systemd reloads its units, and directories are created; units are reloaded before others are restarted.
+//! Targets are started at the end, and with them all wanted units that are not active.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -24,7 +27,7 @@ use super::packages;
 use super::rendering::Rendering;
 use super::state::Leader;
 
-/// Keys of `[Unit]` that may differ without consequence.
+/// Keys of `[Unit]` whose changes are ignored.
 const IGNORED: [&str; 11] = [
     "AllowIsolate",
     "CollectMode",
@@ -42,12 +45,13 @@ const RELOAD_TRIGGERS: &str = "X-Reload-Triggers";
 /// Targets that are active on every relay.
 const TARGETS: [&str; 3] = ["multi-user.target", "sockets.target", "timers.target"];
 
-/// A system that a machine can run: a rendered host, and a name that its packages have in front of theirs.
+/// A system that a machine can run: a rendered host, and optionally the prefix of its packages' names.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct SystemOf<'a> {
-    /// As in `tests/rendered/lab-HOST`.
+    /// The name HOST of `tests/rendered/lab-HOST`.
     pub(crate) host: &'a str,
-    /// Packages of another release lie under other paths, with the same programs in the lab.
+    /// Prefix of the packages' names. Packages of another release have other paths; in the lab, they contain the same
+    /// programs.
     pub(crate) release: Option<&'a str>,
 }
 
@@ -62,7 +66,7 @@ impl SystemOf<'_> {
     }
 }
 
-/// What happens to units.
+/// What happens to each unit.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Plan {
     pub(crate) stop: BTreeSet<String>,
@@ -85,7 +89,7 @@ impl fmt::Display for Plan {
     }
 }
 
-/// Sections, keys, values in their order.
+/// Sections, their keys, and the values of each key in order.
 type Unit<'a> = BTreeMap<&'a str, BTreeMap<&'a str, Vec<&'a str>>>;
 
 fn parse(text: &str) -> Unit<'_> {
@@ -129,7 +133,7 @@ fn compare(old: &Unit<'_>, new: &Unit<'_>) -> Difference {
                 continue;
             }
             if section == "Unit" && key == RELOAD_TRIGGERS {
-                // One that is gone asks for nothing.
+                // A removed trigger reloads nothing.
                 if after.is_some() && difference == Difference::None {
                     difference = Difference::Reload;
                 }
@@ -141,13 +145,13 @@ fn compare(old: &Unit<'_>, new: &Unit<'_>) -> Difference {
     difference
 }
 
-/// A boolean of `[Service]`.
+/// A boolean in `[Service]`; the last assignment counts.
 fn says(unit: &Unit<'_>, key: &str, default: bool) -> bool {
     let last = unit.get("Service").and_then(|service| service.get(key)?.last());
     last.map_or(default, |value| ["1", "yes", "true", "on"].contains(value))
 }
 
-/// Decides what happens to the active units when one system follows another.
+/// Decides what happens to the active units when a machine switches from one system to another.
 fn plan(old: &BTreeMap<&str, &str>, new: &BTreeMap<&str, &str>, active: &BTreeSet<String>) -> Plan {
     let mut plan = Plan::default();
     for (name, before) in old.iter().filter(|(name, _)| active.contains(**name)) {
@@ -198,7 +202,7 @@ impl Plan {
     }
 }
 
-/// Makes `new` the running system of a machine that runs `old`.
+/// Switches a machine from `old` to `new`.
 pub(super) async fn switch(
     root: &Path,
     leader: Leader,
@@ -241,7 +245,7 @@ pub(super) async fn switch(
     Ok(plan)
 }
 
-/// Exchanges the files. Those of the old system in the store stay, as on NixOS.
+/// Replaces the files of the old system, except those in the store, which stay as on NixOS.
 fn activate(root: &Path, old: &Generation, new: &Generation) -> anyhow::Result<()> {
     new.write(root)?;
     let gone = old

@@ -31,9 +31,9 @@ struct Package {
 #[derive(Deserialize)]
 struct Dependency {
     name: String,
-    /// `dev` or `build`; null for what the program itself uses.
+    /// `dev` or `build`; null for ordinary dependencies.
     kind: Option<String>,
-    /// Only crates of this tree have one.
+    /// Set only for crates of this tree.
     path: Option<PathBuf>,
 }
 
@@ -59,7 +59,7 @@ impl Workspace {
         serde_json::from_slice(&output.stdout).context("cannot read the output of cargo metadata")
     }
 
-    /// Which crates of the workspace each crate uses. What it uses anyway is not repeated for its tests.
+    /// Which crates of the workspace each crate uses. `in_tests` contains only those that `always` does not.
     pub(super) fn crates(&self) -> BTreeMap<String, Uses> {
         let uses = |package: &Package| {
             let mut uses = Uses::default();
@@ -89,7 +89,7 @@ impl Workspace {
     }
 }
 
-/// One line for each crate whose row in the table is not what it uses.
+/// One line for each crate that uses other crates than its row in the table says.
 pub(super) fn complaints(used: &BTreeMap<String, Uses>, allowed: &BTreeMap<String, Uses>) -> Vec<String> {
     let names: BTreeSet<&String> = used.keys().chain(allowed.keys()).collect();
     names
@@ -100,13 +100,13 @@ pub(super) fn complaints(used: &BTreeMap<String, Uses>, allowed: &BTreeMap<Strin
                 format!("{name} uses {used:?}; the table in ARCHITECTURE.md says {allowed:?}")
             }
             (Some(_), None) => format!("{name} has no row in the table in ARCHITECTURE.md"),
-            (None, _) => format!("the table in ARCHITECTURE.md has a row for {name}, which is no crate"),
+            (None, _) => format!("the table in ARCHITECTURE.md has a row for {name}, which is not a crate"),
         })
         .collect()
 }
 
-/// Rows of the table below `## Crates`: a crate, and the names in backticks in its last column. After a semicolon stand
-/// those that only its tests use.
+/// Rows of the table below `## Crates`: a crate, and the names in backticks in its last column. Names after a semicolon
+/// are those of crates that only its tests use.
 pub(super) fn allowed(text: &str) -> BTreeMap<String, Uses> {
     let names = |text: &str| text.split('`').skip(1).step_by(2).map(str::to_owned).collect();
     let section = text.split("\n## ").find(|part| part.starts_with("Crates\n"));

@@ -1,4 +1,4 @@
-//! The modules of a crate, and which file names what another one defines.
+//! Reads the modules of a crate, and finds which file names something that another one defines.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -9,7 +9,7 @@ use anyhow::Context as _;
 use super::Import;
 use super::names::{Names, is_compiled};
 
-/// Longest chain of re-exports that is followed.
+/// Maximum length of a chain of re-exports.
 const MAX_REEXPORTS: usize = 8;
 
 /// One module of a target.
@@ -24,7 +24,7 @@ struct Module {
 pub(super) struct Modules(Vec<Module>);
 
 impl Modules {
-    /// Reads a target from its root file on.
+    /// Reads a target, beginning with its root file.
     pub(super) fn of(root: &Path) -> anyhow::Result<Self> {
         let mut modules = Self(Vec::new());
         let folder = root.parent().unwrap_or(root).to_owned();
@@ -32,7 +32,7 @@ impl Modules {
         Ok(modules)
     }
 
-    /// Adds the module in `file`, and those below it, whose files are in `folder`.
+    /// Adds the module in `file`, and its submodules, whose files are in `folder`.
     fn add_file(&mut self, file: &Path, folder: &Path, parent: Option<usize>) -> anyhow::Result<usize> {
         let text = fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
         let parsed = syn::parse_file(&text).with_context(|| format!("cannot parse {}", file.display()))?;
@@ -70,7 +70,7 @@ impl Modules {
         Ok(index)
     }
 
-    /// The module that defines what `path` stands for in the module `at`; none for what other crates define.
+    /// The module that defines what `path` means in the module `at`, or `None` if another crate defines it.
     fn resolve(&self, at: usize, path: &[String], depth: usize) -> Option<usize> {
         let (first, mut rest) = path.split_first()?;
         let mut here = match first.as_str() {
@@ -104,7 +104,7 @@ impl Modules {
         Some(here)
     }
 
-    /// Which file names something that another one defines.
+    /// Finds which file names something that another one defines.
     pub(super) fn imports(&self) -> BTreeSet<Import> {
         let mut found = BTreeSet::new();
         for (index, module) in self.0.iter().enumerate() {

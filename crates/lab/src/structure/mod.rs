@@ -1,4 +1,4 @@
-//! Imports of the workspace: no file takes part in a circle, and each crate uses what ARCHITECTURE.md allows.
+//! Checks the imports of the workspace: no file takes part in a circle, and each crate uses what ARCHITECTURE.md allows.
 
 mod crates;
 mod imports;
@@ -12,10 +12,10 @@ use self::crates::{Workspace, allowed, complaints};
 use self::imports::Modules;
 use crate::project;
 
-/// A file that names something which another one defines.
+/// A file, and another one that defines something that it names.
 type Import = (PathBuf, PathBuf);
 
-/// The imports that are part of a circle: those from whose target the way leads back.
+/// The imports that are part of a circle: those whose target leads back to their source.
 fn circles(imports: &BTreeSet<Import>) -> BTreeSet<Import> {
     let mut onward: BTreeMap<&Path, Vec<&Path>> = BTreeMap::new();
     for (from, to) in imports {
@@ -36,7 +36,7 @@ fn circles(imports: &BTreeSet<Import>) -> BTreeSet<Import> {
         .collect()
 }
 
-/// Where the way leads from a file.
+/// Files that a file imports, directly or through others.
 fn reachable<'a>(start: &'a Path, onward: &BTreeMap<&'a Path, Vec<&'a Path>>) -> BTreeSet<&'a Path> {
     let (mut seen, mut next) = (BTreeSet::new(), vec![start]);
     while let Some(file) = next.pop() {
@@ -49,7 +49,7 @@ fn reachable<'a>(start: &'a Path, onward: &BTreeMap<&'a Path, Vec<&'a Path>>) ->
     seen
 }
 
-/// Imports as lines, with paths in a folder.
+/// Imports as sorted lines, with paths relative to a folder.
 fn lines(imports: &BTreeSet<Import>, folder: &Path) -> Vec<String> {
     let short = |path: &Path| path.strip_prefix(folder).unwrap_or(path).display().to_string();
     let mut lines: Vec<String> = imports

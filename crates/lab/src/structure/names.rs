@@ -1,24 +1,24 @@
-//! What the code of one module defines and names, outside of tests and with every feature.
+//! Finds what the code of a module defines and names, outside of tests and with all features.
 
 use std::collections::BTreeSet;
 
 use proc_macro2::{TokenStream, TokenTree};
 use syn::visit::{self, Visit};
 
-/// What the code of one module names.
+/// What the code of one module defines and names.
 #[derive(Default)]
 pub(super) struct Names {
     pub(super) defined: BTreeSet<String>,
-    /// Names that it imports or re-exports, with what they stand for.
+    /// Names that it imports or re-exports, with their paths.
     pub(super) imported: Vec<(String, Vec<String>)>,
-    /// Modules of which it imports everything.
+    /// Modules that it imports with `*`.
     pub(super) globs: Vec<Vec<String>>,
     /// Paths in its code.
     pub(super) paths: Vec<Vec<String>>,
 }
 
 impl Names {
-    /// Reads the items of a module, without the modules in it.
+    /// Reads the items of a module, except its submodules.
     pub(super) fn of(items: &[syn::Item]) -> Self {
         let mut names = Self::default();
         for item in items.iter().filter(|item| is_compiled(item)) {
@@ -57,7 +57,7 @@ impl Names {
         }
     }
 
-    /// Paths in what is handed to a macro, which nobody has parsed: names with `::` between them.
+    /// Paths in the arguments of a macro, which syn does not parse: names with `::` between them.
     fn tokens(&mut self, tokens: TokenStream) {
         let mut path: Vec<String> = Vec::new();
         let mut colons = 0;
@@ -100,7 +100,7 @@ impl<'a> Visit<'a> for Names {
         visit::visit_path(self, path);
     }
 
-    /// Who may name something is no import.
+    /// The path in `pub(in PATH)` is not an import.
     fn visit_visibility(&mut self, _: &'a syn::Visibility) {}
 
     fn visit_macro(&mut self, call: &'a syn::Macro) {
@@ -109,7 +109,7 @@ impl<'a> Visit<'a> for Names {
     }
 }
 
-/// Whether an item is compiled outside of tests when every feature is on.
+/// Whether an item is compiled outside of tests if all features are enabled.
 pub(super) fn is_compiled(item: &syn::Item) -> bool {
     let attributes = match item {
         syn::Item::Const(item) => &item.attrs,
@@ -146,7 +146,7 @@ fn holds(condition: &syn::Meta) -> bool {
     }
 }
 
-/// The name that an item gives to what it defines.
+/// The name that an item defines.
 fn defined(item: &syn::Item) -> Option<String> {
     let name = match item {
         syn::Item::Const(item) => &item.ident,

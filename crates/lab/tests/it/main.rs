@@ -1,10 +1,10 @@
-//! The lab's Python looks at what the filters let pass.
+//! Compares the filters with Python's `email`.
 #![allow(
     clippy::expect_used,
     clippy::indexing_slicing,
     clippy::string_slice,
     clippy::unwrap_used,
-    reason = "a test ends at the first surprise"
+    reason = "a panic fails the test"
 )]
 
 #[path = "../../../filtermail/tests/it/generator.rs"]

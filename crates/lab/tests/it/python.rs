@@ -1,4 +1,5 @@
-//! What the filters let pass is read alike by Python's `email`, as a second opinion beside `mailparse`.
+//! Checks that Python's `email`, a parser independent of `mailparse`, agrees with the filters on messages that they
+//! accept.
 
 use std::io::Write as _;
 use std::process::{Command, Stdio};
@@ -12,10 +13,10 @@ use serde::Deserialize;
 
 use crate::generator;
 
-/// Messages generated of each kind.
+/// Number of generated messages per test.
 const MESSAGES: usize = 5000;
 
-/// What Python makes of a message.
+/// A message as Python parses it.
 #[derive(Debug, Deserialize)]
 struct Reading {
     senders: Vec<String>,
@@ -39,7 +40,7 @@ impl Part {
     }
 }
 
-/// Generated messages that pass, and what they are.
+/// Generated messages that the filter accepts, with its result.
 fn passing(messages: &impl Strategy<Value = Vec<u8>>) -> Vec<(Vec<u8>, Examined)> {
     let random = TestRng::from_seed(RngAlgorithm::ChaCha, &rand::random::<[u8; 32]>());
     let mut runner = TestRunner::new_with_rng(Config::default(), random);
@@ -49,7 +50,7 @@ fn passing(messages: &impl Strategy<Value = Vec<u8>>) -> Vec<(Vec<u8>, Examined)
         .collect();
     assert!(
         passing.len() > MESSAGES / 20,
-        "{} would say little",
+        "only {} messages pass",
         passing.len()
     );
     passing
@@ -78,7 +79,7 @@ fn read<'a>(messages: impl Iterator<Item = &'a [u8]>) -> Vec<Reading> {
         .collect()
 }
 
-/// The messages that pass with what Python makes of them.
+/// Generated messages that the filter accepts, with its result and that of Python.
 fn compared(messages: &impl Strategy<Value = Vec<u8>>) -> Vec<(String, Examined, Reading)> {
     let passing = passing(messages);
     let readings = read(passing.iter().map(|(message, _)| message.as_slice()));
@@ -137,7 +138,7 @@ fn python_sees_the_parts_that_we_see() {
     }
 }
 
-/// The messages of the filter's own tests that arrive.
+/// The messages of the filter's own tests that it accepts from other relays.
 fn seeds() -> Vec<Vec<u8>> {
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../filtermail/testdata");
     let files = |name| std::fs::read_dir(format!("{folder}/{name}")).unwrap();

@@ -1,4 +1,4 @@
-"""Reads messages as any Python program does: a JSON string of base64 on each line, a JSON object for each."""
+"""Parses messages with the email package: reads a JSON string with base64 per line, prints a JSON object for each."""
 
 import base64
 import email

@@ -1,4 +1,4 @@
-//! The real service with files of its own, and a notification server that takes everything at once.
+//! The real service with its own files, and a notification server that accepts everything at once.
 
 use std::convert::Infallible;
 use std::fs;
@@ -23,13 +23,13 @@ use tokio::net::{TcpListener, TcpStream, UnixStream};
 use tokio::process::{Child, Command};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-/// How long the service may take to start or to end.
+/// How long the service may take to start or to stop.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// How often a condition is looked at that nothing announces.
+/// How often to check a condition that no event announces.
 const POLL: Duration = Duration::from_millis(10);
 
-/// Answers every request with 200, over HTTP without TLS: what is measured is the service.
+/// Answers every request with status 200. It uses HTTP without TLS, because only the service is to be measured.
 pub(super) struct Server {
     pub(super) address: SocketAddr,
     requests: Arc<AtomicUsize>,
@@ -75,7 +75,7 @@ async fn serve(stream: TcpStream, requests: Arc<AtomicUsize>) {
         }
     });
     let builder = auto::Builder::new(TokioExecutor::new());
-    // A connection that breaks shows as a request that is missing.
+    // If a connection breaks, the count of requests shows it.
     let _ = builder.serve_connection(TokioIo::new(stream), answer).await;
 }
 
@@ -115,7 +115,7 @@ impl Site {
         })
     }
 
-    /// Starts the service that was built with this program.
+    /// Starts the service from the same build as this program.
     pub(super) async fn start(&self) -> anyhow::Result<Service> {
         let program = std::env::current_exe()?.with_file_name("chatmail-metadata");
         let child = Command::new(&program)
@@ -142,17 +142,14 @@ impl Site {
         Ok(service)
     }
 
-    /// Waits until the queue is empty; fails when the server gets nothing for a while.
+    /// Waits until the queue is empty; fails if the server receives no request for [`PATIENCE`].
     pub(super) async fn until_nothing_is_pending(&self, server: &Server) -> anyhow::Result<()> {
         let (mut seen, mut last) = (server.count(), Instant::now());
         while fs::read_dir(&self.queue)?.next().is_some() {
             if server.count() > seen {
                 (seen, last) = (server.count(), Instant::now());
             }
-            ensure!(
-                last.elapsed() < PATIENCE,
-                "no notification comes any more after {seen}"
-            );
+            ensure!(last.elapsed() < PATIENCE, "no further notification after {seen}");
             tokio::time::sleep(POLL).await;
         }
         Ok(())
@@ -172,7 +169,7 @@ impl Service {
         }
     }
 
-    /// Most memory in bytes that it ever had in use.
+    /// Peak memory in bytes.
     pub(super) fn peak_memory(&self) -> Option<u64> {
         let status = fs::read_to_string(format!("/proc/{}/status", self.child.id()?)).ok()?;
         let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
@@ -180,17 +177,17 @@ impl Service {
         Some(kibibytes * 1024)
     }
 
-    /// Ends it in order.
+    /// Stops the service with SIGTERM.
     pub(super) async fn stop(mut self) -> anyhow::Result<()> {
-        let pid = self.child.id().context("the service has ended by itself")?;
+        let pid = self.child.id().context("the service has exited by itself")?;
         kill(Pid::from_raw(pid.try_into()?), Signal::SIGTERM)?;
         match tokio::time::timeout(PATIENCE, self.child.wait()).await {
             Ok(status) => {
                 let status = status?;
-                ensure!(status.success(), "the service ended with {status}");
+                ensure!(status.success(), "the service failed: {status}");
                 Ok(())
             }
-            Err(_) => bail!("the service does not end"),
+            Err(_) => bail!("the service does not stop"),
         }
     }
 }
@@ -201,7 +198,7 @@ pub(super) struct Client {
 }
 
 impl Client {
-    /// One request on a new connection; the reply without its line feed.
+    /// Sends one request on a new connection, and returns the reply without its line feed.
     pub(super) async fn ask(&self, request: &str) -> anyhow::Result<String> {
         let mut stream = BufReader::new(UnixStream::connect(&self.socket).await?);
         stream

@@ -1,4 +1,4 @@
-//! Senders who submit as fast as they can, and receivers who fetch what they are notified of.
+//! Senders that submit messages as fast as they can, and receivers that fetch each message they are notified of.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -15,23 +15,23 @@ use crate::client::message::header;
 use crate::client::smtp::Smtp;
 use crate::client::{Account, Peer, pgp};
 
-/// Connections and logins at once while everybody gets ready: the password of each is hashed.
+/// Concurrent logins during the preparation. Each of them costs a password hash.
 const AT_ONCE: usize = 8;
-/// A receiver who is not notified for so long looks whether the run has ended.
+/// How long a receiver waits for a notification before it starts IDLE again.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// What is sent.
+/// The load on the relay.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Load {
     pub(super) senders: usize,
     pub(super) receivers: usize,
-    /// Of all senders together.
+    /// Total of all senders.
     pub(super) messages: usize,
-    /// Bytes of cipher text.
+    /// Bytes of ciphertext per message.
     pub(super) size: usize,
 }
 
-/// What became of one message.
+/// Progress of one message.
 #[derive(Debug, Clone, Copy, Default)]
 struct Times {
     accepted: Option<Instant>,
@@ -39,7 +39,7 @@ struct Times {
     copies: usize,
 }
 
-/// What became of all messages so far.
+/// Progress of all messages.
 #[derive(Default)]
 struct Record {
     messages: Mutex<HashMap<String, Times>>,
@@ -67,13 +67,13 @@ impl Record {
     }
 }
 
-/// Everybody, logged in.
+/// All senders and receivers, logged in.
 pub(super) struct People {
     senders: Vec<(Account, Smtp)>,
     receivers: Vec<(Account, Imap)>,
 }
 
-/// How it went.
+/// Results of a run.
 #[derive(Debug)]
 pub(super) struct Outcome {
     pub(super) sent: usize,
@@ -83,14 +83,14 @@ pub(super) struct Outcome {
     pub(super) taking: Duration,
     /// From the first message to the last FETCH.
     pub(super) fetching: Duration,
-    /// From MAIL to the 250, which tells how senders are slowed down.
+    /// From MAIL to the 250; shows how much the relay slows down senders.
     pub(super) submission: Option<Summary>,
     /// From the 250 to the end of FETCH.
     pub(super) delivery: Option<Summary>,
 }
 
 impl People {
-    /// Signs everybody up and logs them in.
+    /// Creates all accounts and logs in.
     pub(super) async fn gather(peer: &Peer, load: Load) -> anyhow::Result<Self> {
         let turns = Arc::new(Semaphore::new(AT_ONCE));
         let mut senders = JoinSet::new();
@@ -98,7 +98,7 @@ impl People {
             let (turns, account) = (Arc::clone(&turns), Account::random(peer));
             senders.spawn(async move {
                 let _turn = turns.acquire().await?;
-                let smtp = account.smtp().await.context("a sender's login")?;
+                let smtp = account.smtp().await.context("cannot log in a sender")?;
                 anyhow::Ok((account, smtp))
             });
         }
@@ -107,7 +107,7 @@ impl People {
             let (turns, account) = (Arc::clone(&turns), Account::random(peer));
             receivers.spawn(async move {
                 let _turn = turns.acquire().await?;
-                let (imap, _) = account.inbox().await.context("a receiver's login")?;
+                let (imap, _) = account.inbox().await.context("cannot log in a receiver")?;
                 anyhow::Ok((account, imap))
             });
         }
@@ -117,7 +117,7 @@ impl People {
         })
     }
 
-    /// Sends everything and waits until it is fetched, or `patience` has passed since the last 250.
+    /// Sends all messages and waits until they are fetched, or until `patience` has passed since the last 250.
     pub(super) async fn play(self, load: Load, patience: Duration) -> anyhow::Result<Outcome> {
         let record = Arc::new(Record::default());
         let addresses: Arc<[String]> = self
@@ -156,7 +156,7 @@ impl People {
             }
             anyhow::Ok(())
         };
-        // What is not fetched by then counts as lost.
+        // Messages that are not fetched by then count as lost.
         if let Ok(done) = tokio::time::timeout(patience, everything).await {
             done?;
         }
@@ -182,7 +182,7 @@ fn outcome(record: &Record, start: Instant, taking: Duration, submissions: Vec<D
     }
 }
 
-/// Waits for all tasks; the first error ends the others.
+/// Waits for all tasks; the first error aborts the others.
 async fn all<T: 'static>(mut tasks: JoinSet<anyhow::Result<T>>) -> anyhow::Result<Vec<T>> {
     let mut results = Vec::with_capacity(tasks.len());
     while let Some(ended) = tasks.join_next().await {
@@ -199,7 +199,7 @@ struct Sender {
 }
 
 impl Sender {
-    /// Sends until all senders together have sent everything; gives how long each submission took.
+    /// Sends until all senders together have sent all messages; returns the duration of each submission.
     async fn send(mut self, next: Arc<AtomicUsize>, load: Load) -> anyhow::Result<Vec<Duration>> {
         let mut took = Vec::new();
         loop {
@@ -215,7 +215,7 @@ impl Sender {
             let bytes = message.bytes();
             let start = Instant::now();
             let reply = self.smtp.send(&self.account.address, &[to], &bytes).await?;
-            reply.expect(250).context("submission under load")?;
+            reply.expect(250).context("cannot submit a message")?;
             let accepted = Instant::now();
             took.push(accepted.duration_since(start));
             self.record
@@ -224,7 +224,7 @@ impl Sender {
     }
 }
 
-/// Fetches messages as they come; ends with the connection.
+/// Fetches messages as they arrive, until the task is aborted or the connection fails.
 async fn receive(mut imap: Imap, record: Arc<Record>) -> anyhow::Result<()> {
     let mut known = imap.exists();
     loop {

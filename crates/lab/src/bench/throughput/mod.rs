@@ -1,4 +1,4 @@
-//! Messages within one relay as fast as it takes them, from submission to FETCH.
+//! Throughput of messages within one relay, from submission to FETCH.
 
 mod load;
 mod setup;
@@ -19,27 +19,28 @@ use crate::client::Peer;
 use crate::machine::{Lab, Progress, interrupted};
 
 const RELAY: &str = "a";
-/// How long after the last 250 a message is waited for. It is below the shortest pause after which Postfix tries again.
+/// How long to wait for messages after the last 250. Postfix retries a deferred message later than that
+/// (`minimal_backoff_time`), so it counts as lost.
 const PATIENCE: Duration = Duration::from_secs(50);
-/// How often the queue is looked at: several times while a message that was deferred waits.
+/// How often to list the queue: several times before Postfix retries a deferred message.
 const LOOK: Duration = Duration::from_secs(10);
 
 /// How much to measure.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Throughput {
-    /// Senders at once; may be given several times
+    /// Concurrent senders; can be given several times
     #[arg(long, value_name = "N", default_values_t = [10, 50, 200])]
     senders: Vec<usize>,
     /// Receivers, each in IDLE
     #[arg(long, value_name = "N", default_value_t = 50)]
     receivers: usize,
-    /// Messages of all senders together
+    /// Total number of messages of all senders
     #[arg(long, value_name = "N", default_value_t = 2000)]
     messages: usize,
-    /// Bytes of cipher text of a message; with 1300 it has the 2.8 kB of a text message of Delta Chat
+    /// Bytes of ciphertext per message; with 1300, a message has 2.8 kB, like a text message of Delta Chat
     #[arg(long, value_name = "BYTES", default_value_t = 1300)]
     size: usize,
-    /// Only measures the module's settings
+    /// Measures only the module's settings
     #[arg(long)]
     no_baseline: bool,
     /// Leaves the relays running
@@ -47,7 +48,7 @@ pub(crate) struct Throughput {
     keep: bool,
 }
 
-/// Measures with each number of senders, first the defaults of Dovecot and Postfix and then the module's settings.
+/// Measures the defaults of Dovecot and Postfix and then the module's settings, with each number of senders.
 pub(super) async fn run(arguments: &Throughput) -> anyhow::Result<ExitCode> {
     ensure!(arguments.messages > 0, "--messages must be 1 or more");
     ensure!(arguments.receivers > 0, "--receivers must be 1 or more");
@@ -93,7 +94,7 @@ async fn measure_all(lab: &Lab, progress: &Progress, arguments: &Throughput) -> 
         }
         if let [baseline, ours] = fetched[..] {
             let ratio = format!(
-                "{:.2} times as many fetched as with the defaults",
+                "{:.2} times as many messages fetched as with the defaults",
                 ours / baseline
             );
             println!("{ratio}");
@@ -113,7 +114,7 @@ struct Run {
     outcome: Outcome,
     cost: Cost,
     deferred: usize,
-    /// What daemons say about limits that they reached.
+    /// Log lines of daemons that have reached a limit.
     limits: Vec<String>,
 }
 
@@ -166,7 +167,7 @@ impl Run {
         let outcome = &self.outcome;
         let mut lines = vec![
             format!(
-                "{} senders, {} receivers, {} messages of {} bytes of cipher text; {}",
+                "{} senders, {} receivers, {} messages of {} bytes of ciphertext; {}",
                 load.senders,
                 load.receivers,
                 load.messages,
@@ -174,7 +175,7 @@ impl Run {
                 setup.name()
             ),
             format!(
-                "{:.0} taken and {:.0} fetched per second; {} deferred, {} not fetched, {} fetched twice",
+                "{:.0} accepted and {:.0} fetched per second; {} deferred, {} not fetched, {} fetched twice",
                 outcome.sent as f64 / outcome.taking.as_secs_f64(),
                 self.fetched_per_second(),
                 self.deferred,

@@ -1,19 +1,19 @@
-//! Settings that a relay is measured with.
+//! Settings of the measured relay.
 
 use anyhow::{Context as _, ensure};
 use serde_json::{Value, json};
 
 use crate::machine::Lab;
 
-/// Files that only stand here while something is measured.
+/// Folder for the files of a measurement.
 const FOLDER: &str = "/etc/chatmail-bench";
-/// The settings that the filter's unit names.
+/// Shell command that prints the settings of the filter.
 const SETTINGS: &str = "cat \"$(systemctl cat filtermail-outgoing.service | \
     grep -o '/nix/store/[^\" ]*settings.json' | head -n 1)\"";
-/// So many messages that no sender meets the limit.
+/// A rate limit that no sender reaches.
 const UNLIMITED: u32 = 1_000_000;
 
-/// What Dovecot and Postfix do with deliveries and logins when nobody tells them.
+/// Dovecot's and Postfix's defaults for the settings of deliveries and logins that the module changes.
 const DOVECOT_DEFAULTS: &str = "
 lmtp_user_concurrency_limit = 10
 service lmtp {
@@ -31,17 +31,17 @@ const POSTFIX_DEFAULTS: &str = "postconf -e in_flow_delay=1s lmtp_connection_cac
     lmtp_initial_destination_concurrency=5 && \
     postconf -F lmtp/unix/process_limit=100 && postfix reload";
 
-/// Whose settings for concurrency.
+/// Settings for concurrency.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::bench) enum Setup {
-    /// The module's.
+    /// Those of the module.
     Module,
-    /// Those that Dovecot and Postfix come with: what the module's are compared with.
+    /// The defaults of Dovecot and Postfix, for comparison.
     Defaults,
 }
 
 impl Setup {
-    /// As it is printed.
+    /// The name in reports.
     pub(in crate::bench) fn name(self) -> &'static str {
         match self {
             Self::Module => "module",
@@ -50,7 +50,7 @@ impl Setup {
     }
 }
 
-/// Restarts Dovecot and Postfix with these settings, and the filter without a limit for senders.
+/// Restarts Dovecot and Postfix with these settings, and the filter with a rate limit that no sender reaches.
 pub(in crate::bench) async fn apply(lab: &Lab, relay: &str, setup: Setup) -> anyhow::Result<()> {
     let settings = run(lab, relay, SETTINGS).await?;
     let mut settings: Value = serde_json::from_str(&settings).context("the relay's settings")?;
@@ -80,7 +80,7 @@ pub(in crate::bench) async fn apply(lab: &Lab, relay: &str, setup: Setup) -> any
             &format!("/nix/store/dovecot/bin/dovecot -F -c {FOLDER}/dovecot.conf"),
         ),
     });
-    // Postfix starts with the module's settings again, because it is restarted with Dovecot.
+    // The restart also undoes earlier changes to Postfix: its unit installs the module's settings again.
     script.push_str("systemctl daemon-reload && systemctl restart filtermail-outgoing dovecot postfix\n");
     if setup == Setup::Defaults {
         script.push_str(POSTFIX_DEFAULTS);
@@ -89,7 +89,7 @@ pub(in crate::bench) async fn apply(lab: &Lab, relay: &str, setup: Setup) -> any
     Ok(())
 }
 
-/// Back to what was rendered.
+/// Restores the rendered settings.
 pub(in crate::bench) async fn undo(lab: &Lab, relay: &str) -> anyhow::Result<()> {
     let mut script = remove_drop_in("filtermail-outgoing.service");
     script.push_str(&remove_drop_in("dovecot.service"));
