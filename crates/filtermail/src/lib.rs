@@ -2,8 +2,8 @@
 //!
 //! Postfix hands each message to one of two filters before it queues it, and the filter returns accepted messages to
 //! Postfix on another socket. `check` decides by the bytes of a message, `dkim` by its signatures, `smtp` moves bytes,
-//! and `reply` holds every SMTP reply. `mxdeliv` accepts mail over HTTPS and
-//! passes it to Postfix, which treats it like all arriving mail.
+//! and `reply` contains every SMTP reply. `mxdeliv` accepts mail over HTTPS and passes it to Postfix, which treats it
+//! like all arriving mail.
 
 pub mod check;
 pub mod dkim;

@@ -1,4 +1,4 @@
-//! What connections share, and the policy that they ask.
+//! The state that connections share, and the policy that they apply.
 
 use std::sync::Arc;
 

@@ -216,7 +216,7 @@ where
         Ok(true)
     }
 
-    /// Receives message data to its end; none when the client closes the connection or falls silent.
+    /// Receives message data to its end. Returns `None` if the client closes the connection or is silent for too long.
     async fn receive(&mut self) -> io::Result<Option<(Received, Option<OwnedSemaphorePermit>)>> {
         let mut data = MessageData::new(self.server.max_message_size, 0);
         let mut permit = None;
