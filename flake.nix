@@ -46,7 +46,7 @@
           inherit (packages) chatmail;
           chatmail-dovecot = packages.dovecot;
           chatmail-iroh-relay = packages.iroh-relay;
-          chatmail-lab = packages.lab;
+          chatmail-mailtest = packages.mailtest;
           chatmail-opendkim = packages.opendkim;
         };
 

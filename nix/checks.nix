@@ -93,7 +93,7 @@ in
     chatmail
     dovecot
     iroh-relay
-    lab
+    mailtest
     opendkim
     website
     ;
@@ -103,11 +103,11 @@ in
   ] "cargo clippy --release --frozen --workspace --all-targets -- --deny warnings";
   services-tests =
     rust "services-tests" [ ]
-      "cargo test --release --frozen --workspace --exclude=lab --exclude=lab-front";
+      "cargo test --release --frozen --workspace --exclude=lab --exclude=lab-front --exclude=mailtest";
   # This also checks that the committed rendering is that of this module.
   lab-tests = rust "lab-tests" [
     pkgs.python3
-  ] "cargo test --release --frozen --package=lab --package=lab-front";
+  ] "cargo test --release --frozen --package=lab --package=lab-front --package=mailtest";
   rustfmt = rust "rustfmt" [ pkgs.rustfmt ] "cargo fmt --all --check";
 
   nixfmt = overSources "nixfmt" [ pkgs.nixfmt ] "find . -name '*.nix' -exec nixfmt --check {} +";

@@ -1,11 +1,12 @@
 # The relay's services and the `chatmail` command.
 { lib, rustPlatform }:
 let
-  # The lab is a separate package, because it is for development.
+  # The lab is for development, and `mailtest` is a separate package: it runs on other computers than a relay.
   services = [
     "--workspace"
     "--exclude=lab"
     "--exclude=lab-front"
+    "--exclude=mailtest"
   ];
 in
 rustPlatform.buildRustPackage (

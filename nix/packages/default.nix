@@ -7,7 +7,7 @@ in
   inherit chatmail;
   dovecot = pkgs.callPackage ./dovecot.nix { };
   iroh-relay = pkgs.callPackage ./iroh-relay.nix { };
-  lab = pkgs.callPackage ./lab.nix { };
+  mailtest = pkgs.callPackage ./mailtest.nix { };
   opendkim = pkgs.callPackage ./opendkim.nix { };
   # The web site with default settings.
   website = pkgs.callPackage ./website.nix { inherit chatmail; } {

@@ -1,9 +1,9 @@
-# What every test begins with: a name server, relays, a client that runs scenarios of the lab, and a script that has
+# What every test begins with: a name server, relays, a client that plays scenarios, and a script that has
 # published the relays' zones and waited for their ports.
 {
   config,
-  lab,
   lib,
+  mailtest,
   pkgs,
   self,
   ...
@@ -71,13 +71,13 @@ let
     };
   };
 
-  # Runs `lab test`, with the topology that it reads.
+  # Runs `mailtest`, with the topology that it reads.
   client =
     { config, nodes, ... }:
     {
       virtualisation.memorySize = 2048;
       environment.systemPackages = [
-        lab
+        mailtest
         pkgs.curl
         pkgs.openssl
       ];
@@ -127,7 +127,7 @@ let
 
     def run_scenarios():
         """Runs the scenarios of this test."""
-        print(client.succeed("lab test --topology /etc/topology.json " + shlex.join(scenarios)))
+        print(client.succeed("mailtest --topology /etc/topology.json " + shlex.join(scenarios)))
 
 
     start_all()

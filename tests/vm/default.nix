@@ -1,6 +1,6 @@
-# NixOS tests in virtual machines. The clients' side of each test is a list of lab scenarios, run by the same program as
-# in the lab's containers; the scripts only bring machines into a state. The lists are in scenarios.json, where a test
-# of the lab checks that every name exists.
+# NixOS tests in virtual machines. The clients' side of each test is a list of scenarios that `mailtest` plays, as the lab does in
+# its containers; the scripts only bring machines into a state. The lists are in scenarios.json, where a test of the lab
+# checks that every name exists.
 { pkgs, self }:
 let
   inherit (pkgs) lib;
@@ -17,7 +17,7 @@ let
       inherit scenarios;
       _module.args = {
         inherit self;
-        inherit (self.packages.${system}) lab;
+        inherit (self.packages.${system}) mailtest;
       };
     };
 in

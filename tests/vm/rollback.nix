@@ -13,7 +13,7 @@
     after = f"{before}/specialisation/other"
 
     # Each scenario fails when a message does not arrive.
-    command = "lab test --topology /etc/topology.json " + shlex.join(scenarios)
+    command = "mailtest --topology /etc/topology.json " + shlex.join(scenarios)
     client.succeed(
         "systemd-run --unit=writers --property=RemainAfterExit=true "
         f"--setenv=HOME=/root --setenv=PATH=$PATH sh -c {shlex.quote(command)}"

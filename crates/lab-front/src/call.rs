@@ -70,10 +70,6 @@ impl Call {
                 ..nothing
             },
             "test" if has("--list") => nothing,
-            "test" if rest.iter().any(|argument| argument.starts_with("--topology")) => Self {
-                needs: vec![Need::Compiler, Need::DeltaChat],
-                ..nothing
-            },
             // Chromium is large. If scenarios are chosen by name, the lab installs it only when one of them needs it.
             "test" if rest.iter().any(|argument| !argument.starts_with('-')) => {
                 relays(&[Need::DeltaChat, Need::Scenarios])
@@ -121,8 +117,6 @@ mod tests {
     fn what_starts_no_relay_needs_no_root() {
         for line in [
             &["test", "--list"][..],
-            &["test", "--topology", "file.json"],
-            &["test", "--topology=file.json", "securejoin"],
             &["render", "--check"],
             &["up", "--help"],
             &["--help"],

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 
 use crate::project;
-use crate::scenarios::SCENARIOS;
+use crate::scenarios;
 
 /// A row of a table: its first column, and the names in backticks in its last one.
 #[derive(Debug, PartialEq, Eq)]
@@ -76,7 +76,7 @@ fn refused_configurations(root: &Path) -> anyhow::Result<BTreeSet<String>> {
 /// Everything that a row can name: scenarios by their names, tests as `crate::test`, and rejected configurations as
 /// `assertion::configuration`.
 fn known(root: &Path) -> anyhow::Result<BTreeSet<String>> {
-    let mut known: BTreeSet<String> = SCENARIOS
+    let mut known: BTreeSet<String> = scenarios::all()
         .iter()
         .map(|scenario| scenario.name.to_owned())
         .collect();
@@ -127,7 +127,7 @@ fn every_scenario_proves_something() {
     let text = fs::read_to_string(project::root().join("docs/coverage.md")).unwrap();
     let rows = rows(&text);
     let named: BTreeSet<&str> = rows.iter().flat_map(|row| row.proofs.iter().copied()).collect();
-    let unnamed: Vec<&str> = SCENARIOS
+    let unnamed: Vec<&str> = scenarios::all()
         .iter()
         .map(|scenario| scenario.name)
         .filter(|name| !named.contains(name))

@@ -4,8 +4,8 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
+use mailtest::client::deltachat::{Pair, Program, User};
 
-use crate::client::deltachat::{Program, User};
 use crate::machine::{Found, Lab, Progress, cache, interrupted};
 
 /// Their messages, in turn.
@@ -50,7 +50,7 @@ async fn play(lab: &Lab) -> anyhow::Result<()> {
 
     println!("\nAlice scans Bob's QR code:");
     let started = Instant::now();
-    let (alice_chat, bob_chat) = alice.secure_join(&bob).await?;
+    let pair = Pair::verify(alice, bob).await?;
     println!(
         "  both have verified each other        {:>8}",
         milliseconds(started.elapsed())
@@ -59,9 +59,9 @@ async fn play(lab: &Lab) -> anyhow::Result<()> {
     println!("\nThey exchange end-to-end encrypted messages:           sent   arrived");
     for (turn, text) in CONVERSATION.iter().enumerate() {
         let (from, to, chat) = if turn % 2 == 0 {
-            (&alice, &bob, alice_chat)
+            (&pair.one, &pair.other, pair.one_chat)
         } else {
-            (&bob, &alice, bob_chat)
+            (&pair.other, &pair.one, pair.other_chat)
         };
         let (before, start) = (from.mark(), to.mark());
         let started = Instant::now();

@@ -14,12 +14,6 @@
 mod bench;
 mod built;
 mod cli;
-#[cfg(feature = "scenarios")]
-mod client;
-#[cfg(not(feature = "scenarios"))]
-mod client {
-    pub(crate) mod deltachat;
-}
 #[cfg(all(test, feature = "scenarios"))]
 mod coverage;
 mod demo;
@@ -34,7 +28,6 @@ mod rendered;
 mod scenarios;
 #[cfg(test)]
 mod structure;
-mod topology;
 
 use std::process::ExitCode;
 

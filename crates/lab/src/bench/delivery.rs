@@ -4,12 +4,12 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, ensure};
+use mailtest::client::imap::Imap;
+use mailtest::client::smtp::Smtp;
+use mailtest::client::{Account, Peer, pgp};
 
 use super::hops::{self, Entry, Mark, Micros, ONE_RELAY, Seen, TWO_RELAYS};
 use super::stats::Summary;
-use crate::client::imap::Imap;
-use crate::client::smtp::Smtp;
-use crate::client::{Account, Peer, pgp};
 use crate::machine::{Lab, Progress, interrupted};
 
 /// Bytes of ciphertext in a message. The message then has 2.8 kB, like a text message of Delta Chat.
@@ -143,7 +143,7 @@ async fn one(sender: &Account, smtp: &mut Smtp, receiver: &Account, imap: &mut I
     let (reply, received) = tokio::join!(smtp.send(&sender.address, &to, &bytes), receive);
     reply?.expect(250)?;
     let (notified, fetched, stored) = received?;
-    let id = crate::client::message::header(&stored, "Message-ID");
+    let id = mailtest::client::message::header(&stored, "Message-ID");
     ensure!(id == [message.id()], "another message arrived");
     imap.empty().await?;
     let after = |time: Duration| start + Micros::try_from(time.as_micros()).unwrap_or(Micros::MAX);

@@ -7,13 +7,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
+use mailtest::client::imap::Status;
+use mailtest::client::message::random_password;
+use mailtest::client::{Account, Peer};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::stats::Summary;
-use crate::client::imap::Status;
-use crate::client::message::random_password;
-use crate::client::{Account, Peer};
 use crate::machine::{Lab, Progress, interrupted};
 
 const RELAY: &str = "a";

@@ -1,18 +1,15 @@
 //! `cargo lab test`.
 
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context as _, bail};
 use lab_front::prerequisites::Need;
+use mailtest::{Needs, run};
 use tokio::process::Command;
 
-use super::run::{Tally, chosen, play};
-use super::{Context, Needs};
+use super::Context;
 use crate::machine::{Lab, Progress, cache, install, interrupted};
-use crate::render;
-use crate::scenarios::SCENARIOS;
-use crate::topology::Topology;
+use crate::{render, scenarios};
 
 /// Runs all tests: what `cargo lab render --check` looks at, the tests of the crates, then the scenarios on five relays.
 /// With filters only the last two
@@ -29,59 +26,38 @@ pub(crate) struct Test {
     /// Lists the scenarios and does nothing
     #[arg(long)]
     list: bool,
-    /// Plays against relays that run elsewhere, described as `cargo lab up --json` does it; leaves out what looks into
-    /// machines, and the tests of the crates
-    #[arg(long, value_name = "FILE")]
-    topology: Option<PathBuf>,
 }
 
 /// Runs it; fails when a test or a scenario failed.
 pub(crate) async fn test(arguments: &Test) -> anyhow::Result<ExitCode> {
+    let all = scenarios::all();
     if arguments.list {
-        SCENARIOS
-            .iter()
-            .for_each(|scenario| println!("{}", scenario.name));
+        run::list(&all);
         return Ok(ExitCode::SUCCESS);
     }
-    let scenarios = chosen(SCENARIOS, &arguments.filters, arguments.topology.is_none());
-    if scenarios.is_empty() {
+    let chosen = run::chosen(&all, &arguments.filters);
+    if chosen.is_empty() {
         bail!("no scenario is called like this; `cargo lab test --list` shows them all");
     }
-    if scenarios.iter().any(|scenario| scenario.needs == Needs::Browser) {
+    if chosen.iter().any(|scenario| scenario.needs == Needs::Browser) {
         install(Need::Browser)?;
     }
-    if !arguments.scenarios_only && arguments.topology.is_none() {
+    if !arguments.scenarios_only {
         if arguments.filters.is_empty() {
             render::run(true)?;
         }
         crates().await?;
     }
-    let context = match &arguments.topology {
-        Some(file) => {
-            let text = std::fs::read(file).with_context(|| format!("reading {}", file.display()))?;
-            let topology: Topology =
-                serde_json::from_slice(&text).with_context(|| file.display().to_string())?;
-            Context::new(topology, None, cache()?)
-        }
-        None => {
-            let lab = Lab::up(&Progress::new()).await?;
-            Context::new(lab.topology().clone(), Some(lab), cache()?)
-        }
-    };
+    let context = Context::new(Lab::up(&Progress::new()).await?, cache()?);
     let played = tokio::select! {
-        tally = play(&context, &scenarios) => Ok(tally),
+        tally = run::play(&context, &chosen) => Ok(tally),
         signal = interrupted() => Err(signal),
     };
-    if let Some(lab) = context.into_machines().filter(|_| !arguments.keep) {
-        lab.release().await?;
+    let machines = context.into_machines();
+    if !arguments.keep {
+        machines.release().await?;
     }
-    let Tally { passed, failed } = played?;
-    println!("{passed} passed, {failed} failed");
-    Ok(if failed == 0 {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    })
+    Ok(played?.report())
 }
 
 /// The tests of the crates.

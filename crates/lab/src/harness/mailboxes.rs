@@ -1,6 +1,6 @@
 //! Where the relays of the lab keep mailboxes.
 
-use crate::client::Account;
+use mailtest::client::Account;
 
 /// The mailboxes of all domains.
 const ROOT: &str = "/home/vmail/mail";

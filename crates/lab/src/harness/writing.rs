@@ -4,14 +4,14 @@ use std::fmt;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
+use mailtest::client::deltachat::{Mark, Pair};
+use mailtest::client::message::{Message, random_name};
+use mailtest::client::wire::WireError;
+use mailtest::client::{Account, pgp};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::{Context, Pair, hurried};
-use crate::client::deltachat::Mark;
-use crate::client::message::{Message, random_name};
-use crate::client::wire::WireError;
-use crate::client::{Account, pgp};
+use super::{Context, hurried};
 
 /// Who writes to whom, by relay.
 pub(crate) const EVERYWHERE: [(&str, &str); 6] = [
@@ -112,14 +112,14 @@ async fn attempt(sender: &Account, receiver: &Account, message: &Message) -> any
         Ok(reply) if reply.is_transient() => Ok(Attempt::Later { doubtful: false }),
         Ok(reply) => bail!("the relay refuses a message: {reply}"),
         Err(error) if error.downcast_ref::<WireError>().is_some() => Ok(Attempt::Later {
-            doubtful: error.to_string() == crate::client::smtp::AFTER_THE_DOT,
+            doubtful: error.to_string() == mailtest::client::smtp::AFTER_THE_DOT,
         }),
         Err(error) => Err(error),
     }
 }
 
 /// What one writer has sent.
-struct Letters {
+struct SentMail {
     sender: Account,
     receiver: Account,
     /// Message-ID, and whether the relay may have taken it twice.
@@ -128,7 +128,7 @@ struct Letters {
     refused: usize,
 }
 
-impl Letters {
+impl SentMail {
     async fn write(mut self, stop: CancellationToken) -> anyhow::Result<Self> {
         let mut pace = tokio::time::interval(PACE);
         while !stop.is_cancelled() {
@@ -182,7 +182,7 @@ impl Letters {
         for relay in ["a", "b"] {
             let argv = ["journalctl", "--quiet", "--output=short-precise", "--grep", id];
             // It fails where it finds nothing.
-            let found = context.machines()?.exec(relay, &argv).await?.stdout;
+            let found = context.machines().exec(relay, &argv).await?.stdout;
             all.push_str(&String::from_utf8_lossy(&found));
         }
         Ok(all)
@@ -192,7 +192,7 @@ impl Letters {
 /// People on both relays who each send a message a second.
 pub(crate) struct Writers {
     stop: CancellationToken,
-    tasks: JoinSet<anyhow::Result<Letters>>,
+    tasks: JoinSet<anyhow::Result<SentMail>>,
 }
 
 /// What became of the messages: nothing is lost and nothing came back.
@@ -226,14 +226,14 @@ impl Writers {
             tasks: JoinSet::new(),
         };
         for &(from, to) in pairs {
-            let letters = Letters {
+            let mail = SentMail {
                 sender: context.account(from).await?,
                 receiver: context.account(to).await?,
                 sent: Vec::new(),
                 again: 0,
                 refused: 0,
             };
-            writers.tasks.spawn(letters.write(writers.stop.clone()));
+            writers.tasks.spawn(mail.write(writers.stop.clone()));
         }
         Ok(writers)
     }
@@ -242,8 +242,8 @@ impl Writers {
     pub(crate) async fn finish(mut self, context: &Context) -> anyhow::Result<Tally> {
         self.stop.cancel();
         let mut all = Vec::new();
-        while let Some(letters) = self.tasks.join_next().await {
-            all.push(letters??);
+        while let Some(mail) = self.tasks.join_next().await {
+            all.push(mail??);
         }
         hurried(context, &["a", "b"], context.queues_empty(&["a", "b"], DELIVERED)).await?;
         let mut tally = Tally {
@@ -252,14 +252,14 @@ impl Writers {
             refused: 0,
             doubled: 0,
         };
-        for letters in all {
-            tally.sent += letters.sent.len();
-            tally.again += letters.again;
-            tally.refused += letters.refused;
-            tally.doubled += letters.check(context).await.with_context(|| {
+        for mail in all {
+            tally.sent += mail.sent.len();
+            tally.again += mail.again;
+            tally.refused += mail.refused;
+            tally.doubled += mail.check(context).await.with_context(|| {
                 format!(
                     "from {} to {}",
-                    letters.sender.peer.domain, letters.receiver.peer.domain
+                    mail.sender.peer.domain, mail.receiver.peer.domain
                 )
             })?;
         }

@@ -30,6 +30,7 @@ use anyhow::Context as _;
 use lab_front::paths::Paths;
 use lab_front::prerequisites::{self, Need};
 pub(crate) use lab_front::progress::Progress;
+use mailtest::topology::Topology;
 use nix::fcntl::{Flock, FlockArg};
 
 pub(crate) use self::cgroup::Usage;
@@ -38,7 +39,6 @@ pub(crate) use self::start::{Found, interrupted};
 pub(crate) use self::switch::{Plan, SystemOf};
 
 use self::state::{Leader, State};
-use crate::topology::Topology;
 
 /// A running lab.
 #[derive(Debug)]

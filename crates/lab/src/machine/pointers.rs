@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::topology::{Certificate, Relay, Topology};
+use mailtest::topology::{Certificate, Relay, Topology};
 
 /// A table of the relays, and examples with curl and Delta Chat.
 pub(super) fn of(topology: &Topology, resolv_conf: &Path) -> String {

@@ -9,6 +9,7 @@ use anyhow::{Context as _, bail, ensure};
 use lab_front::paths::Paths;
 use lab_front::progress::Progress;
 use lab_front::rootfs;
+use mailtest::topology::{Certificate, Relay, Topology};
 use sha2::{Digest as _, Sha256};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
@@ -21,7 +22,6 @@ use super::state::{Leader, Machine, State};
 use super::{cgroup, dns, limits, network, packages, services};
 use crate::built;
 use crate::project;
-use crate::topology::{Certificate, Relay, Topology};
 
 /// Name, domain, last byte of the address, certificate.
 const RELAYS: [(&str, &str, u8, Certificate); 5] = [

@@ -4,9 +4,9 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::Context as _;
+use mailtest::topology::Topology;
 use serde::{Deserialize, Serialize};
 
-use crate::topology::Topology;
 use lab_front::paths::Paths;
 
 /// A running lab.

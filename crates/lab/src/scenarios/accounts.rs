@@ -5,18 +5,17 @@ use std::time::Duration;
 use anyhow::{Context as _, ensure};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
+use mailtest::client::Account;
+use mailtest::client::imap::{Completed, Status};
+use mailtest::client::message::random_name;
+use mailtest::scenarios::accounts::{REFUSED, refused};
 
 use super::Context;
-use crate::client::imap::{Completed, Status};
-use crate::client::message::random_name;
-use crate::client::{Account, Peer};
 use crate::harness::mailboxes;
 
 /// How long a log line may take to appear.
 const LOGGED: Duration = Duration::from_secs(10);
 const RELAY: &str = "a";
-/// What Dovecot says when it refuses; Delta Chat takes it for a wrong password.
-const REFUSED: &str = "[AUTHENTICATIONFAILED] Authentication failed.";
 
 async fn created(context: &Context, account: &Account) -> anyhow::Result<()> {
     let home = mailboxes::of(account);
@@ -33,7 +32,7 @@ async fn created(context: &Context, account: &Account) -> anyhow::Result<()> {
 }
 
 pub(super) async fn sign_up_over_imap(context: &Context) -> anyhow::Result<()> {
-    let lab = context.machines()?;
+    let lab = context.machines();
     let account = Account::random(&context.peer(RELAY)?);
     let start = lab.cursor(RELAY).await?;
     let mut imap = account.peer.imap().await?;
@@ -67,7 +66,7 @@ pub(super) async fn sign_up_over_imap(context: &Context) -> anyhow::Result<()> {
 }
 
 pub(super) async fn sign_up_over_smtp(context: &Context) -> anyhow::Result<()> {
-    let lab = context.machines()?;
+    let lab = context.machines();
     let account = Account::random(&context.peer(RELAY)?);
     let start = lab.cursor(RELAY).await?;
     let mut smtp = account.peer.submission_starttls().await?;
@@ -81,25 +80,8 @@ pub(super) async fn sign_up_over_smtp(context: &Context) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn refused(peer: &Peer, address: &str, password: &str) -> anyhow::Result<()> {
-    let imap = peer.imap().await?.login(address, password).await?;
-    ensure!(imap.status == Status::No, "IMAP let {address} in");
-    ensure!(imap.text == REFUSED, "IMAP refused {address} with: {}", imap.text);
-    let smtp = peer.submission().await?.auth_plain(address, password).await?;
-    ensure!(smtp.code == 535, "SMTP answered {address} with: {smtp}");
-    Ok(())
-}
-
-pub(super) async fn wrong_password(context: &Context) -> anyhow::Result<()> {
-    let account = context.account(RELAY).await?;
-    refused(&account.peer, &account.address, "another-password").await?;
-    refused(&account.peer, &account.address, &format!("{}x", account.password)).await?;
-    account.imap().await.context("the right password afterwards")?;
-    Ok(())
-}
-
 pub(super) async fn second_login(context: &Context) -> anyhow::Result<()> {
-    let lab = context.machines()?;
+    let lab = context.machines();
     let start = lab.cursor(RELAY).await?;
     let account = context.account(RELAY).await?;
     account.imap().await.context("the second login over IMAP")?;
@@ -117,7 +99,7 @@ pub(super) async fn second_login(context: &Context) -> anyhow::Result<()> {
 }
 
 pub(super) async fn two_first_logins(context: &Context) -> anyhow::Result<()> {
-    let lab = context.machines()?;
+    let lab = context.machines();
     let account = Account::random(&context.peer(RELAY)?);
     let start = lab.cursor(RELAY).await?;
     // Both connections stand before either logs in, as when a client configures IMAP and SMTP at once.
@@ -137,7 +119,7 @@ pub(super) async fn two_first_logins(context: &Context) -> anyhow::Result<()> {
 
 /// An attempt is refused over IMAP and SMTP, leaves nothing behind, and the log says why.
 async fn not_created(context: &Context, address: &str, password: &str, log: &str) -> anyhow::Result<()> {
-    let lab = context.machines()?;
+    let lab = context.machines();
     let peer = context.peer(RELAY)?;
     let start = lab.cursor(RELAY).await?;
     refused(&peer, address, password).await?;
@@ -206,7 +188,7 @@ async fn login_with(account: &Account, password: &[u8]) -> anyhow::Result<Comple
 
 /// Passwords that no account has, of forms that doveauth could refuse as a request, tell nothing and disturb nobody.
 pub(super) async fn odd_passwords(context: &Context) -> anyhow::Result<()> {
-    let lab = context.machines()?;
+    let lab = context.machines();
     let known = context.account(RELAY).await?;
     let unknown = Account::random(&known.peer);
     let start = lab.cursor(RELAY).await?;
@@ -242,7 +224,7 @@ pub(super) async fn odd_passwords(context: &Context) -> anyhow::Result<()> {
 /// Neither an unprivileged process nor one of another service that owns the mailboxes can ask doveauth anything.
 pub(super) async fn doveauth_socket(context: &Context) -> anyhow::Result<()> {
     const SOCKET: &str = "/run/doveauth/doveauth.socket";
-    let lab = context.machines()?;
+    let lab = context.machines();
     context.account(RELAY).await?;
     let ask = [
         "curl",
@@ -274,7 +256,7 @@ pub(super) async fn doveauth_socket(context: &Context) -> anyhow::Result<()> {
 /// A disk without room, at each of the moments of a creation: nothing stays, and nobody is told that a password is
 /// wrong. Files run out before bytes do here, because the relay looks for bytes before it creates an account.
 pub(super) async fn full_disk(context: &Context) -> anyhow::Result<()> {
-    let lab = context.machines()?;
+    let lab = context.machines();
     let peer = context.peer(RELAY)?;
     let store = mailboxes::of_domain(&peer.mail_domain);
     let start = lab.cursor(RELAY).await?;

@@ -3,15 +3,15 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
+use mailtest::client::message::{header, random_name};
+use mailtest::client::{arrival_of, pgp};
 
 use super::Context;
-use crate::client::message::{header, random_name};
-use crate::client::{arrival_of, pgp};
 
 /// Relay b takes the message and finds out at delivery that the address does not exist. Its report is signed, so
 /// relay a takes it although it is not encrypted.
 pub(super) async fn unknown_user(context: &Context) -> anyhow::Result<()> {
-    let lab = context.machines()?;
+    let lab = context.machines();
     let sender = context.account("a").await?;
     let nobody = format!("{}@{}", random_name(9), context.peer("b")?.domain);
     let (at_a, at_b) = (lab.cursor("a").await?, lab.cursor("b").await?);

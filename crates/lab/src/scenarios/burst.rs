@@ -6,12 +6,13 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
 use chatmail_core::postqueue::Message;
+use mailtest::client::imap::{Imap, Value};
+use mailtest::client::{Account, pgp};
+use mailtest::until;
 use tokio::sync::Barrier;
 use tokio::task::JoinSet;
 
-use super::{Context, until};
-use crate::client::imap::{Imap, Value};
-use crate::client::{Account, pgp};
+use super::Context;
 
 const RELAY: &str = "a";
 /// Senders, and what each of them sends at once: no more than an account may.
@@ -25,7 +26,7 @@ const DELIVERED: Duration = Duration::from_secs(150);
 /// Waits until the queue is empty; fails as soon as a delivery has been put off.
 async fn nothing_deferred(context: &Context) -> anyhow::Result<()> {
     let look = || async {
-        let queue = context.machines()?.queue(RELAY).await?;
+        let queue = context.machines().queue(RELAY).await?;
         if let Some(reason) = queue.iter().find_map(Message::delay_reason) {
             bail!("a delivery was deferred: {reason}");
         }

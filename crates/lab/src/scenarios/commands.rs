@@ -1,11 +1,11 @@
 //! Every IMAP command that the relay offers, played once, and what one account can make the relay keep.
 
 use anyhow::{Context as _, ensure};
+use mailtest::client::imap::{Completed, Imap, Status};
+use mailtest::client::message::random_name;
+use mailtest::client::pgp;
 
 use super::Context;
-use crate::client::imap::{Completed, Imap, Status};
-use crate::client::message::random_name;
-use crate::client::{Account, pgp};
 use crate::harness::mailboxes;
 use crate::machine::Cursor;
 
@@ -190,7 +190,7 @@ async fn play(imap: &mut Imap, sender: &str, command: &str) -> anyhow::Result<Co
 /// Every line that Dovecot has logged since, of which none tells of an error.
 async fn no_error(context: &Context, relay: &str, start: &Cursor) -> anyhow::Result<()> {
     for unit in ["dovecot", "chatmail-metadata"] {
-        let lines = context.machines()?.journal(relay, Some(unit), start).await?;
+        let lines = context.machines().journal(relay, Some(unit), start).await?;
         let bad = lines.iter().find(|line| {
             ["Error: ", "Panic: ", "Fatal: ", "ERROR "]
                 .iter()
@@ -202,7 +202,7 @@ async fn no_error(context: &Context, relay: &str, start: &Cursor) -> anyhow::Res
 }
 
 pub(super) async fn every_command(context: &Context) -> anyhow::Result<()> {
-    let lab = context.machines()?;
+    let lab = context.machines();
     let account = context.account(RELAY).await?;
     let start = lab.cursor(RELAY).await?;
     let mut imap = account.imap().await?;
@@ -224,51 +224,9 @@ pub(super) async fn every_command(context: &Context) -> anyhow::Result<()> {
     no_error(context, RELAY, &start).await
 }
 
-/// A value that is set is found, and one that is unset is gone, whatever it is an entry of.
-pub(super) async fn own_metadata(context: &Context) -> anyhow::Result<()> {
-    let account = context.account(RELAY).await?;
-    let mut imap = account.imap().await?;
-    imap.command("CREATE Box").await?.ok()?;
-    for mailbox in ["Box", "INBOX", "\"\""] {
-        let get = format!("GETMETADATA {mailbox} (/private/comment)");
-        let value = async |imap: &mut Imap| {
-            let answer = imap.command(&get).await?.ok()?;
-            anyhow::Ok(format!("{:?}", answer.data("METADATA").collect::<Vec<_>>()))
-        };
-        imap.command(&format!(
-            "SETMETADATA {mailbox} (/private/comment \"of {}\")",
-            mailbox.len()
-        ))
-        .await?
-        .ok()?;
-        let set = value(&mut imap).await?;
-        let text: Vec<u8> = format!("of {}", mailbox.len()).into_bytes();
-        ensure!(set.contains(&format!("{text:?}")), "{mailbox} has {set}");
-        let mut other = context.account(RELAY).await?.imap().await?;
-        let foreign = other
-            .command("GETMETADATA INBOX (/private/comment)")
-            .await?
-            .ok()?;
-        let foreign = format!("{:?}", foreign.data("METADATA").collect::<Vec<_>>());
-        ensure!(
-            !foreign.contains(&format!("{text:?}")),
-            "another account has {foreign}"
-        );
-        imap.command(&format!("SETMETADATA {mailbox} (/private/comment NIL)"))
-            .await?
-            .ok()?;
-        let unset = value(&mut imap).await?;
-        ensure!(
-            !unset.contains(&format!("{text:?}")),
-            "{mailbox} still has {unset}"
-        );
-    }
-    Ok(())
-}
-
 /// Folders, messages of one byte and entries of METADATA: all have an end, and none is an error of the relay.
 pub(super) async fn bounded_account(context: &Context) -> anyhow::Result<()> {
-    let lab = context.machines()?;
+    let lab = context.machines();
     let account = context.account(SMALL).await?;
     let start = lab.cursor(SMALL).await?;
     let mut imap = account.imap().await?;
@@ -335,19 +293,4 @@ pub(super) async fn bounded_account(context: &Context) -> anyhow::Result<()> {
         "the account takes {files} files and folders"
     );
     no_error(context, SMALL, &start).await
-}
-
-/// A person with many devices, all behind one address.
-pub(super) async fn many_sessions(context: &Context) -> anyhow::Result<()> {
-    const DEVICES: usize = 40;
-    let account: Account = context.account(RELAY).await?;
-    let mut sessions = Vec::new();
-    for number in 1..=DEVICES {
-        let session = account.imap().await;
-        sessions.push(session.with_context(|| format!("session {number} of one account"))?);
-    }
-    for session in &mut sessions {
-        session.select_inbox().await?;
-    }
-    Ok(())
 }

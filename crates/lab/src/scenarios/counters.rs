@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
+use mailtest::client::message::Message;
+use mailtest::client::{Account, arrival, pgp};
+use mailtest::until;
 
-use super::{Context, kill, until};
-use crate::client::message::Message;
-use crate::client::{Account, arrival, pgp};
+use super::{Context, kill};
 
 const RELAY: &str = "a";
 /// How long mail may take, and a line to mtail.

@@ -3,14 +3,13 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
+use mailtest::client::message::Message;
+use mailtest::client::{Account, arrival, arrival_of, pgp};
+use mailtest::until;
 
-use super::{Context, until};
-use crate::client::message::Message;
-use crate::client::{Account, arrival, arrival_of, outside, pgp};
+use super::Context;
 
 const WITHIN: Duration = Duration::from_secs(30);
-/// Larger than `messages.maxSize` once it is armored.
-const TOO_LARGE: usize = 53_000_000;
 
 async fn send(sender: &Account, to: &str) -> anyhow::Result<Message> {
     let message = pgp::encrypted(&sender.address, 2000);
@@ -22,7 +21,7 @@ pub(super) async fn undeliverable(context: &Context) -> anyhow::Result<()> {
     // RFC 7505: this domain takes no mail.
     let null_mx = "null-mx.test";
     let zone = format!("{null_mx}. 60 IN A 198.18.25.1\n{null_mx}. 60 IN MX 0 .\n");
-    context.machines()?.publish(null_mx, &zone).await?;
+    context.machines().publish(null_mx, &zone).await?;
     let sender = context.account("a").await?;
     let (mut imap, _) = sender.inbox().await?;
     for (domain, status) in [(null_mx, "5.1.0"), ("no-such-domain.test", "5.4.4")] {
@@ -42,7 +41,7 @@ pub(super) async fn undeliverable(context: &Context) -> anyhow::Result<()> {
 /// The message for this address, and why it waits, once Postfix has tried.
 async fn deferred(context: &Context, relay: &str, address: &str) -> anyhow::Result<(String, String)> {
     let look = || async {
-        for queued in context.machines()?.queue(relay).await? {
+        for queued in context.machines().queue(relay).await? {
             let reason = queued
                 .recipients
                 .into_iter()
@@ -75,7 +74,7 @@ pub(super) async fn names_verified(context: &Context) -> anyhow::Result<()> {
     let imposter = "imposter.test";
     let address = context.topology.relay("c").context("no relay c")?.ipv4;
     let zone = format!("{imposter}. 60 IN A {address}\n{imposter}. 60 IN MX 10 {imposter}.\n");
-    context.machines()?.publish(imposter, &zone).await?;
+    context.machines().publish(imposter, &zone).await?;
     let sender = context.account("a").await?;
     let recipient = format!("somebody@{imposter}");
     send(&sender, &recipient).await?;
@@ -94,39 +93,5 @@ pub(super) async fn names_verified(context: &Context) -> anyhow::Result<()> {
     let (mut imap, _) = receiver.inbox().await?;
     let message = send(&sender, &receiver.address).await?;
     arrival(&mut imap, message.id(), WITHIN).await?;
-    Ok(())
-}
-
-pub(super) async fn address_extension(context: &Context) -> anyhow::Result<()> {
-    let (sender, receiver) = (context.account("a").await?, context.account("b").await?);
-    let (mut imap, _) = receiver.inbox().await?;
-    let extended = receiver.address.replace('@', "+tag@");
-    let message = send(&sender, &extended).await?;
-    arrival(&mut imap, message.id(), WITHIN).await?;
-    Ok(())
-}
-
-pub(super) async fn too_large(context: &Context) -> anyhow::Result<()> {
-    let sender = context.account("a").await?;
-    let message = pgp::encrypted(&sender.address, TOO_LARGE).bytes();
-    let mut smtp = sender.smtp().await?;
-    smtp.send(&sender.address, &[&sender.address], &message)
-        .await?
-        .expect_start("552 ")?;
-    // Who announces the size is refused before the message is sent.
-    let peer = context.peer("b")?;
-    let mut smtp = peer.exchange(outside::DOMAIN).await?;
-    let announced = format!("MAIL FROM:<someone@{}> SIZE={}", outside::DOMAIN, message.len());
-    smtp.command(&announced).await?.expect_start("552 5.3.4 ")
-}
-
-pub(super) async fn vrfy(context: &Context) -> anyhow::Result<()> {
-    let account = context.account("a").await?;
-    let domain = &account.peer.domain;
-    let mut smtp = account.peer.exchange(outside::DOMAIN).await?;
-    for address in [&account.address, &format!("nobody-here@{domain}")] {
-        let reply = smtp.command(&format!("VRFY {address}")).await?;
-        reply.expect_line(&format!("252 2.0.0 {address}"))?;
-    }
     Ok(())
 }

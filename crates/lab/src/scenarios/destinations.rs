@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
+use mailtest::client::message::Message;
+use mailtest::client::{Account, arrival_of, outside, pgp};
 
 use super::Context;
-use crate::client::message::Message;
-use crate::client::{Account, arrival_of, outside, pgp};
 
 const WITHIN: Duration = Duration::from_secs(60);
 
@@ -78,7 +78,7 @@ pub(super) async fn private_addresses(context: &Context) -> anyhow::Result<()> {
             "{domain}. 60 IN SOA {domain}. x.{domain}. 1 60 60 60 0\n{domain}. 60 IN NS {domain}.\n\
              {domain}. 0 IN {record}\n"
         );
-        context.machines()?.publish(domain, &zone).await?;
+        context.machines().publish(domain, &zone).await?;
         let address = format!("somebody@{domain}");
         let message = pgp::encrypted(&sender.address, 2000);
         sender.submit(&address, &message).await?.expect(250)?;

@@ -5,12 +5,12 @@ use std::time::Duration;
 use anyhow::{Context as _, ensure};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use mailtest::client::message::header;
+use mailtest::client::outside::{DOMAIN, Signing, deliver, signed_bytes};
+use mailtest::client::smtp::Reply;
+use mailtest::client::{Account, arrival, pgp};
 
 use super::Context;
-use crate::client::message::header;
-use crate::client::outside::{DOMAIN, Signing, deliver, signed_bytes};
-use crate::client::smtp::Reply;
-use crate::client::{Account, arrival, pgp};
 
 /// Hands a signed message from outside in.
 async fn hand_in(receiver: &Account, text: &str) -> anyhow::Result<Reply> {

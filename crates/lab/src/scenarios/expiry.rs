@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
+use mailtest::client::Account;
 
 use super::Context;
-use crate::client::Account;
 use crate::harness::mailboxes;
 
 const RELAY: &str = "a";
@@ -80,7 +80,7 @@ impl Store {
     async fn check(&self, context: &Context, removed: bool) -> anyhow::Result<()> {
         let folders = [(mailboxes::of(&self.inactive), true), (self.empty.clone(), true)];
         for (path, goes) in self.files.iter().chain(&folders) {
-            let test = context.machines()?.exec(RELAY, &["test", "-e", path]).await?;
+            let test = context.machines().exec(RELAY, &["test", "-e", path]).await?;
             let there = test.status.success();
             ensure!(
                 there != (*goes && removed),
@@ -114,7 +114,7 @@ impl Store {
 }
 
 pub(super) async fn removal(context: &Context) -> anyhow::Result<()> {
-    let lab = context.machines()?;
+    let lab = context.machines();
     let store = Store::fill(context).await?;
     let start = lab.cursor(RELAY).await?;
     context

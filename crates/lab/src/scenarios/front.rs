@@ -5,15 +5,15 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
+use mailtest::client::imap::Imap;
+use mailtest::client::smtp::Smtp;
+use mailtest::client::{Peer, http, outside};
 use tokio::io::AsyncReadExt as _;
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::process::Command;
 use tokio::time::timeout;
 
 use super::Context;
-use crate::client::imap::Imap;
-use crate::client::smtp::Smtp;
-use crate::client::{Peer, http, outside};
 use crate::machine;
 
 /// Connections to each port. Those to nginx are more than one address gets of its front, and more than the 512 that nginx

@@ -5,13 +5,13 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, ensure};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use mailtest::client::outside::{DOMAIN, Signing, deliver, signed, signed_as};
+use mailtest::client::smtp::Reply;
+use mailtest::client::{Account, pgp};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::Context;
-use crate::client::outside::{DOMAIN, Signing, deliver, signed, signed_as};
-use crate::client::smtp::Reply;
-use crate::client::{Account, pgp};
 use crate::harness::mailboxes;
 
 const RELAY: &str = "a";
@@ -221,7 +221,7 @@ async fn tarpit(receiver: Account, domain: String) -> anyhow::Result<Answer> {
 /// Keys that name servers never answer for.
 pub(super) async fn tarpits(context: &Context) -> anyhow::Result<()> {
     context.publish_outside().await?;
-    context.machines()?.publish(TARPIT, "").await?;
+    context.machines().publish(TARPIT, "").await?;
     let receiver = context.account(RELAY).await?;
     let calm = longest(&receiver).await?;
     let mut senders = JoinSet::new();

@@ -249,7 +249,7 @@ async fn targets(context: &Context, relay: &str) -> anyhow::Result<Vec<String>> 
 
 pub(super) async fn processes(context: &Context) -> anyhow::Result<()> {
     let relay = "a";
-    let root = context.machines()?.root(relay);
+    let root = context.machines().root(relay);
     let folder = root.join(FOLDER);
     fs::create_dir_all(&folder)?;
     fs::set_permissions(&folder, fs::Permissions::from_mode(0o755))?;

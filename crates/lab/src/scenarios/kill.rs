@@ -5,15 +5,16 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
+use mailtest::client::message::Message;
+use mailtest::client::smtp::Reply;
+use mailtest::client::wire::WireError;
+use mailtest::client::{Account, arrival, http, pgp};
+use mailtest::until;
 use serde::Deserialize;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::{Context, until};
-use crate::client::message::Message;
-use crate::client::smtp::Reply;
-use crate::client::wire::WireError;
-use crate::client::{Account, arrival, http, pgp};
+use super::Context;
 use crate::harness::mailboxes;
 use crate::harness::writing::Chat;
 
@@ -165,7 +166,7 @@ pub(super) async fn incoming_filter_within_a_message(context: &Context) -> anyho
     .await?;
     // Relay a keeps the message and would try again in some minutes.
     let deferred = || async {
-        let queue = context.machines()?.queue("a").await?;
+        let queue = context.machines().queue("a").await?;
         Ok(queue
             .iter()
             .any(|message| message.queue_name == "deferred")

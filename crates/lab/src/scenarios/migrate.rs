@@ -14,7 +14,7 @@ const OPTIONS: &str = "docs/options.md";
 const INI: &str = "crates/chatmail/testdata/chatmail.ini";
 
 pub(super) async fn options(context: &Context) -> anyhow::Result<()> {
-    let machines = context.machines()?;
+    let machines = context.machines();
     let file = "var/lib/lab-chatmail.ini";
     let path = project::root().join(INI);
     let ini = fs::read_to_string(&path).with_context(|| path.display().to_string())? + "imap_rawlog = true\n";

@@ -1,7 +1,7 @@
 //! What the relays must do, played by real clients. `cargo lab test` runs all of it.
 //!
-//! A scenario knows a relay by its addresses. Those that look into a machine (its journal, its files, its processes)
-//! say so in the table, and are left out where there is nothing to look into.
+//! Scenarios that know a relay only by its addresses are in the crate `mailtest`; those here look into machines: their
+//! journals, files and processes.
 
 mod accounts;
 mod backup;
@@ -9,7 +9,6 @@ mod bounce;
 mod browser;
 mod burst;
 mod certificate;
-mod chat;
 mod commands;
 mod counters;
 mod delivery;
@@ -18,7 +17,6 @@ mod disguise;
 mod expiry;
 mod front;
 mod guide;
-mod headers;
 mod hostile;
 mod inside;
 mod ip_only;
@@ -30,7 +28,6 @@ mod mxdeliv;
 mod network;
 mod operator;
 mod outside;
-mod policy;
 mod ports;
 mod privacy;
 mod provoke;
@@ -41,200 +38,161 @@ mod rendered;
 mod signed;
 mod store;
 mod switch;
-mod tls;
 mod turn;
 mod web;
 
-use std::time::Duration;
+use mailtest::Scenario;
 
-use crate::harness::{Context, Needs, Pair, Scenario, hurried, until};
+use crate::harness::{Context, hurried};
 
-/// `name, needs, seconds, function` for each scenario, in the order in which they are played.
-macro_rules! table {
-    ($($name:literal, $needs:ident, $seconds:literal, $function:path;)+) => {
-        &[$(Scenario {
-            name: $name,
-            needs: Needs::$needs,
-            deadline: Duration::from_secs($seconds),
-            play: |context| Box::pin($function(context)),
-        }),+]
-    };
+/// All scenarios: first those that know relays only by their addresses.
+pub(crate) fn all() -> Vec<Scenario<Context>> {
+    let mut all = mailtest::scenarios::all();
+    all.extend(with_machines());
+    all
 }
 
-/// All scenarios.
-pub(crate) const SCENARIOS: &[Scenario] = table! {
-    "sign-up-over-imap", Machines, 30, accounts::sign_up_over_imap;
-    "sign-up-over-smtp", Machines, 30, accounts::sign_up_over_smtp;
-    "wrong-password-refused", Addresses, 60, accounts::wrong_password;
-    "second-login", Machines, 30, accounts::second_login;
-    "two-first-logins-at-once", Machines, 60, accounts::two_first_logins;
-    "bad-localpart-refused", Machines, 60, accounts::bad_localpart;
-    "short-password-refused", Machines, 60, accounts::short_password;
-    "foreign-domain-refused", Machines, 60, accounts::foreign_domain;
-    "nocreate-file", Machines, 60, accounts::nocreate_file;
-    "reserved-names-refused", Machines, 90, accounts::reserved_names;
-    "odd-passwords-tell-nothing", Machines, 120, accounts::odd_passwords;
-    "doveauth-answers-only-dovecot", Machines, 60, accounts::doveauth_socket;
-    "sign-up-on-a-full-disk", Machines, 120, accounts::full_disk;
+/// Those that look into the machines, or do something to them.
+fn with_machines() -> Vec<Scenario<Context>> {
+    mailtest::scenarios! {
+        "sign-up-over-imap", Machines, 30, accounts::sign_up_over_imap;
+        "sign-up-over-smtp", Machines, 30, accounts::sign_up_over_smtp;
+        "second-login", Machines, 30, accounts::second_login;
+        "two-first-logins-at-once", Machines, 60, accounts::two_first_logins;
+        "bad-localpart-refused", Machines, 60, accounts::bad_localpart;
+        "short-password-refused", Machines, 60, accounts::short_password;
+        "foreign-domain-refused", Machines, 60, accounts::foreign_domain;
+        "nocreate-file", Machines, 60, accounts::nocreate_file;
+        "reserved-names-refused", Machines, 90, accounts::reserved_names;
+        "odd-passwords-tell-nothing", Machines, 120, accounts::odd_passwords;
+        "doveauth-answers-only-dovecot", Machines, 60, accounts::doveauth_socket;
+        "sign-up-on-a-full-disk", Machines, 120, accounts::full_disk;
 
-    "securejoin-across-relays", Addresses, 300, chat::securejoin_across;
-    "messages-across-relays", Addresses, 300, chat::messages_across;
-    "attachment-across-relays", Addresses, 300, chat::attachment_across;
-    "read-receipt-across-relays", Addresses, 300, chat::read_receipt_across;
-    "securejoin-on-one-relay", Addresses, 300, chat::securejoin_local;
-    "messages-on-one-relay", Addresses, 300, chat::messages_local;
-    "attachment-on-one-relay", Addresses, 300, chat::attachment_local;
-    "read-receipt-on-one-relay", Addresses, 300, chat::read_receipt_local;
-    "idle-wakes-the-receiver", Addresses, 60, chat::idle_wakes;
-    "idle-misses-no-message-of-a-burst", Addresses, 60, chat::idle_burst;
 
-    "cleartext-submitted", Addresses, 60, policy::cleartext_submitted;
-    "cleartext-from-outside", Machines, 90, policy::cleartext_from_outside;
-    "forged-from", Addresses, 60, policy::forged_from;
-    "envelope-sender-of-another-account", Addresses, 60, policy::foreign_envelope;
-    "from-of-two-senders", Machines, 60, disguise::two_senders;
-    "cleartext-in-disguise", Machines, 60, disguise::cleartext;
-    "mail-of-gateways-arrives", Machines, 60, disguise::gateways;
-    "rate-limit", Addresses, 60, policy::rate_limit;
-    "slow-senders-occupy-no-filter", Addresses, 120, policy::slow_senders;
+        "cleartext-from-outside", Machines, 90, outside::cleartext;
+        "from-of-two-senders", Machines, 60, disguise::two_senders;
+        "cleartext-in-disguise", Machines, 60, disguise::cleartext;
+        "mail-of-gateways-arrives", Machines, 60, disguise::gateways;
 
-    "outside-unsigned", Machines, 60, outside::unsigned;
-    "outside-signed-by-another-domain", Machines, 60, outside::other_domain;
-    "outside-signed-with-a-wrong-key", Machines, 60, outside::wrong_key;
-    "outside-body-altered", Machines, 60, outside::body_altered;
-    "outside-signed-and-encrypted", Machines, 60, outside::delivered;
-    "outside-key-records", Machines, 120, outside::key_records;
+        "outside-unsigned", Machines, 60, outside::unsigned;
+        "outside-signed-by-another-domain", Machines, 60, outside::other_domain;
+        "outside-signed-with-a-wrong-key", Machines, 60, outside::wrong_key;
+        "outside-body-altered", Machines, 60, outside::body_altered;
+        "outside-signed-and-encrypted", Machines, 60, outside::delivered;
+        "outside-key-records", Machines, 120, outside::key_records;
 
-    "hostile-messages-are-bounded", Machines, 420, hostile::messages;
-    "keys-never-answered-delay-nobody", Machines, 180, hostile::tarpits;
+        "hostile-messages-are-bounded", Machines, 420, hostile::messages;
+        "keys-never-answered-delay-nobody", Machines, 180, hostile::tarpits;
 
-    "signed-mail-leaves-unchanged", Machines, 120, signed::leaves_unchanged;
-    "long-lines-are-refused-or-arrive", Addresses, 90, signed::long_lines;
-    "bounce-from-the-other-relay", Machines, 120, bounce::unknown_user;
-    "undeliverable-mail-comes-back", Machines, 90, delivery::undeliverable;
-    "relays-verify-each-other", Machines, 90, delivery::names_verified;
-    "mail-goes-to-public-addresses-only", Machines, 180, destinations::private_addresses;
-    "no-mail-for-unix-users", Machines, 90, destinations::unix_users;
-    "mail-of-the-host-reaches-its-operator", Machines, 120, destinations::mail_of_the_host;
-    "address-extension", Addresses, 60, delivery::address_extension;
-    "burst-to-one-account", Machines, 240, burst::messages;
-    "burst-to-extensions-of-one-address", Machines, 240, burst::address_extensions;
-    "https-and-smtp-give-the-same-verdict", Machines, 180, mxdeliv::same_verdict;
-    "mail-arrives-over-https", Machines, 180, mxdeliv::arrives;
-    "requests-to-deliver-are-bounded", Machines, 120, mxdeliv::requests;
-    "slow-clients-over-https-are-cut-off", Machines, 240, mxdeliv::slow_clients;
-    "message-too-large", Addresses, 90, delivery::too_large;
-    "vrfy-tells-nothing", Addresses, 30, delivery::vrfy;
-    "header-cleanup", Addresses, 60, headers::cleanup;
+        "signed-mail-leaves-unchanged", Machines, 120, signed::leaves_unchanged;
+        "bounce-from-the-other-relay", Machines, 120, bounce::unknown_user;
+        "undeliverable-mail-comes-back", Machines, 90, delivery::undeliverable;
+        "relays-verify-each-other", Machines, 90, delivery::names_verified;
+        "mail-goes-to-public-addresses-only", Machines, 180, destinations::private_addresses;
+        "no-mail-for-unix-users", Machines, 90, destinations::unix_users;
+        "mail-of-the-host-reaches-its-operator", Machines, 120, destinations::mail_of_the_host;
+        "burst-to-one-account", Machines, 240, burst::messages;
+        "burst-to-extensions-of-one-address", Machines, 240, burst::address_extensions;
+        "https-and-smtp-give-the-same-verdict", Machines, 180, mxdeliv::same_verdict;
+        "mail-arrives-over-https", Machines, 180, mxdeliv::arrives;
+        "requests-to-deliver-are-bounded", Machines, 120, mxdeliv::requests;
+        "slow-clients-over-https-are-cut-off", Machines, 240, mxdeliv::slow_clients;
 
-    "metadata-announcements", Addresses, 60, push::announcements;
-    "device-tokens", Addresses, 60, push::device_tokens;
-    "message-wakes-devices", Machines, 120, push::message_wakes_devices;
-    "notification-server-in-trouble", Machines, 180, push::server_in_trouble;
+        "message-wakes-devices", Machines, 120, push::message_wakes_devices;
+        "notification-server-in-trouble", Machines, 180, push::server_in_trouble;
 
-    "every-imap-command", Machines, 120, commands::every_command;
-    "metadata-of-clients", Addresses, 60, commands::own_metadata;
-    "one-account-is-bounded", Machines, 120, commands::bounded_account;
-    "many-sessions-of-one-account", Addresses, 120, commands::many_sessions;
-    "compress-where-wanted", Machines, 60, store::compress_where_wanted;
-    "special-use-folders", Addresses, 60, store::special_use_folders;
-    "messages-are-stored-compressed", Machines, 60, store::stored_compressed;
-    "idle-session-hibernates-and-wakes", Machines, 120, store::hibernation;
-    "sessions-recorded-where-wanted", Machines, 60, store::recorded_where_wanted;
+        "every-imap-command", Machines, 120, commands::every_command;
+        "one-account-is-bounded", Machines, 120, commands::bounded_account;
+        "compress-where-wanted", Machines, 60, store::compress_where_wanted;
+        "messages-are-stored-compressed", Machines, 60, store::stored_compressed;
+        "idle-session-hibernates-and-wakes", Machines, 120, store::hibernation;
+        "sessions-recorded-where-wanted", Machines, 60, store::recorded_where_wanted;
 
-    "turn-relays", Machines, 60, turn::relays;
-    "turn-relays-over-tcp", Machines, 60, turn::relays_over_tcp;
-    "turn-refuses-connections", Machines, 60, turn::connections;
-    "turn-refuses-other-credentials", Machines, 60, turn::credentials;
-    "turn-refuses-private-peers", Machines, 60, turn::private_peers;
-    "turn-relays-to-public-peers", Machines, 90, turn::public_peers;
-    "turn-allocations-per-account", Machines, 90, turn::quota;
+        "turn-relays", Machines, 60, turn::relays;
+        "turn-relays-over-tcp", Machines, 60, turn::relays_over_tcp;
+        "turn-refuses-connections", Machines, 60, turn::connections;
+        "turn-refuses-other-credentials", Machines, 60, turn::credentials;
+        "turn-refuses-private-peers", Machines, 60, turn::private_peers;
+        "turn-relays-to-public-peers", Machines, 90, turn::public_peers;
+        "turn-allocations-per-account", Machines, 90, turn::quota;
 
-    "iroh-clients-meet", Machines, 600, iroh::peers_meet;
-    "iroh-probes", Addresses, 600, iroh::probes;
+        "iroh-clients-meet", IrohRelay, 600, iroh::peers_meet;
 
-    "quota-oldest-messages-go", Machines, 90, quota::oldest_go;
-    "quota-messages-of-the-last-day-stay", Machines, 90, quota::last_day_stays;
-    "expiry-of-messages-and-accounts", Machines, 60, expiry::removal;
-    "expiry-without-remove", Machines, 60, expiry::dry_run;
-    "clocks-of-expiry-and-report", Machines, 60, expiry::clocks;
-    "account-counts-are-written", Machines, 60, expiry::counts;
-    "mtail-counters", Machines, 90, counters::count;
-    "mtail-restarts-without-loss", Machines, 180, counters::restarts;
+        "quota-oldest-messages-go", Machines, 90, quota::oldest_go;
+        "quota-messages-of-the-last-day-stay", Machines, 90, quota::last_day_stays;
+        "expiry-of-messages-and-accounts", Machines, 60, expiry::removal;
+        "expiry-without-remove", Machines, 60, expiry::dry_run;
+        "clocks-of-expiry-and-report", Machines, 60, expiry::clocks;
+        "account-counts-are-written", Machines, 60, expiry::counts;
+        "mtail-counters", Machines, 90, counters::count;
+        "mtail-restarts-without-loss", Machines, 180, counters::restarts;
 
-    "listening-ports", Machines, 30, ports::listening;
-    "dovecot-open-metrics", Machines, 90, metrics::dovecot;
-    "own-services-metrics", Machines, 120, metrics::own_services;
-    "storage-report", Machines, 90, metrics::storage_report;
-    "dashboard-has-data", Machines, 300, metrics::has_data;
+        "listening-ports", Machines, 30, ports::listening;
+        "dovecot-open-metrics", Machines, 90, metrics::dovecot;
+        "own-services-metrics", Machines, 120, metrics::own_services;
+        "storage-report", Machines, 90, metrics::storage_report;
+        "dashboard-has-data", Machines, 300, metrics::has_data;
 
-    "port-25-needs-tls", Addresses, 60, tls::port_25;
-    "client-ports-need-tls-1.3", Addresses, 60, tls::client_ports;
-    "port-443-by-alpn", Addresses, 60, tls::port_443;
-    "idle-connections-close-no-port", Machines, 300, front::idle_connections;
-    "front-tells-addresses", Machines, 120, front::addresses;
+        "idle-connections-close-no-port", Machines, 300, front::idle_connections;
+        "front-tells-addresses", Machines, 120, front::addresses;
 
-    "web-site", Addresses, 60, web::site;
-    "web-files-for-machines", Addresses, 60, web::files_for_machines;
-    "web-redirects", Addresses, 60, web::redirects;
-    "web-new-address", Addresses, 60, web::new_address;
-    "web-new-addresses-as-many-as-set", Machines, 120, web::new_addresses;
-    "web-tls-versions-and-http2", Addresses, 60, network::https;
-    "own-site-beside-the-relay", Machines, 60, network::own_site;
-    "client-behind-a-firewall-with-443-only", Machines, 300, network::only_443;
+        "web-new-addresses-as-many-as-set", Machines, 120, web::new_addresses;
+        "own-site-beside-the-relay", Machines, 60, network::own_site;
+        "client-behind-a-firewall-with-443-only", Machines, 300, network::only_443;
 
-    "acme-certificate-is-issued-and-used", Machines, 120, certificate::acme;
-    "external-certificate-is-reloaded-on-change", Machines, 120, certificate::external;
-    "external-certificate-comes-after-the-daemons", Machines, 300, certificate::late;
+        "acme-certificate-is-issued-and-used", Machines, 120, certificate::acme;
+        "external-certificate-is-reloaded-on-change", Machines, 120, certificate::external;
+        "external-certificate-comes-after-the-daemons", Machines, 300, certificate::late;
 
-    "ip-only-sign-up", Addresses, 300, ip_only::sign_up;
-    "ip-only-messages-across", Addresses, 300, ip_only::messages_across;
-    "ip-only-address-cannot-be-forged", Machines, 60, ip_only::forged;
-    "ip-only-has-no-zone", Machines, 60, ip_only::no_zone;
+        "ip-only-address-cannot-be-forged", Machines, 60, ip_only::forged;
+        "ip-only-has-no-zone", Machines, 60, ip_only::no_zone;
 
-    "browser-pages-self-signed", Browser, 300, browser::pages_self_signed;
-    "browser-pages-strict", Browser, 300, browser::pages_strict;
-    "browser-languages", Browser, 120, browser::languages;
-    "browser-invitation", Browser, 60, browser::invitation;
-    "browser-without-scripts", Browser, 90, browser::without_scripts;
-    "browser-keyboard", Browser, 60, browser::keyboard;
-    "browser-content-policy", Browser, 60, browser::content_policy;
-    "browser-finds-faults", Browser, 60, browser::finds_faults;
-    "migrate-prints-options", Machines, 30, migrate::options;
-    "operator-dns-check", Machines, 90, operator::dns_right;
-    "operator-dns-check-finds-faults", Machines, 120, operator::dns_faults;
-    "operator-dns-check-knows-old-answers", Machines, 90, operator::dns_old_answers;
-    "operator-bans-an-account", Machines, 120, operator::account_ban;
-    "operator-creates-and-deletes-an-account", Machines, 90, operator::account_life;
-    "operator-looks-into-the-queue", Machines, 90, operator::queue;
-    "operator-asks-for-the-status", Machines, 600, operator::status;
-    "operator-probes-ports", Machines, 90, operator::ports;
+        "browser-pages-self-signed", Browser, 300, browser::pages_self_signed;
+        "browser-pages-strict", Browser, 300, browser::pages_strict;
+        "browser-languages", Browser, 120, browser::languages;
+        "browser-invitation", Browser, 60, browser::invitation;
+        "browser-without-scripts", Browser, 90, browser::without_scripts;
+        "browser-keyboard", Browser, 60, browser::keyboard;
+        "browser-content-policy", Browser, 60, browser::content_policy;
+        "browser-finds-faults", Browser, 60, browser::finds_faults;
+        "migrate-prints-options", Machines, 30, migrate::options;
+        "operator-dns-check", Machines, 90, operator::dns_right;
+        "operator-dns-check-finds-faults", Machines, 120, operator::dns_faults;
+        "operator-dns-check-knows-old-answers", Machines, 90, operator::dns_old_answers;
+        "operator-bans-an-account", Machines, 120, operator::account_ban;
+        "operator-creates-and-deletes-an-account", Machines, 90, operator::account_life;
+        "operator-looks-into-the-queue", Machines, 90, operator::queue;
+        "operator-asks-for-the-status", IrohRelay, 600, operator::status;
+        "operator-probes-ports", Machines, 90, operator::ports;
 
-    "filter-killed-within-a-message", Machines, 120, kill::filter_within_a_message;
-    "incoming-filter-killed-within-a-message", Machines, 180, kill::incoming_filter_within_a_message;
-    "doveauth-killed-while-users-log-in", Machines, 120, kill::doveauth;
-    "dictionaries-killed-while-users-log-in", Machines, 120, kill::dictionaries;
-    "newemail-killed", Machines, 60, kill::newemail;
-    "services-killed-while-people-write", Machines, 420, kill::all_while_people_write;
+        "filter-killed-within-a-message", Machines, 120, kill::filter_within_a_message;
+        "incoming-filter-killed-within-a-message", Machines, 180, kill::incoming_filter_within_a_message;
+        "doveauth-killed-while-users-log-in", Machines, 120, kill::doveauth;
+        "dictionaries-killed-while-users-log-in", Machines, 120, kill::dictionaries;
+        "newemail-killed", Machines, 60, kill::newemail;
+        "services-killed-while-people-write", Machines, 420, kill::all_while_people_write;
 
-    "switch-under-load", Machines, 300, switch::settings;
-    "upgrade-under-load", Machines, 300, switch::release;
-    "dovecot-reload-delivers-once", Machines, 180, switch::reload;
+        "switch-under-load", Machines, 300, switch::settings;
+        "upgrade-under-load", Machines, 300, switch::release;
+        "dovecot-reload-delivers-once", Machines, 180, switch::reload;
 
-    "backup-and-restore", Machines, 240, backup::restore;
-    "move-in-from-the-reference", Machines, 240, backup::move_in;
-    "reboot-keeps-the-queue", Machines, 300, reboot::keeps_the_queue;
+        "backup-and-restore", Machines, 240, backup::restore;
+        "move-in-from-the-reference", Machines, 240, backup::move_in;
+        "reboot-keeps-the-queue", Machines, 300, reboot::keeps_the_queue;
 
-    "local-processes-reach-what-they-need", Machines, 180, inside::processes;
-    "rendered-files-are-accepted", Machines, 120, rendered::accepted;
-    "units-are-sandboxed", Machines, 120, rendered::sandboxed;
+        "local-processes-reach-what-they-need", Machines, 180, inside::processes;
+        "rendered-files-are-accepted", Machines, 120, rendered::accepted;
+        "units-are-sandboxed", Machines, 120, rendered::sandboxed;
 
-    // Looks at what all others have left in the logs.
-    "logs-name-nobody", Machines, 900, privacy::nobody_named;
-};
+        // Looks at what all others have left in the logs.
+        "logs-name-nobody", Machines, 900, privacy::nobody_named;
+    }
+}
 
 #[cfg(test)]
 mod tests {
+    use mailtest::run::chosen;
+
     use super::*;
 
     /// Those tests run elsewhere: what they ask for has to be known to the program that they run.
@@ -244,8 +202,9 @@ mod tests {
         let tests: std::collections::BTreeMap<String, Vec<String>> =
             serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap();
         assert!(!tests.is_empty());
+        let all = mailtest::scenarios::all::<mailtest::Context>();
         for (test, names) in tests {
-            let played = crate::harness::run::chosen(SCENARIOS, &names, false);
+            let played = chosen(&all, &names);
             let played: Vec<&str> = played.iter().map(|scenario| scenario.name).collect();
             let mut asked: Vec<&str> = names.iter().map(String::as_str).collect();
             // Filters also choose scenarios with longer names.
@@ -256,10 +215,11 @@ mod tests {
 
     #[test]
     fn names_are_unique_and_made_for_filters() {
-        let mut names: Vec<&str> = SCENARIOS.iter().map(|scenario| scenario.name).collect();
+        let all = all();
+        let mut names: Vec<&str> = all.iter().map(|scenario| scenario.name).collect();
         assert!(names.iter().all(|name| !name.contains(' ')));
         names.sort_unstable();
         names.dedup();
-        assert_eq!(names.len(), SCENARIOS.len());
+        assert_eq!(names.len(), all.len());
     }
 }

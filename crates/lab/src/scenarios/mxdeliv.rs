@@ -4,12 +4,13 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
+use mailtest::client::message::{Message, random_name};
+use mailtest::client::mxdeliv::{connect, envelope, head, post, said};
+use mailtest::client::outside::{DOMAIN, Signing, signed, signed_bytes};
+use mailtest::client::{Account, Peer, arrival, http, pgp};
+use mailtest::until;
 
-use super::{Context, until};
-use crate::client::message::{Message, random_name};
-use crate::client::mxdeliv::{connect, envelope, head, post, said};
-use crate::client::outside::{DOMAIN, Signing, signed, signed_bytes};
-use crate::client::{Account, Peer, arrival, http, pgp};
+use super::Context;
 
 const RELAY: &str = "a";
 const WITHIN: Duration = Duration::from_secs(60);

@@ -4,11 +4,12 @@ use std::fs;
 use std::process::Stdio;
 
 use anyhow::{Context as _, ensure};
+use mailtest::client::deltachat::Pair;
+use mailtest::client::http;
+use mailtest::scenarios::chat::messages;
 use tokio::process::Command;
 
-use super::chat::messages;
-use super::{Context, Pair};
-use crate::client::http;
+use super::Context;
 use crate::machine::guest_network;
 
 /// Whether a guest of the lab's network reaches a port of a relay.
@@ -35,16 +36,9 @@ pub(super) async fn only_443(context: &Context) -> anyhow::Result<()> {
     ensure!(reaches(context, RELAY, 443).await?, "port 443 is closed");
     let domain = context.peer(RELAY)?.domain;
     let program = context.program().await?;
-    let one = program.guest("alice", &domain).await?;
+    let one = program.user_within(&guest_network(), "alice", &domain).await?;
     let other = program.user("bob", &context.peer("a")?.domain).await?;
-    let (one_chat, other_chat) = one.secure_join(&other).await?;
-    messages(&Pair {
-        one,
-        other,
-        one_chat,
-        other_chat,
-    })
-    .await
+    messages(&Pair::verify(one, other).await?).await
 }
 
 /// A site of the host's own, with its own certificate, is on port 443 beside the relay's.
@@ -53,7 +47,7 @@ pub(super) async fn own_site(context: &Context) -> anyhow::Result<()> {
     const TEXT: &str = "A site of the host.\n";
     let peer = context.peer(RELAY)?;
     let name = format!("site.{}", peer.domain);
-    let folder = context.machines()?.root(RELAY).join("srv/site");
+    let folder = context.machines().root(RELAY).join("srv/site");
     fs::create_dir_all(&folder)?;
     fs::write(folder.join("index.html"), TEXT)?;
     // The client takes a certificate only for the name that it asks for.
@@ -103,7 +97,7 @@ pub(super) async fn own_site(context: &Context) -> anyhow::Result<()> {
         "-w",
         "/run/nginx/chatmail-https.socket",
     ];
-    let forged = context.machines()?.exec(RELAY, &forged).await?;
+    let forged = context.machines().exec(RELAY, &forged).await?;
     ensure!(
         !forged.status.success(),
         "any process can name an address to nginx"
@@ -114,25 +108,5 @@ pub(super) async fn own_site(context: &Context) -> anyhow::Result<()> {
         "the relay: {}",
         relay.head
     );
-    Ok(())
-}
-
-/// Browsers get HTTP/2 where they ask for it, older ones TLS 1.2, and nobody the version of nginx.
-pub(super) async fn https(context: &Context) -> anyhow::Result<()> {
-    for relay in ["a", "c"] {
-        let peer = context.peer(relay)?;
-        for version in [&rustls::version::TLS12, &rustls::version::TLS13] {
-            let tls = peer.tls.clone().only(version);
-            let page = http::request(peer.port(443), &tls, &peer.domain, "GET", "/").await?;
-            ensure!(page.status == 200, "{version:?}: {}", page.head);
-            ensure!(
-                page.field("server") == Some("nginx"),
-                "nginx says too much: {}",
-                page.head
-            );
-        }
-        let alpn = http::agreed(peer.port(443), &peer.tls.clone().alpn("h2"), &peer.domain).await?;
-        ensure!(alpn.as_deref() == Some("h2"), "offered h2, agreed on {alpn:?}");
-    }
     Ok(())
 }

@@ -3,11 +3,12 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
+use mailtest::client::imap::{Imap, Status};
+use mailtest::client::message::random_name;
+use mailtest::client::{Account, arrival_of, pgp};
+use mailtest::until;
 
-use super::{Context, until};
-use crate::client::imap::{Imap, Status};
-use crate::client::message::random_name;
-use crate::client::{Account, arrival_of, pgp};
+use super::Context;
 use crate::harness::mailboxes;
 
 const RELAY: &str = "a";
@@ -22,7 +23,7 @@ const REFUSED: &str = "[AUTHENTICATIONFAILED] Authentication failed.";
 /// A command of the relay: whether it ended with 0, and what it printed.
 async fn chatmail(context: &Context, arguments: &[&str]) -> anyhow::Result<(bool, String)> {
     let argv = [&["chatmail"], arguments].concat();
-    let output = context.machines()?.exec(RELAY, &argv).await?;
+    let output = context.machines().exec(RELAY, &argv).await?;
     let mut text = String::from_utf8_lossy(&output.stdout).into_owned();
     text.push_str(&String::from_utf8_lossy(&output.stderr));
     Ok((output.status.success(), text))
@@ -56,10 +57,10 @@ async fn check_zone(
     let domain = context.peer(RELAY)?.domain;
     let zone = context.run(RELAY, &["chatmail", "dns", "--zone"]).await?;
     let changed = change(&zone);
-    context.machines()?.publish(&domain, &changed).await?;
+    context.machines().publish(&domain, &changed).await?;
     forget_answers(context).await?;
     let checked = chatmail(context, &["dns", "--check"]).await;
-    context.machines()?.publish(&domain, &zone).await?;
+    context.machines().publish(&domain, &zone).await?;
     forget_answers(context).await?;
     checked
 }
@@ -139,7 +140,7 @@ pub(super) async fn dns_faults(context: &Context) -> anyhow::Result<()> {
 
 /// What a resolver remembers counts for nothing where the zone's own servers can be asked.
 pub(super) async fn dns_old_answers(context: &Context) -> anyhow::Result<()> {
-    let lab = context.machines()?;
+    let lab = context.machines();
     let domain = context.peer(RELAY)?.domain;
     let zone = context.run(RELAY, &["chatmail", "dns", "--zone"]).await?;
     let old = delegated(&zone, &domain).replace("v=spf1 a ~all", "v=spf1 mx ~all");
@@ -317,7 +318,7 @@ pub(super) async fn queue(context: &Context) -> anyhow::Result<()> {
         "queue.test. 60 IN SOA queue.test. x.queue.test. 1 60 60 60 0\nqueue.test. 60 IN NS queue.test.\n\
          queue.test. 60 IN A {NAME_SERVER}\n"
     );
-    context.machines()?.publish("queue.test", &zone).await?;
+    context.machines().publish("queue.test", &zone).await?;
     let message = pgp::encrypted(&sender.address, 2000).bytes();
     sender
         .smtp()
@@ -358,7 +359,6 @@ pub(super) async fn queue(context: &Context) -> anyhow::Result<()> {
 }
 
 pub(super) async fn status(context: &Context) -> anyhow::Result<()> {
-    context.iroh_relay().await?;
     let account = context.account(RELAY).await?;
     let _session = account.imap().await?;
     let (good, text) = chatmail(context, &["status"]).await?;

@@ -3,12 +3,15 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
+use mailtest::client::message::{Message, header};
+use mailtest::scenarios::policy::ENCRYPTION_NEEDED;
+
+use mailtest::client::outside::{DOMAIN, SIGNER, Signing, deliver, public_key, signed, signed_as, zone};
+use mailtest::client::smtp::Reply;
+use mailtest::client::{arrival, pgp};
 
 use super::Context;
-use crate::client::message::header;
-use crate::client::outside::{DOMAIN, SIGNER, Signing, deliver, public_key, signed, signed_as, zone};
-use crate::client::smtp::Reply;
-use crate::client::{arrival, pgp};
+use crate::harness::mailboxes;
 
 /// Hands an encrypted message to relay a.
 async fn hand_in(context: &Context, signing: Signing) -> anyhow::Result<Reply> {
@@ -132,7 +135,7 @@ pub(super) async fn key_records(context: &Context) -> anyhow::Result<()> {
         .flat_map(|(selector, records, _)| records.iter().map(|record| (*selector, record.as_str())))
         .collect();
     let text = zone(KEYS, context.topology.host.into(), &records);
-    context.machines()?.publish(KEYS, &text).await?;
+    context.machines().publish(KEYS, &text).await?;
     let receiver = context.account("a").await?;
     let from = format!("someone@{KEYS}");
     for (selector, _, refused) in cases {
@@ -145,5 +148,28 @@ pub(super) async fn key_records(context: &Context) -> anyhow::Result<()> {
                 .with_context(|| format!("selector {selector}"))?,
         }
     }
+    Ok(())
+}
+
+pub(super) async fn cleartext(context: &Context) -> anyhow::Result<()> {
+    context.publish_outside().await?;
+    let receiver = context.account("b").await?;
+    let from = format!("newsletter@{}", DOMAIN);
+    let message = Message::cleartext(&from, &receiver.address, "News", "Hello everybody.");
+    let signed = signed(&message, Signing::Good)?;
+    let reply = deliver(&receiver.peer, &from, &receiver.address, &signed).await?;
+    reply.expect_line(ENCRYPTION_NEEDED)?;
+
+    let marker = format!("{}/enforceE2EEincoming", mailboxes::of(&receiver));
+    context.run("b", &["rm", &marker]).await?;
+    deliver(&receiver.peer, &from, &receiver.address, &signed)
+        .await?
+        .expect(250)?;
+    let (mut imap, _) = receiver.inbox().await?;
+    let stored = arrival(&mut imap, message.id(), Duration::from_secs(30)).await?;
+    ensure!(
+        String::from_utf8_lossy(&stored).contains("Hello everybody."),
+        "the text is not there"
+    );
     Ok(())
 }

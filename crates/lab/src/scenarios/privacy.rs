@@ -3,15 +3,25 @@
 use std::collections::BTreeSet;
 use std::fs;
 
-use anyhow::ensure;
+use anyhow::{Context as _, ensure};
 use serde_json::Value;
 
-use super::{
-    Context, accounts, bounce, delivery, destinations, kill, outside, policy, provoke, push, tls, turn, web,
-};
+use super::{Context, accounts, bounce, delivery, destinations, kill, outside, provoke, push, turn};
 use crate::harness::mailboxes;
 
 const RELAYS: [&str; 3] = ["a", "b", "c"];
+/// Scenarios that know relays only by their addresses and give daemons something to log.
+const OF_CLIENTS: [&str; 9] = [
+    "cleartext-submitted",
+    "forged-from",
+    "envelope-sender-of-another-account",
+    "rate-limit",
+    "device-tokens",
+    "port-25-needs-tls",
+    "client-ports-need-tls-1.3",
+    "web-site",
+    "web-new-address",
+];
 /// The relay whose host has a site of its own, and the file that nginx logs that to as without the relay.
 const OWN_SITE: (&str, &str) = ("c", "/var/log/nginx/access.log:");
 /// What is looked for, in a machine.
@@ -139,13 +149,19 @@ async fn mistakes(context: &Context, relay: &str) -> anyhow::Result<()> {
     provoke::errors(context, relay).await
 }
 
+/// Plays a scenario that knows relays only by their addresses.
+async fn of_clients(context: &Context, name: &str) -> anyhow::Result<()> {
+    let all = mailtest::scenarios::all::<Context>();
+    let scenario = all.iter().find(|scenario| scenario.name == name);
+    (scenario.context(name.to_owned())?.play)(context).await
+}
+
 /// Scenarios whose errors daemons log, one after the other so that none changes what the next one relies on.
 async fn failures(context: &Context) -> anyhow::Result<()> {
-    policy::cleartext_submitted(context).await?;
-    policy::cleartext_from_outside(context).await?;
-    policy::forged_from(context).await?;
-    policy::foreign_envelope(context).await?;
-    policy::rate_limit(context).await?;
+    for name in OF_CLIENTS {
+        of_clients(context, name).await?;
+    }
+    outside::cleartext(context).await?;
     outside::unsigned(context).await?;
     outside::delivered(context).await?;
     bounce::unknown_user(context).await?;
@@ -153,14 +169,9 @@ async fn failures(context: &Context) -> anyhow::Result<()> {
     delivery::names_verified(context).await?;
     destinations::private_addresses(context).await?;
     destinations::mail_of_the_host(context).await?;
-    push::device_tokens(context).await?;
     push::message_wakes_devices(context).await?;
     turn::relays(context).await?;
-    turn::credentials(context).await?;
-    tls::port_25(context).await?;
-    tls::client_ports(context).await?;
-    web::site(context).await?;
-    web::new_address(context).await
+    turn::credentials(context).await
 }
 
 /// Makes daemons log, in addition to what other scenarios do. Most of the time is spent waiting: Postfix and Dovecot
@@ -171,7 +182,7 @@ async fn traffic(context: &Context) -> anyhow::Result<()> {
         a,
         b,
         c,
-        accounts::wrong_password(context),
+        of_clients(context, "wrong-password-refused"),
         accounts::short_password(context),
         accounts::foreign_domain(context),
         failures(context),
@@ -191,7 +202,7 @@ async fn journal(
     let script = "journalctl --sync; journalctl --boot --quiet --all --output=json | tee >(wc -l >&2) \
         | grep -F -i -f \"/$0\" || true";
     let output = context
-        .machines()?
+        .machines()
         .exec(relay, &["bash", "-c", script, NEEDLES])
         .await?;
     let lines: u64 = String::from_utf8_lossy(&output.stderr).trim().parse()?;
@@ -223,7 +234,7 @@ async fn files(context: &Context, relay: &str, names: &Names) -> anyhow::Result<
         "{FILES} -print0 | tee >(tr -cd '\\0' | wc -c >&2) | xargs -0 grep -s -a -i -F -f \"/$0\" /dev/null || true"
     );
     let output = context
-        .machines()?
+        .machines()
         .exec(relay, &["bash", "-c", &script, NEEDLES])
         .await?;
     let files: u64 = String::from_utf8_lossy(&output.stderr).trim().parse()?;
@@ -244,7 +255,7 @@ pub(super) async fn nobody_named(context: &Context) -> anyhow::Result<()> {
     let (mut found, mut seen) = (Vec::new(), BTreeSet::new());
     for relay in RELAYS {
         let names = names(context, relay).await?;
-        fs::write(context.machines()?.root(relay).join(NEEDLES), names.needles())?;
+        fs::write(context.machines().root(relay).join(NEEDLES), names.needles())?;
         found.extend(journal(context, relay, &names, &mut seen).await?);
         found.extend(files(context, relay, &names).await?);
     }

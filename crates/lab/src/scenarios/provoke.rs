@@ -5,11 +5,12 @@ use std::time::Duration;
 use anyhow::Context as _;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use mailtest::client::smtp::Smtp;
+use mailtest::client::wire::Wire;
+use mailtest::client::{Account, outside, pgp};
+use mailtest::until;
 
-use super::{Context, until};
-use crate::client::smtp::Smtp;
-use crate::client::wire::Wire;
-use crate::client::{Account, outside, pgp};
+use super::Context;
 use crate::harness::mailboxes;
 
 const WITHIN: Duration = Duration::from_secs(60);
@@ -226,7 +227,7 @@ async fn store(context: &Context, relay: &str, account: &Account) -> anyhow::Res
     let message = pgp::encrypted(&account.address, 2000);
     account.submit(&account.address, &message).await?.expect(250)?;
     let waits = || async {
-        let queue = context.machines()?.queue(relay).await?;
+        let queue = context.machines().queue(relay).await?;
         let mut recipients = queue.iter().flat_map(|message| &message.recipients);
         Ok(recipients
             .any(|one| one.address == account.address && one.delay_reason.is_some())

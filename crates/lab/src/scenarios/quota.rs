@@ -3,10 +3,10 @@
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context as _, ensure};
+use mailtest::client::imap::Value;
+use mailtest::client::{Account, arrival, pgp};
 
 use super::Context;
-use crate::client::imap::Value;
-use crate::client::{Account, arrival, pgp};
 use crate::harness::mailboxes;
 
 const RELAY: &str = "a";
@@ -49,7 +49,7 @@ async fn quota(account: &Account) -> anyhow::Result<(u64, u64)> {
 
 /// Fills an account with old messages, and young ones up to the line; which of the old ones go is `gone`.
 async fn fills(context: &Context, old: &[(u64, u64)], gone: usize) -> anyhow::Result<()> {
-    let lab = context.machines()?;
+    let lab = context.machines();
     let (sender, account) = (context.account(RELAY).await?, context.account(RELAY).await?);
     let home = mailboxes::of(&account);
     let mut files = Vec::new();

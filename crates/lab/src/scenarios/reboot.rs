@@ -3,16 +3,17 @@
 use std::time::Duration;
 
 use anyhow::Context as _;
+use mailtest::client::{arrival, pgp};
+use mailtest::until;
 
-use super::{Context, hurried, until};
-use crate::client::{arrival, pgp};
+use super::{Context, hurried};
 
 /// How long mail may take until it waits, and until it is there.
 const MAIL: Duration = Duration::from_secs(90);
 
 /// Relay c is off while mail for it arrives at relay b, which is then restarted as a whole.
 pub(super) async fn keeps_the_queue(context: &Context) -> anyhow::Result<()> {
-    let lab = context.machines()?;
+    let lab = context.machines();
     let (sender, receiver) = (context.account("b").await?, context.account("c").await?);
     let message = pgp::encrypted(&sender.address, 20_000);
     lab.power_off("c").await?;

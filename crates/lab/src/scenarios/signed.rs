@@ -6,6 +6,9 @@ use std::time::Duration;
 use anyhow::{Context as _, ensure};
 use mail_auth::hickory_resolver::config::{NameServerConfig, ResolverConfig, ResolverOpts};
 use mail_auth::{AuthenticatedMessage, DkimResult, MessageAuthenticator};
+use mailtest::client::message::random_name;
+use mailtest::client::outside::{DOMAIN, Signing, deliver, signed_bytes};
+use mailtest::client::pgp;
 use rustls::ServerConfig;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -14,19 +17,14 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 
 use super::Context;
-use crate::client::message::{header, random_name};
-use crate::client::outside::{DOMAIN, Signing, deliver, signed_bytes};
-use crate::client::{arrival, pgp};
 
 const WITHIN: Duration = Duration::from_secs(60);
-/// Longest line that RFC 5322 allows, without its line break.
-const MAX_LINE: usize = 998;
 
 /// Relay b signs its report about a message with characters beyond ASCII and lines that `smtp(8)` would fold, and delivers
 /// it to a server that has no 8BITMIME.
 pub(super) async fn leaves_unchanged(context: &Context) -> anyhow::Result<()> {
     context.publish_outside().await?;
-    let machines = context.machines()?;
+    let machines = context.machines();
     let certificate = machines.certificate(&[DOMAIN.to_owned()])?;
     let listener = TcpListener::bind((context.topology.host, 25))
         .await
@@ -56,33 +54,6 @@ pub(super) async fn leaves_unchanged(context: &Context) -> anyhow::Result<()> {
     );
     ensure!(text.contains("X-Name: M\u{fc}ller\r\n"), "the name was encoded");
     verify(context, &report).await
-}
-
-/// A line of a submitted message is as long as may be, and one byte longer.
-pub(super) async fn long_lines(context: &Context) -> anyhow::Result<()> {
-    let (sender, receiver) = (context.account("a").await?, context.account("b").await?);
-    let (mut imap, _) = receiver.inbox().await?;
-    for length in [MAX_LINE, MAX_LINE + 1, 1500] {
-        let name = "References: ";
-        let value = format!("<{}>", "x".repeat(length - name.len() - 2));
-        let message = pgp::encrypted(&sender.address, 2000)
-            .with("References", &value)
-            .with("X-Blanks", "trailing \t ")
-            .with("X-Folded", "one\r\n\t two");
-        let mut smtp = sender.smtp().await?;
-        let reply = smtp
-            .send(&sender.address, &[&receiver.address], &message.bytes())
-            .await?;
-        if length > MAX_LINE {
-            reply.expect_line("550 5.6.0 Line longer than 998 bytes in message")?;
-            continue;
-        }
-        reply.expect(250)?;
-        // Relay b has verified the signature.
-        let stored = arrival(&mut imap, message.id(), WITHIN).await?;
-        ensure!(header(&stored, "References") == [value], "the field has changed");
-    }
-    Ok(())
 }
 
 fn tls((chain, key): &(String, String)) -> anyhow::Result<TlsAcceptor> {

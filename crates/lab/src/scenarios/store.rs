@@ -3,24 +3,16 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
+use mailtest::client::{Account, arrival, pgp};
+use mailtest::until;
 
-use super::{Context, until};
-use crate::client::imap::Value;
-use crate::client::{Account, arrival, pgp};
+use super::Context;
 use crate::harness::mailboxes;
 
 const WITHIN: Duration = Duration::from_secs(30);
 /// The relay with COMPRESS, records of sessions, and idle sessions that go to sleep after a second.
 const SPECIAL: &str = "c";
 const RELAYS: [&str; 3] = ["a", "b", SPECIAL];
-
-const FOLDERS: [(&str, &str); 5] = [
-    ("Drafts", "\\Drafts"),
-    ("Junk", "\\Junk"),
-    ("Trash", "\\Trash"),
-    ("Sent", "\\Sent"),
-    ("Sent Messages", "\\Sent"),
-];
 
 pub(super) async fn compress_where_wanted(context: &Context) -> anyhow::Result<()> {
     for relay in RELAYS {
@@ -30,27 +22,6 @@ pub(super) async fn compress_where_wanted(context: &Context) -> anyhow::Result<(
         let offered = imap.capabilities(&login).await?;
         let compress = offered.iter().any(|name| name == "COMPRESS=DEFLATE");
         ensure!(compress == (relay == SPECIAL), "relay {relay} offers {offered:?}");
-    }
-    Ok(())
-}
-
-pub(super) async fn special_use_folders(context: &Context) -> anyhow::Result<()> {
-    let account = context.account("a").await?;
-    let mut imap = account.imap().await?;
-    for (folder, _) in FOLDERS {
-        imap.command(&format!("CREATE \"{folder}\"")).await?.ok()?;
-    }
-    let listed = imap.command("LIST \"\" \"*\" RETURN (SPECIAL-USE)").await?.ok()?;
-    for (folder, used_for) in FOLDERS {
-        let line = listed
-            .data("LIST")
-            .find(|values| values.get(2).and_then(Value::as_text).as_deref() == Some(folder))
-            .with_context(|| format!("no folder {folder}"))?;
-        let attributes = line.first().and_then(Value::as_list).unwrap_or_default();
-        let found = attributes
-            .iter()
-            .any(|attribute| attribute.as_text().as_deref() == Some(used_for));
-        ensure!(found, "{folder} is listed with {attributes:?}");
     }
     Ok(())
 }
@@ -128,7 +99,7 @@ pub(super) async fn hibernation(context: &Context) -> anyhow::Result<()> {
 pub(super) async fn recorded_where_wanted(context: &Context) -> anyhow::Result<()> {
     for relay in RELAYS {
         let account = context.account(relay).await?;
-        let mark = format!("mark-{relay}-{}", crate::client::message::random_name(9));
+        let mark = format!("mark-{relay}-{}", mailtest::client::message::random_name(9));
         account
             .imap()
             .await?

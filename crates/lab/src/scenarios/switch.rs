@@ -4,14 +4,15 @@ use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
+use mailtest::client::imap::Imap;
+use mailtest::client::{Account, Peer, http};
+use mailtest::until;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::Context;
 use super::kill::state;
-use super::{Context, until};
-use crate::client::imap::Imap;
-use crate::client::{Account, Peer, http};
 use crate::harness::writing::{Chat, EVERYWHERE, Writers};
 use crate::machine::SystemOf;
 
@@ -157,7 +158,7 @@ async fn under_load(
     let idlers = Idlers::gather(context).await?;
     let before = Runs::of(context).await?;
     chat.both_write("before").await?;
-    let plan = context.machines()?.switch(RELAY, from, to).await?;
+    let plan = context.machines().switch(RELAY, from, to).await?;
     let reload = Instant::now();
     chat.both_write("after").await?;
     let after = Runs::of(context).await?;

@@ -4,9 +4,10 @@ use std::process::Output;
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context as _, bail, ensure};
+use mailtest::client::Account;
+use mailtest::until;
 
-use super::{Context, until};
-use crate::client::Account;
+use super::Context;
 
 /// The relay whose TURN server is used.
 const RELAY: &str = "a";
@@ -100,7 +101,7 @@ impl Access {
             "-c",
             &self.host,
         ]);
-        context.machines()?.exec(CLIENT, &client).await
+        context.machines().exec(CLIENT, &client).await
     }
 
     async fn refused(

@@ -6,14 +6,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
+use mailtest::client::imap::Imap;
+use mailtest::client::message::header;
+use mailtest::client::smtp::Smtp;
+use mailtest::client::{Account, Peer, pgp};
 use tokio::sync::{Notify, Semaphore};
 use tokio::task::JoinSet;
 
 use crate::bench::stats::Summary;
-use crate::client::imap::Imap;
-use crate::client::message::header;
-use crate::client::smtp::Smtp;
-use crate::client::{Account, Peer, pgp};
 
 /// Concurrent logins during the preparation. Each of them costs a password hash.
 const AT_ONCE: usize = 8;

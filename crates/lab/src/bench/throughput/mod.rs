@@ -9,13 +9,13 @@ use std::time::Duration;
 
 use anyhow::ensure;
 use chatmail_core::postqueue::Message;
+use mailtest::client::Peer;
 
 use self::load::{Load, Outcome, People};
 pub(super) use self::setup::{Setup, apply, undo};
 use super::cost::{self, Cost};
 use super::stats::Summary;
 use super::{Target, document};
-use crate::client::Peer;
 use crate::machine::{Lab, Progress, interrupted};
 
 const RELAY: &str = "a";

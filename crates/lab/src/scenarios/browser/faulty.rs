@@ -1,10 +1,10 @@
 //! Every fault that the scenarios look for is found where there is one.
 
 use anyhow::{Context as _, ensure};
+use mailtest::client::browser::Browser;
 
 use super::look::{PHONE, faults, see, side_effects};
 use super::pages::{SELF_SIGNED, STRICT, visitor};
-use crate::client::browser::Browser;
 use crate::scenarios::Context;
 
 /// A page without a fault.

@@ -3,9 +3,8 @@
 use std::path::Path;
 
 use anyhow::{Context as _, ensure};
+use mailtest::client::browser::{Browser, Picture, Screen};
 use serde::Deserialize;
-
-use crate::client::browser::{Browser, Picture, Screen};
 
 /// Run in pages; gives [`Seen`].
 const MEASURE: &str = include_str!("../../../files/measure.js");

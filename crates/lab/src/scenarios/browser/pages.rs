@@ -1,12 +1,12 @@
 //! The web site in a real browser.
 
 use anyhow::{Context as _, ensure};
+use mailtest::client::Account;
+use mailtest::client::browser::{Browser, Visitor};
 use serde::Deserialize;
 use url::Url;
 
 use super::look::{PHONE, SCREENS, Seen, faults, keep, none, see, side_effects};
-use crate::client::Account;
-use crate::client::browser::{Browser, Visitor};
 use crate::scenarios::Context;
 
 /// Relays with a certificate of their own and with one that a CA signed.

@@ -7,10 +7,11 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
+use mailtest::client::imap::Imap;
+use mailtest::client::{Peer, arrival, http, outside, pgp};
+use mailtest::until;
 
-use super::{Context, until};
-use crate::client::imap::Imap;
-use crate::client::{Peer, arrival, http, outside, pgp};
+use super::Context;
 
 /// How long the daemons may take until they serve what they were told to load.
 const RELOAD: Duration = Duration::from_secs(30);
@@ -168,7 +169,7 @@ pub(super) async fn late(context: &Context) -> anyhow::Result<()> {
     for unit in UNITS {
         let active = || async {
             let state = context
-                .machines()?
+                .machines()
                 .exec(RELAY, &["systemctl", "is-active", unit])
                 .await?;
             Ok(state.status.success().then_some(()))
@@ -184,10 +185,10 @@ pub(super) async fn late(context: &Context) -> anyhow::Result<()> {
 pub(super) async fn external(context: &Context) -> anyhow::Result<()> {
     const RELAY: &str = "c";
     const UNIT: &str = "chatmail-certificate";
-    let lab = context.machines()?;
+    let lab = context.machines();
     let peer = context.peer(RELAY)?;
     // A name that the certificate before does not hold tells them apart.
-    let new = format!("{}.{}", crate::client::message::random_name(8), peer.domain);
+    let new = format!("{}.{}", mailtest::client::message::random_name(8), peer.domain);
     let names = [
         &peer.domain,
         &format!("www.{}", peer.domain),

@@ -4,9 +4,10 @@ use std::fs;
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
+use mailtest::client::tls::Tls;
+use mailtest::until;
 
-use crate::client::tls::Tls;
-use crate::scenarios::{Context, until};
+use crate::scenarios::Context;
 
 /// Machine that it runs on; nix/eval/hosts/lab-e.nix has the address and the port.
 const MACHINE: &str = "dns";
@@ -27,7 +28,7 @@ const ROOT: &str = "https://127.0.0.1:15000/roots/0";
 /// Starts the server anew, with a new root; gives what trusts it.
 pub(super) async fn start(context: &Context) -> anyhow::Result<Tls> {
     stop(context).await?;
-    let lab = context.machines()?;
+    let lab = context.machines();
     let folder = lab.root(MACHINE).join(FOLDER.trim_start_matches('/'));
     let (chain, key) = lab.certificate(&[context.topology.resolver.to_string()])?;
     fs::create_dir_all(&folder)?;
@@ -67,7 +68,7 @@ pub(super) async fn start(context: &Context) -> anyhow::Result<Tls> {
 /// Ends the server, if it runs.
 pub(super) async fn stop(context: &Context) -> anyhow::Result<()> {
     let stopped = context
-        .machines()?
+        .machines()
         .exec(MACHINE, &["systemctl", "stop", UNIT])
         .await?;
     // 5: there is no such unit (systemctl(1)).

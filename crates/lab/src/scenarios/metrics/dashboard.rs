@@ -4,11 +4,12 @@ use std::fs;
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
+use mailtest::until;
 use serde_json::Value;
 
 use super::figures::{RELAY, own_services, storage_report};
 use super::prometheus::{Prometheus, documented, promtool};
-use crate::scenarios::{Context, until};
+use crate::scenarios::Context;
 
 /// How long numbers may take to reach a panel.
 const WITHIN: Duration = Duration::from_secs(60);
@@ -60,7 +61,7 @@ pub(in crate::scenarios) async fn has_data(context: &Context) -> anyhow::Result<
     storage_report(context).await?;
     // Mail to the other relay, of which mtail reads.
     let (sender, receiver) = (context.account(RELAY).await?, context.account("b").await?);
-    let message = crate::client::pgp::encrypted(&sender.address, 1000);
+    let message = mailtest::client::pgp::encrypted(&sender.address, 1000);
     sender.submit(&receiver.address, &message).await?.expect(250)?;
 
     let all_up = || async {

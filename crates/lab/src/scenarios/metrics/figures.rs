@@ -3,11 +3,12 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
+use mailtest::client::message::Message;
+use mailtest::client::{Account, arrival, http, pgp};
+use mailtest::until;
 
 use super::samples::Samples;
-use crate::client::message::Message;
-use crate::client::{Account, arrival, http, pgp};
-use crate::scenarios::{Context, push, until};
+use crate::scenarios::{Context, push};
 
 /// The relay that is looked at.
 pub(super) const RELAY: &str = "a";
@@ -193,7 +194,7 @@ pub(in crate::scenarios) async fn own_services(context: &Context) -> anyhow::Res
 /// The hourly file for the node exporter, the daily report in the journal, and the report for programs.
 pub(in crate::scenarios) async fn storage_report(context: &Context) -> anyhow::Result<()> {
     const FILE: &str = "/var/lib/node-exporter/fsreport.prom";
-    let lab = context.machines()?;
+    let lab = context.machines();
     context.account(RELAY).await?;
     context.run(RELAY, &["rm", "-f", FILE]).await?;
     context

@@ -50,7 +50,7 @@ impl Prometheus {
         fs::copy(documented("alerts.yml"), folder.path().join("alerts.yml"))?;
         promtool(&["check", "config", &file.display().to_string()]).await?;
 
-        let textfiles = context.machines()?.root(RELAY).join("var/lib/node-exporter");
+        let textfiles = context.machines().root(RELAY).join("var/lib/node-exporter");
         let node_exporter = spawn(
             "prometheus-node-exporter",
             &[

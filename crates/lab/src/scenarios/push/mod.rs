@@ -1,16 +1,16 @@
-//! METADATA as clients read and write it, and notifications that wake their devices.
+//! Notifications that wake the devices of clients.
 
 mod server;
 
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail, ensure};
+use mailtest::client::{Account, arrival, pgp};
+use mailtest::scenarios::metadata::token;
+use mailtest::until;
 
 use self::server::Server;
-use super::{Context, kill, until};
-use crate::client::imap::{Imap, Status, Value};
-use crate::client::message::random_name;
-use crate::client::{Account, arrival, pgp};
+use super::{Context, kill};
 
 /// The relay whose devices are woken.
 const RELAY: &str = "a";
@@ -26,36 +26,6 @@ const REPEATED: Duration = Duration::from_secs(20);
 
 const SERVICE: &str = "chatmail-metadata.service";
 
-fn token(kind: &str) -> String {
-    format!("{kind}-{}", random_name(12))
-}
-
-async fn set_token(imap: &mut Imap, value: &str) -> anyhow::Result<Status> {
-    let command = format!("SETMETADATA \"INBOX\" (/private/devicetoken {value})");
-    Ok(imap.command(&command).await?.status)
-}
-
-async fn add_token(imap: &mut Imap, token: &str) -> anyhow::Result<()> {
-    let status = set_token(imap, &format!("\"{token}\"")).await?;
-    ensure!(
-        status == Status::Ok,
-        "the relay does not take a device token: {status:?}"
-    );
-    Ok(())
-}
-
-async fn tokens(imap: &mut Imap) -> anyhow::Result<Option<String>> {
-    let answer = imap
-        .command("GETMETADATA \"INBOX\" (/private/devicetoken)")
-        .await?
-        .ok()?;
-    let list = answer
-        .data("METADATA")
-        .find_map(|values| values.get(1)?.as_list())
-        .context("no METADATA")?;
-    Ok(list.get(1).and_then(Value::as_text))
-}
-
 async fn send(from: &Account, to: &Account) -> anyhow::Result<String> {
     let message = pgp::encrypted(&from.address, 2000);
     from.smtp()
@@ -66,79 +36,6 @@ async fn send(from: &Account, to: &Account) -> anyhow::Result<String> {
     Ok(message.id().to_owned())
 }
 
-pub(super) async fn announcements(context: &Context) -> anyhow::Result<()> {
-    let account = context.account(RELAY).await?;
-    let mut imap = account.imap().await?;
-    for (entry, wanted) in [
-        ("maxsmtprecipients", Some("1000")),
-        ("maxmessagesize", Some("52428800")),
-        ("nothing", None),
-    ] {
-        let found = imap
-            .server_metadata(&format!("/shared/vendor/deltachat/{entry}"))
-            .await?;
-        ensure!(found.as_deref() == wanted, "{entry} is {found:?}");
-    }
-    let admin = imap.server_metadata("/shared/admin").await?;
-    ensure!(
-        admin.as_deref().is_some_and(|admin| admin.starts_with("mailto:")),
-        "/shared/admin is {admin:?}"
-    );
-    let versions = imap
-        .server_metadata("/shared/vendor/deltachat/appversions")
-        .await?;
-    let versions: serde_json::Value = serde_json::from_str(&versions.context("no app versions")?)?;
-    let version = versions.pointer("/clients/0/sources/0/versionString");
-    ensure!(
-        version.is_some_and(|version| version == "1.2.0"),
-        "the app versions are {versions}"
-    );
-    let turn = imap.server_metadata("/shared/vendor/deltachat/turn").await?;
-    let turn = turn.context("no TURN server is announced")?;
-    let [host, "3478", expires, password] = turn.split(':').collect::<Vec<_>>()[..] else {
-        bail!("the TURN server is announced as {turn:?}");
-    };
-    let now = SystemTime::now()
-        .duration_since(SystemTime::UNIX_EPOCH)?
-        .as_secs();
-    let left = expires.parse::<u64>()?.saturating_sub(now);
-    ensure!(host == account.peer.domain, "the TURN server is {host}");
-    // Delta Chat asks again when less than half a day is left.
-    ensure!(left > 12 * 60 * 60, "credentials end in {left} s");
-    ensure!(
-        password.len() == 28,
-        "{} characters are no HMAC-SHA1",
-        password.len()
-    );
-    Ok(())
-}
-
-pub(super) async fn device_tokens(context: &Context) -> anyhow::Result<()> {
-    let account = context.account(RELAY).await?;
-    let mut imap = account.imap().await?;
-    let none = tokens(&mut imap).await?;
-    ensure!(none.is_none(), "a new account has tokens: {none:?}");
-    let (one, two) = (token("openpgp:one"), token("openpgp:two"));
-    add_token(&mut imap, &one).await?;
-    add_token(&mut imap, &two).await?;
-    add_token(&mut imap, &one).await?;
-    let both = tokens(&mut imap).await?.unwrap_or_default();
-    let mut both: Vec<_> = both.split(' ').collect();
-    both.sort_unstable();
-    ensure!(both == [&one, &two], "the tokens are {both:?}");
-    let refused = set_token(&mut imap, "\"two words\"").await?;
-    ensure!(refused == Status::No, "a token of two words: {refused:?}");
-    // They are the account's own.
-    let other = context.account(RELAY).await?;
-    let theirs = tokens(&mut other.imap().await?).await?;
-    ensure!(theirs.is_none(), "another account sees {theirs:?}");
-    let removed = set_token(&mut imap, "NIL").await?;
-    ensure!(removed == Status::Ok, "removing all tokens: {removed:?}");
-    let none = tokens(&mut imap).await?;
-    ensure!(none.is_none(), "after their removal there are {none:?}");
-    Ok(())
-}
-
 /// Mail from another relay wakes each device of the account once, mail to oneself none.
 pub(super) async fn message_wakes_devices(context: &Context) -> anyhow::Result<()> {
     let server = Server::start(context).await?;
@@ -146,7 +43,7 @@ pub(super) async fn message_wakes_devices(context: &Context) -> anyhow::Result<(
     let (phone, tablet) = (token("phone"), token("tablet"));
     let (mut imap, _) = receiver.inbox().await?;
     for token in [&phone, &tablet] {
-        add_token(&mut imap, token).await?;
+        imap.add_device_token(token).await?;
     }
     let id = send(&receiver, &receiver).await?;
     arrival(&mut imap, &id, DELIVERED).await?;
@@ -182,7 +79,7 @@ pub(super) async fn server_in_trouble(context: &Context) -> anyhow::Result<()> {
     let [fine, gone, busy, error, reset, hang] = &all;
     let (mut imap, _) = receiver.inbox().await?;
     for token in &all {
-        add_token(&mut imap, token).await?;
+        imap.add_device_token(token).await?;
     }
     let id = send(&sender, &receiver).await?;
     arrival(&mut imap, &id, DELIVERED).await?;
@@ -200,7 +97,7 @@ pub(super) async fn server_in_trouble(context: &Context) -> anyhow::Result<()> {
             );
         }
     }
-    let known = tokens(&mut imap).await?.unwrap_or_default();
+    let known = imap.device_tokens().await?.unwrap_or_default();
     ensure!(
         !known.contains(gone.as_str()),
         "a device that is gone is still known"

@@ -63,7 +63,7 @@ impl Server {
     /// and `reset` with 429, 500 and a reset the first time; `hang` never; all others with 200.
     pub(super) async fn start(context: &Context) -> anyhow::Result<Self> {
         let host = context.topology.host;
-        let machines = context.machines()?;
+        let machines = context.machines();
         let acceptor = TlsAcceptor::from(Arc::new(tls(&machines.certificate(&[NAME.to_owned()])?)?));
         let listener = TcpListener::bind((host, 443))
             .await

@@ -1,0 +1,140 @@
+//! The events of a client, in order and kept, so that nobody who waits can miss one.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, bail};
+use serde_json::{Value, json};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use super::rpc::Rpc;
+
+/// One event.
+#[derive(Debug, Clone)]
+pub struct Event {
+    /// When the client told it.
+    pub at: Instant,
+    /// Such as `IncomingMsg`.
+    pub kind: String,
+    fields: Value,
+}
+
+impl Event {
+    /// A field that is a number.
+    pub fn number(&self, field: &str) -> Option<u32> {
+        self.fields.get(field)?.as_u64()?.try_into().ok()
+    }
+}
+
+/// A place in the stream of events.
+#[derive(Debug, Clone, Copy)]
+pub struct Mark(usize);
+
+/// All events since the client has started.
+pub(super) struct Events {
+    log: Arc<Mutex<Vec<Event>>>,
+    /// Number of events so far; closed when the client has ended.
+    count: watch::Receiver<usize>,
+    follower: JoinHandle<()>,
+}
+
+impl Events {
+    /// Starts reading the events of a client.
+    pub(super) fn follow(rpc: Arc<Rpc>) -> Self {
+        let log = Arc::new(Mutex::new(Vec::new()));
+        let (sender, count) = watch::channel(0);
+        let follower = tokio::spawn(follow(rpc, Arc::clone(&log), sender));
+        Self { log, count, follower }
+    }
+
+    /// The end of the stream as it is now.
+    pub(super) fn mark(&self) -> Mark {
+        Mark(lock(&self.log).len())
+    }
+
+    /// Waits for the first event after `start` that `pick` takes; also gives the place after it.
+    pub(super) async fn wait<T>(
+        &self,
+        start: Mark,
+        within: Duration,
+        what: &str,
+        pick: impl Fn(&Event) -> Option<T>,
+    ) -> anyhow::Result<(Mark, T)> {
+        let search = async {
+            let mut count = self.count.clone();
+            let mut next = start.0;
+            loop {
+                for (at, event) in lock(&self.log).iter().enumerate().skip(next) {
+                    next = at + 1;
+                    if let Some(picked) = pick(event) {
+                        return Ok((Mark(next), picked));
+                    }
+                }
+                count
+                    .wait_for(|count| *count > next)
+                    .await
+                    .context("the client has ended")?;
+            }
+        };
+        match tokio::time::timeout(within, search).await {
+            Ok(found) => found,
+            Err(_) => bail!("waited {within:?} in vain for {what}; {}", self.last_lines()),
+        }
+    }
+
+    /// What the client has complained of last.
+    pub(super) fn last_lines(&self) -> String {
+        let log = lock(&self.log);
+        let lines = log
+            .iter()
+            .rev()
+            .filter(|event| matches!(event.kind.as_str(), "Warning" | "Error"));
+        let mut lines: Vec<&str> = lines
+            .take(5)
+            .filter_map(|event| event.fields.get("msg").and_then(Value::as_str))
+            .collect();
+        lines.reverse();
+        format!(
+            "last warnings of the client: {}",
+            if lines.is_empty() {
+                "none".to_owned()
+            } else {
+                lines.join(" | ")
+            }
+        )
+    }
+}
+
+impl Drop for Events {
+    fn drop(&mut self) {
+        // The follower holds the client's handle: without this the client would never end.
+        self.follower.abort();
+    }
+}
+
+fn lock(log: &Mutex<Vec<Event>>) -> std::sync::MutexGuard<'_, Vec<Event>> {
+    log.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+async fn follow(rpc: Arc<Rpc>, log: Arc<Mutex<Vec<Event>>>, count: watch::Sender<usize>) {
+    while let Ok(answer) = rpc.answer("get_next_event", json!([])).await {
+        let fields = answer.get("event").cloned().unwrap_or_default();
+        let kind = fields
+            .get("kind")
+            .and_then(Value::as_str)
+            .unwrap_or_default()
+            .to_owned();
+        let length = {
+            let mut log = lock(&log);
+            log.push(Event {
+                at: Instant::now(),
+                kind,
+                fields,
+            });
+            log.len()
+        };
+        // Nobody may be waiting at the moment.
+        count.send_replace(length);
+    }
+}
