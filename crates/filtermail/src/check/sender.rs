@@ -137,13 +137,13 @@ fn is_name(text: &str) -> bool {
             is_encoded_word(word)
         } else {
             // Dots (RFC 5322 section 4.1, obs-phrase) and characters beyond ASCII are common. Python fails to parse a
-            // dot at the beginning.
+            // dot at the beginning of a word, or directly before the address.
             !word.starts_with('.')
                 && word
                     .chars()
                     .all(|c| is_atom_character(c) || c == '.' || is_beyond_ascii(c))
         }
-    }) && (text.ends_with([' ', '\t']) || !looks_encoded(name))
+    }) && (text.ends_with([' ', '\t']) || !(looks_encoded(name) || text.ends_with('.')))
 }
 
 /// Letters and symbols beyond ASCII. [`unfold`] has rejected control characters. White space of other scripts is not
@@ -240,6 +240,7 @@ mod tests {
             "<abc@c.test>",
             "A<abc@c.test>",
             "Mr. A. B <abc@c.test>",
+            "A B Jr. <abc@c.test>",
             "M\u{fc}ller <abc@c.test>",
             "\"M\u{fc}ller, A.\" <abc@c.test>",
             "\"\" <abc@c.test>",
@@ -300,6 +301,8 @@ mod tests {
             "A a@b.test <c@d.test>",
             "A, B <c@d.test>",
             ".A <c@d.test>",
+            "A.<c@d.test>",
+            "A ..<c@d.test>",
             "A . B <c@d.test>",
             "\"A\" B <c@d.test>",
             "B \"A\" <c@d.test>",
