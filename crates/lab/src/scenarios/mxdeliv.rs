@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use mailtest::client::message::{Message, random_name};
-use mailtest::client::mxdeliv::{connect, envelope, head, post, said};
+use mailtest::client::mxdeliv::{connect, envelope, head, post, said, send};
 use mailtest::client::outside::{DOMAIN, Signing, signed, signed_bytes};
 use mailtest::client::{Account, Peer, arrival, http, pgp};
 use mailtest::until;
@@ -157,7 +157,7 @@ pub(super) async fn same_verdict(context: &Context) -> anyhow::Result<()> {
             .send(&case.from, &to, &case.message)
             .await?
             .to_string();
-        let (status, https) = said(&post(peer, &envelope(&case.from, &to), &case.message).await?);
+        let (status, https) = post(peer, &envelope(&case.from, &to), &case.message).await?;
         println!("    {}: {status} {https}", case.what);
         ensure!(
             https.starts_with(case.reply),
@@ -190,7 +190,7 @@ pub(super) async fn arrives(context: &Context) -> anyhow::Result<()> {
         let message = pgp::encrypted(&from, size);
         let bytes = signed(&message, Signing::Good)?;
         let fields = envelope(&from, &[&one.address, &other.address]);
-        let (status, text) = said(&post(&one.peer, &fields, &bytes).await?);
+        let (status, text) = post(&one.peer, &fields, &bytes).await?;
         ensure!(status == 200, "{status} {text}");
         for account in [&one, &other] {
             let (mut imap, _) = account.inbox().await?;
@@ -207,7 +207,7 @@ pub(super) async fn arrives(context: &Context) -> anyhow::Result<()> {
 }
 
 async fn status(peer: &Peer, fields: &str, message: &[u8]) -> anyhow::Result<(u16, String)> {
-    Ok(said(&post(peer, fields, message).await?))
+    post(peer, fields, message).await
 }
 
 /// What has no counterpart in SMTP: methods, fields, sizes.
@@ -283,11 +283,11 @@ pub(super) async fn requests(context: &Context) -> anyhow::Result<()> {
     // Who declares too much is refused before the message is sent, and who declares nothing once it is too much.
     let too_large = (413, "552 Message exceeds maximum size".to_owned());
     let request = head(peer, &envelope(&from, &[to]), MAX_SIZE + 1);
-    let got = said(&http::send(connect(peer).await?, request.as_bytes()).await?);
+    let got = send(connect(peer).await?, request.as_bytes()).await?;
     ensure!(got == too_large, "{got:?}");
     // An attack on parsers that read lengths differently.
     let both = head(peer, "transfer-encoding: chunked\r\n", 5);
-    let got = said(&http::send(connect(peer).await?, both.as_bytes()).await?);
+    let got = send(connect(peer).await?, both.as_bytes()).await?;
     ensure!(got.0 == 400, "two lengths: {got:?}");
     Ok(())
 }
@@ -323,11 +323,11 @@ pub(super) async fn slow_clients(context: &Context) -> anyhow::Result<()> {
     // Silence ends a request, and nothing of it is delivered.
     let mut silent = connect(peer).await?;
     silent.write(&half).await?;
-    let ended = tokio::time::timeout(WITHIN, http::answer(silent)).await;
+    let ended = tokio::time::timeout(WITHIN, said(silent)).await;
     let ended = ended.context("a silent client keeps its connection")?;
     // nginx closes without a word, or with status 408.
-    if let Ok(answer) = ended {
-        ensure!(answer.status == 408, "a silent client: {}", answer.head);
+    if let Ok((status, text)) = ended {
+        ensure!(status == 408, "a silent client: {status} {text}");
     }
 
     let refused = until(WITHIN, || async {

@@ -1,39 +1,46 @@
-//! One HTTPS request on a connection whose ALPN name the caller chooses.
+//! One HTTP request on a connection of its own, whose TLS the caller chooses.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use anyhow::Context as _;
+use http_body_util::{BodyExt as _, Empty, Limited};
+use hyper::body::Bytes;
+use hyper::client::conn::http1;
+use hyper::http::response::Parts;
+use hyper::{HeaderMap, Request, header};
+use hyper_util::rt::TokioIo;
 
 use super::tls::Tls;
 use super::wire::{Secured, Wire};
 
-/// Longest answer that is read.
-const MAX_ANSWER: u64 = 4 * 1024 * 1024;
+/// The longest body that is read.
+const MAX_BODY: usize = 4 * 1024 * 1024;
+/// The longest time from a request to the end of its response.
+const WITHIN: Duration = Duration::from_secs(30);
 
-/// An answer to a request.
+/// The response to a request.
 #[derive(Debug)]
 pub struct Answer {
     /// Status code.
     pub status: u16,
-    /// Status line and header fields.
+    /// Status line and header fields, for messages.
     pub head: String,
-    /// Everything after the empty line.
+    /// Body.
     pub body: Vec<u8>,
     /// What TLS agreed on.
     pub secured: Option<Secured>,
+    fields: HeaderMap,
 }
 
 impl Answer {
     /// Value of the first header field with this name; case does not matter.
     pub fn field(&self, name: &str) -> Option<&str> {
-        self.head.lines().skip(1).find_map(|line| {
-            let (found, value) = line.split_once(':')?;
-            found.eq_ignore_ascii_case(name).then(|| value.trim())
-        })
+        self.fields.get(name)?.to_str().ok()
     }
 }
 
-/// Asks `https://NAME/PATH` at this address; the server closes the connection after its answer.
+/// Requests `https://NAME/PATH` at this address.
 pub async fn request(
     address: SocketAddr,
     tls: &Tls,
@@ -68,25 +75,6 @@ pub async fn get_plain(address: SocketAddr, name: &str, path: &str) -> anyhow::R
     exchange(Wire::connect(address).await?, name, "GET", path, "en").await
 }
 
-/// Writes a request as it is; what the server then says until it closes the connection.
-pub async fn send(mut wire: Wire, request: &[u8]) -> anyhow::Result<Answer> {
-    wire.write(request).await?;
-    answer(wire).await
-}
-
-/// What the server says until it closes the connection.
-pub async fn answer(mut wire: Wire) -> anyhow::Result<Answer> {
-    let secured = wire.secured().cloned();
-    let answer = wire.read_to_end(MAX_ANSWER).await?;
-    let (status, head, body) = split(&answer).context("not an HTTP answer")?;
-    Ok(Answer {
-        status,
-        head: head.to_owned(),
-        body: body.to_vec(),
-        secured,
-    })
-}
-
 async fn exchange(
     wire: Wire,
     name: &str,
@@ -94,36 +82,114 @@ async fn exchange(
     path: &str,
     languages: &str,
 ) -> anyhow::Result<Answer> {
-    let length = if method == "POST" {
-        "content-length: 0\r\n"
-    } else {
-        ""
-    };
-    let request = format!(
-        "{method} {path} HTTP/1.1\r\nhost: {name}\r\naccept-language: {languages}\r\n{length}connection: close\r\n\r\n"
-    );
-    send(wire, request.as_bytes()).await
+    let secured = wire.secured().cloned();
+    let mut request = Request::builder()
+        .method(method)
+        .uri(path)
+        .header(header::HOST, name)
+        .header(header::ACCEPT_LANGUAGE, languages)
+        .header(header::CONNECTION, "close");
+    if method == "POST" {
+        // RFC 9110 section 8.6; hyper leaves it out.
+        request = request.header(header::CONTENT_LENGTH, 0);
+    }
+    let request = request.body(Empty::<Bytes>::new())?;
+    let (head, body) = tokio::time::timeout(WITHIN, respond(wire, request))
+        .await
+        .with_context(|| format!("{method} {path}: no response within {WITHIN:?}"))?
+        .with_context(|| format!("{method} {path}"))?;
+    Ok(Answer {
+        status: head.status.as_u16(),
+        head: text(&head),
+        body: body.to_vec(),
+        secured,
+        fields: head.headers,
+    })
 }
 
-fn split(answer: &[u8]) -> Option<(u16, &str, &[u8])> {
-    let end = answer.windows(4).position(|window| window == b"\r\n\r\n")?;
-    let (head, body) = answer.split_at_checked(end)?;
-    let head = std::str::from_utf8(head).ok()?;
-    let status = head.strip_prefix("HTTP/1.1 ")?.get(..3)?.parse().ok()?;
-    Some((status, head, body.get(4..)?))
+async fn respond(wire: Wire, request: Request<Empty<Bytes>>) -> anyhow::Result<(Parts, Bytes)> {
+    let (mut sender, connection) = http1::handshake(TokioIo::new(wire.into_stream())).await?;
+    let response = async move {
+        let (head, body) = sender.send_request(request).await?.into_parts();
+        let body = Limited::new(body, MAX_BODY).collect().await;
+        anyhow::Ok((head, body.map_err(anyhow::Error::from_boxed)?.to_bytes()))
+    };
+    // The connection ends when the response has been read and its sender is gone. An error after that does not matter:
+    // some servers close without close_notify.
+    let (response, _) = tokio::join!(response, connection);
+    response
+}
+
+fn text(head: &Parts) -> String {
+    let mut text = format!("{:?} {}", head.version, head.status);
+    for (name, value) in &head.headers {
+        let value = String::from_utf8_lossy(value.as_bytes());
+        text.push_str(&format!("\r\n{name}: {value}"));
+    }
+    text
 }
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpListener;
+
     use super::*;
 
-    #[test]
-    fn answers_are_split() {
-        let (status, head, body) =
-            split(b"HTTP/1.1 404 Not Found\r\nServer: nginx\r\n\r\nno\r\n\r\n").unwrap();
-        assert_eq!((status, body), (404, &b"no\r\n\r\n"[..]));
-        assert_eq!(head, "HTTP/1.1 404 Not Found\r\nServer: nginx");
-        assert_eq!(split(b"220 smtp ready\r\n\r\n"), None);
-        assert_eq!(split(b"HTTP/1.1 200 OK\r\n"), None);
+    /// Answers one request with these bytes; what was requested, and what came of it.
+    async fn answered(method: &str, answer: &[u8]) -> (String, anyhow::Result<Answer>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let server = async {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut request = Vec::new();
+            while !request.ends_with(b"\r\n\r\n") {
+                request.push(stream.read_u8().await.unwrap());
+            }
+            stream.write_all(answer).await.unwrap();
+            String::from_utf8(request).unwrap()
+        };
+        let client = async {
+            let wire = Wire::connect(address).await?;
+            exchange(wire, "x.test", method, "/page?x=1", "de").await
+        };
+        tokio::join!(server, client)
+    }
+
+    #[tokio::test]
+    async fn a_request_names_its_host_and_the_whole_response_is_read() {
+        let (request, answer) = answered(
+            "GET",
+            b"HTTP/1.1 404 Not Found\r\nServer: nginx\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nno\r\n0\r\n\r\n",
+        )
+        .await;
+        let answer = answer.unwrap();
+        assert!(request.starts_with("GET /page?x=1 HTTP/1.1\r\n"), "{request}");
+        for field in ["host: x.test", "accept-language: de", "connection: close"] {
+            assert!(request.contains(&format!("\r\n{field}\r\n")), "{request}");
+        }
+        assert_eq!((answer.status, answer.body.as_slice()), (404, &b"no"[..]));
+        assert_eq!(answer.field("Server"), Some("nginx"));
+        assert!(answer.head.starts_with("HTTP/1.1 404 Not Found\r\nserver: nginx"));
+    }
+
+    #[tokio::test]
+    async fn a_post_says_that_it_has_no_body_and_the_end_of_the_connection_ends_the_response() {
+        let (request, answer) = answered("POST", b"HTTP/1.1 200 OK\r\n\r\nall\r\n\r\nof it").await;
+        assert!(request.contains("\r\ncontent-length: 0\r\n"), "{request}");
+        assert_eq!(answer.unwrap().body, b"all\r\n\r\nof it");
+    }
+
+    #[tokio::test]
+    async fn what_is_not_http_or_ends_too_early_is_an_error() {
+        for broken in [
+            &b"220 smtp ready\r\n"[..],
+            b"HTTP/1.1 200 OK\r\n",
+            b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nshor",
+            b"",
+        ] {
+            let (_, answer) = answered("GET", broken).await;
+            assert!(answer.is_err(), "{answer:?}");
+        }
     }
 }

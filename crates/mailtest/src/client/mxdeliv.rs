@@ -1,8 +1,18 @@
 //! Delivery over HTTPS as other relays do it: `POST /mxdeliv`.
+//!
+//! These requests are written byte by byte and not by hyper: scenarios send requests that no HTTP client sends, such as two
+//! lengths of one body, and bodies that arrive slowly or never.
+
+use anyhow::Context as _;
 
 use super::Peer;
-use super::http::{self, Answer};
 use super::wire::Wire;
+
+/// The longest response that is read.
+const MAX_RESPONSE: u64 = 64 * 1024;
+
+/// Status and text of a response.
+pub type Said = (u16, String);
 
 /// Header fields of an envelope; no sender is the null sender.
 pub fn envelope(from: &str, to: &[&str]) -> String {
@@ -30,12 +40,39 @@ pub async fn connect(peer: &Peer) -> anyhow::Result<Wire> {
 }
 
 /// Delivers a message with these header fields.
-pub async fn post(peer: &Peer, fields: &str, message: &[u8]) -> anyhow::Result<Answer> {
+pub async fn post(peer: &Peer, fields: &str, message: &[u8]) -> anyhow::Result<Said> {
     let request = [head(peer, fields, message.len()).as_bytes(), message].concat();
-    http::send(connect(peer).await?, &request).await
+    send(connect(peer).await?, &request).await
 }
 
-/// Status and text of an answer.
-pub fn said(answer: &Answer) -> (u16, String) {
-    (answer.status, String::from_utf8_lossy(&answer.body).into_owned())
+/// Writes a request as it is; what the server then says until it closes the connection.
+pub async fn send(mut wire: Wire, request: &[u8]) -> anyhow::Result<Said> {
+    wire.write(request).await?;
+    said(wire).await
+}
+
+/// What the server says until it closes the connection.
+pub async fn said(mut wire: Wire) -> anyhow::Result<Said> {
+    let response = wire.read_to_end(MAX_RESPONSE).await?;
+    split(&response).context("not an HTTP response")
+}
+
+fn split(response: &[u8]) -> Option<Said> {
+    let text = String::from_utf8_lossy(response);
+    let (head, body) = text.split_once("\r\n\r\n")?;
+    let status = head.strip_prefix("HTTP/1.1 ")?.get(..3)?.parse().ok()?;
+    Some((status, body.to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn responses_are_split() {
+        let response = b"HTTP/1.1 404 Not Found\r\nServer: nginx\r\n\r\nno\r\n\r\n";
+        assert_eq!(split(response), Some((404, "no\r\n\r\n".to_owned())));
+        assert_eq!(split(b"220 smtp ready\r\n\r\n"), None);
+        assert_eq!(split(b"HTTP/1.1 200 OK\r\n"), None);
+    }
 }

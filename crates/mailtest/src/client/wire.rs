@@ -125,6 +125,11 @@ impl Wire {
         })
     }
 
+    /// The connection itself, for another protocol.
+    pub(super) fn into_stream(self) -> impl AsyncRead + AsyncWrite + Send + Unpin {
+        self.stream
+    }
+
     /// What the handshake agreed on; none on a plain connection.
     pub fn secured(&self) -> Option<&Secured> {
         self.secured.as_ref()

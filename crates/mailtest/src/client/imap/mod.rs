@@ -1,4 +1,10 @@
 //! A small IMAP client (RFC 9051) that gives every response as it came.
+//!
+//! It is our own because scenarios need what client libraries hide from their callers. Scenarios write commands as text:
+//! every command that the relay offers, with literals, wrong arguments and a name that does not exist
+//! (`every-imap-command`). They compare the greeting and the text of a response with what the server wrote
+//! (`wrong-password-refused`). They must see data that arrives before the TLS handshake (`WireError::Injected`), and when
+//! a notification of IDLE arrived (`idle-wakes-the-receiver`).
 
 mod metadata;
 mod parse;
