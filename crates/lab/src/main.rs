@@ -12,8 +12,9 @@
 
 #[cfg(feature = "scenarios")]
 mod bench;
-mod built;
+mod cargo_install;
 mod cli;
+mod committed;
 #[cfg(all(test, feature = "scenarios"))]
 mod coverage;
 mod demo;
@@ -23,7 +24,6 @@ mod machine;
 mod project;
 #[cfg(feature = "scenarios")]
 mod render;
-mod rendered;
 #[cfg(feature = "scenarios")]
 mod scenarios;
 #[cfg(test)]

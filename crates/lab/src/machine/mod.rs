@@ -12,7 +12,7 @@ mod limits;
 mod network;
 mod packages;
 mod pointers;
-mod rendering;
+mod relay_files;
 mod services;
 mod start;
 mod state;

@@ -17,10 +17,10 @@ use tokio::task::JoinSet;
 use super::ca::{self, Ca};
 use super::container::{self, Boot};
 use super::packages::IROH_RELAY_UNIT;
-use super::rendering::{EXTERNAL_TLS, Rendering};
+use super::relay_files::{EXTERNAL_TLS, RelayFiles};
 use super::state::{Leader, Machine, State};
 use super::{cgroup, dns, limits, network, packages, services};
-use crate::built;
+use crate::cargo_install;
 use crate::project;
 
 /// Name, domain, last byte of the address, certificate.
@@ -58,11 +58,11 @@ pub(crate) enum Found {
 pub(super) async fn start(paths: &Paths, progress: &Progress, keep: bool) -> anyhow::Result<(State, Found)> {
     let topology = topology(paths);
     let programs = services::built()?;
-    let mut renderings = Vec::new();
+    let mut relay_files = Vec::new();
     for relay in &topology.relays {
-        renderings.push((relay.clone(), Rendering::of(&relay.name)?));
+        relay_files.push((relay.clone(), RelayFiles::of(&relay.name)?));
     }
-    let build = build(&programs, &renderings)?;
+    let build = build(&programs, &relay_files)?;
     if let Some(state) = State::load(paths).filter(|state| state.build == build) {
         progress.say("The relays are already running");
         return Ok((state, Found::Running));
@@ -82,7 +82,7 @@ pub(super) async fn start(paths: &Paths, progress: &Progress, keep: bool) -> any
     let plan = Plan {
         rootfs: rootfs::installed(paths).context("Debian is not installed; `cargo lab` installs it")?,
         programs,
-        renderings,
+        relay_files,
         topology,
         build,
     };
@@ -112,7 +112,7 @@ pub(super) async fn power_off(name: &str, leader: Leader) -> anyhow::Result<()> 
 pub(super) async fn power_on(paths: &Paths, relay: &Relay) -> anyhow::Result<Leader> {
     let boot = boot(&paths.rootfs(&rootfs::key()), paths, &relay.name, true);
     let machine = container::boot(paths, &boot).await?;
-    check_units(paths, machine.leader, relay, &Rendering::of(&relay.name)?).await?;
+    check_units(paths, machine.leader, relay, &RelayFiles::of(&relay.name)?).await?;
     Ok(machine.leader)
 }
 
@@ -184,7 +184,7 @@ fn topology(paths: &Paths) -> Topology {
 }
 
 /// A hash of everything that the relays are made from.
-fn build(programs: &[PathBuf], renderings: &[(Relay, Rendering)]) -> anyhow::Result<String> {
+fn build(programs: &[PathBuf], relay_files: &[(Relay, RelayFiles)]) -> anyhow::Result<String> {
     let mut hash = Sha256::new();
     let mut add = |part: &[u8]| {
         hash.update(part.len().to_le_bytes());
@@ -195,16 +195,16 @@ fn build(programs: &[PathBuf], renderings: &[(Relay, Rendering)]) -> anyhow::Res
         include_str!("container.rs"),
         include_str!("generation.rs"),
         include_str!("packages.rs"),
-        include_str!("rendering.rs"),
+        include_str!("relay_files.rs"),
     ] {
         add(source.as_bytes());
     }
     for program in programs {
         add(&fs::read(program).with_context(|| format!("cannot read {}", program.display()))?);
     }
-    for (relay, rendering) in renderings {
+    for (relay, files) in relay_files {
         add(relay.name.as_bytes());
-        for (file, text) in rendering.files() {
+        for (file, text) in files.texts() {
             add(file.as_os_str().as_encoded_bytes());
             add(text.as_bytes());
         }
@@ -254,7 +254,7 @@ fn publish_iroh_relay(paths: &Paths) -> anyhow::Result<()> {
 
 /// Builds the iroh relay if necessary, and copies it to where the relays see it.
 pub(super) async fn build_iroh_relay(paths: &Paths) -> anyhow::Result<()> {
-    built::ensure(
+    cargo_install::ensure(
         paths.base(),
         packages::IROH_RELAY_BUILD,
         &packages::IROH_RELAY_SOURCE,
@@ -283,7 +283,7 @@ pub(super) async fn start_iroh_relay(leader: Leader) -> anyhow::Result<()> {
 struct Plan {
     rootfs: PathBuf,
     programs: Vec<PathBuf>,
-    renderings: Vec<(Relay, Rendering)>,
+    relay_files: Vec<(Relay, RelayFiles)>,
     topology: Topology,
     build: String,
 }
@@ -307,7 +307,7 @@ impl Plan {
         container::make_tree(&self.rootfs, &paths.machine(dns::NAME), dns::NAME)?;
         dns::apply(&paths.machine(dns::NAME))?;
         self.boot(paths, dns::NAME, false, &mut boots)?;
-        for (relay, rendering) in &self.renderings {
+        for (relay, files) in &self.relay_files {
             let root = paths.machine(&relay.name);
             container::make_tree(&self.rootfs, &root, &relay.name)?;
             let certificates = match relay.certificate {
@@ -321,8 +321,8 @@ impl Plan {
                     ]
                 }
             };
-            rendering.apply(&root, &services::names(&self.programs), &certificates)?;
-            rendering.build_site(&root, &paths.programs().join("chatmail"), &site_sources())?;
+            files.apply(&root, &services::names(&self.programs), &certificates)?;
+            files.build_site(&root, &paths.programs().join("chatmail"), &site_sources())?;
             ca::trust(&ca.certificate, &root)?;
             self.boot(paths, &relay.name, true, &mut boots)?;
         }
@@ -340,9 +340,9 @@ impl Plan {
         state.save(paths)?;
 
         let mut zones = Vec::new();
-        for (relay, rendering) in &self.renderings {
+        for (relay, files) in &self.relay_files {
             let leader = state.leader(&relay.name)?;
-            check_units(paths, leader, relay, rendering).await?;
+            check_units(paths, leader, relay, files).await?;
             if !relay.is_named() {
                 continue;
             }
@@ -388,15 +388,10 @@ fn names(domain: &str) -> Vec<String> {
 }
 
 /// Fails with the state and the last log lines of every unit that should be active and is not.
-async fn check_units(
-    paths: &Paths,
-    leader: Leader,
-    relay: &Relay,
-    rendering: &Rendering,
-) -> anyhow::Result<()> {
+async fn check_units(paths: &Paths, leader: Leader, relay: &Relay, files: &RelayFiles) -> anyhow::Result<()> {
     // Waits until systemd has no job left. The status is ignored: failed units are reported one by one below.
     container::exec(leader, &["systemctl", "is-system-running", "--wait"]).await?;
-    let mut units = rendering.lasting_units()?;
+    let mut units = files.lasting_units()?;
     if !has_iroh_relay(paths) {
         units.remove(IROH_RELAY_UNIT);
     }

@@ -24,7 +24,7 @@ use anyhow::Context as _;
 use super::container;
 use super::generation::{Generation, Names, UNITS};
 use super::packages;
-use super::rendering::Rendering;
+use super::relay_files::RelayFiles;
 use super::state::Leader;
 
 /// Keys of `[Unit]` whose changes are ignored.
@@ -57,12 +57,12 @@ pub(crate) struct SystemOf<'a> {
 
 impl SystemOf<'_> {
     pub(super) fn generation(&self) -> anyhow::Result<Generation> {
-        let rendering = Rendering::of(self.host)?;
+        let files = RelayFiles::of(self.host)?;
         let names = match self.release {
             Some(release) => packages::renamed(release),
             None => Names::new(),
         };
-        rendering.generation(&names)
+        files.generation(&names)
     }
 }
 

@@ -11,8 +11,8 @@ use anyhow::Context as _;
 use sha2::{Digest as _, Sha256};
 
 use super::nix::Release;
+use crate::committed::FOLDER as RENDERED;
 use crate::project;
-use crate::rendered::FOLDER as RENDERED;
 
 /// The reference of the options, which is rendered too.
 pub(super) const OPTIONS: &str = "docs/options.md";

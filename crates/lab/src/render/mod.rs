@@ -3,8 +3,6 @@
 //! A change of the module shows there as a diff that a person can read, and the lab runs exactly these files. Rendering
 //! needs Nix and nixpkgs; the manifest beside the files tells machines without them that nobody forgot to render.
 
-#[cfg(test)]
-mod committed;
 mod flake;
 mod lints;
 mod manifest;
@@ -19,8 +17,8 @@ use anyhow::{Context as _, bail};
 use self::manifest::OPTIONS;
 use self::nix::{Evaluation, Nixpkgs};
 use self::store::Store;
+use crate::committed::{self, FOLDER as RENDERED, Files, Host};
 use crate::project;
-use crate::rendered::{self, FOLDER as RENDERED, Files, Host};
 
 /// Renders every host and the reference of the options. With `check` nothing is written, and it is an error when what is
 /// committed differs, when the Nix code has faults of form, or when an output of the flake does not evaluate.
@@ -65,9 +63,9 @@ pub(crate) fn run(check: bool) -> anyhow::Result<()> {
     for (host, evaluation) in &evaluations {
         rendered.insert(host.clone(), render(host, evaluation)?);
     }
-    let stored = rendered::stored(&rendered)?;
+    let stored = committed::stored(&rendered)?;
     let folder = project.join(RENDERED);
-    let mut committed = rendered::read(&folder)?;
+    let mut committed = committed::read(&folder)?;
     committed.remove(Path::new(manifest::NAME));
     if check {
         if manifest::is_of(project, &release)? {

@@ -10,6 +10,7 @@ mod browser;
 mod burst;
 mod certificate;
 mod commands;
+mod configuration;
 mod counters;
 mod delivery;
 mod destinations;
@@ -34,7 +35,6 @@ mod provoke;
 mod push;
 mod quota;
 mod reboot;
-mod rendered;
 mod signed;
 mod store;
 mod switch;
@@ -181,8 +181,8 @@ fn with_machines() -> Vec<Scenario<Context>> {
         "reboot-keeps-the-queue", Machines, 300, reboot::keeps_the_queue;
 
         "local-processes-reach-what-they-need", Machines, 180, inside::processes;
-        "rendered-files-are-accepted", Machines, 120, rendered::accepted;
-        "units-are-sandboxed", Machines, 120, rendered::sandboxed;
+        "rendered-files-are-accepted", Machines, 120, configuration::accepted;
+        "units-are-sandboxed", Machines, 120, configuration::sandboxed;
 
         // Looks at what all others have left in the logs.
         "logs-name-nobody", Machines, 900, privacy::nobody_named;

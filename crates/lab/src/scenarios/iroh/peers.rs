@@ -9,7 +9,7 @@ use anyhow::{Context as _, ensure};
 use sha2::{Digest as _, Sha256};
 use tokio::process::Command;
 
-use crate::{built, project};
+use crate::{cargo_install, project};
 
 /// The program, below the root of the source tree.
 const SOURCE: &str = "crates/lab/iroh-peers";
@@ -39,7 +39,7 @@ pub(crate) async fn prepare(cache: &Path) -> anyhow::Result<Peers> {
         .collect();
     let source = project::root().join(SOURCE);
     let source = source.to_str().context("the source tree's path is not UTF-8")?;
-    let folder = built::ensure(cache, &format!("iroh-peers-{key}"), &["--path", source]).await?;
+    let folder = cargo_install::ensure(cache, &format!("iroh-peers-{key}"), &["--path", source]).await?;
     Ok(Peers {
         program: folder.join("bin/iroh-peers"),
     })

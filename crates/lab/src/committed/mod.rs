@@ -1,5 +1,7 @@
 //! The rendering as it is committed below `tests/rendered`: one host in whole files, the others by what they differ in.
 
+#[cfg(test)]
+mod expectations;
 mod overlay;
 
 use std::collections::BTreeMap;

@@ -5,7 +5,7 @@ use std::fs;
 use anyhow::{Context as _, bail, ensure};
 
 use super::Context;
-use crate::rendered;
+use crate::committed;
 
 const RELAYS: [&str; 5] = ["a", "b", "c", "d", "e"];
 /// It has no key, and nothing that signs.
@@ -21,7 +21,7 @@ const RATED: &str = "/var/lib/lab-rated-units";
 
 /// Names of the rendered units of a relay that end with `suffix`.
 fn units(relay: &str, suffix: &str) -> anyhow::Result<Vec<String>> {
-    let files = rendered::load(&format!("lab-{relay}"))?;
+    let files = committed::load(&format!("lab-{relay}"))?;
     let names = files
         .keys()
         .filter_map(|path| path.strip_prefix("units").ok()?.to_str());
@@ -36,8 +36,8 @@ fn units(relay: &str, suffix: &str) -> anyhow::Result<Vec<String>> {
 /// The services of ours that are rendered for any host, each of their forms once: name and text.
 fn our_services() -> anyhow::Result<Vec<(String, String)>> {
     let mut services = Vec::new();
-    for host in rendered::hosts()? {
-        for (path, text) in rendered::load(&host)? {
+    for host in committed::hosts()? {
+        for (path, text) in committed::load(&host)? {
             let Some(name) = path.strip_prefix("units").ok().and_then(|name| name.to_str()) else {
                 continue;
             };

@@ -11,7 +11,7 @@ use lab_front::rootfs;
 use super::ca::Signed;
 use super::generation::{Generation, Names, UNITS, store_name, write};
 use super::packages::{self, IROH_RELAY_UNIT};
-use crate::rendered::{self, Files};
+use crate::committed::{self, Files};
 
 /// What the lab adds at boot: paths that exist on every NixOS system, and the certificate that an operator would have
 /// put in place for the mode `external`. Debian's nginx keeps request bodies in /var/lib/nginx, which its unit on
@@ -34,23 +34,23 @@ const IROH_RELAY_CONDITION: &str = "[Unit]\nConditionPathExists=/nix/store/iroh-
 
 /// One rendered host.
 #[derive(Debug, Clone)]
-pub(super) struct Rendering {
+pub(super) struct RelayFiles {
     host: String,
     files: Files,
 }
 
-impl Rendering {
+impl RelayFiles {
     /// The rendering of a relay of the lab.
     pub(super) fn of(relay: &str) -> anyhow::Result<Self> {
         let host = format!("lab-{relay}");
-        let files = rendered::load(&host)?;
-        let rendering = Self { host, files };
-        rendering.check_packages()?;
-        Ok(rendering)
+        let files = committed::load(&host)?;
+        let relay_files = Self { host, files };
+        relay_files.check_packages()?;
+        Ok(relay_files)
     }
 
     /// All files by their path.
-    pub(super) fn files(&self) -> &Files {
+    pub(super) fn texts(&self) -> &Files {
         &self.files
     }
 
@@ -172,7 +172,7 @@ mod tests {
     #[test]
     fn every_package_of_the_committed_rendering_has_a_stand_in() {
         for relay in ["a", "a-next", "b", "c", "d", "e"] {
-            Rendering::of(relay).unwrap();
+            RelayFiles::of(relay).unwrap();
         }
     }
 

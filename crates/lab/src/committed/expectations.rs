@@ -2,10 +2,10 @@
 
 use std::path::Path;
 
-use crate::rendered;
+use super::load;
 
 fn text(host: &str, file: &str) -> String {
-    let files = rendered::load(host).unwrap();
+    let files = load(host).unwrap();
     let text = files.get(Path::new(file));
     text.unwrap_or_else(|| panic!("{host} has no {file}")).clone()
 }
