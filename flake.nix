@@ -9,12 +9,17 @@
       inherit (nixpkgs) lib;
 
       packagesFor = import ./nix/packages;
-      forAllSystems =
-        make:
-        lib.genAttrs [
-          "x86_64-linux"
-          "aarch64-linux"
-        ] (system: make nixpkgs.legacyPackages.${system});
+      systems = [
+        "x86_64-linux"
+        "aarch64-linux"
+      ];
+      # Operators can install and deploy relays from these too.
+      otherLaptops = [
+        "x86_64-darwin"
+        "aarch64-darwin"
+      ];
+      forSystems = systems: make: lib.genAttrs systems (system: make nixpkgs.legacyPackages.${system});
+      forAllSystems = forSystems systems;
 
       programs = [
         "chatmail-expire"
@@ -35,6 +40,8 @@
           inherit packagesFor;
           revision = self.rev or self.dirtyRev or null;
         };
+        # For hosts whose disks disko lays out, as those of `nix run .#init` do.
+        disko = import ./nix/disko.nix nixpkgs.legacyPackages.x86_64-linux;
       };
 
       overlays.default =
@@ -59,9 +66,14 @@
         packages // lib.genAttrs programs binary // { default = packages.chatmail; }
       );
 
-      apps = forAllSystems (pkgs: {
-        vm = import ./nix/vm { inherit lib pkgs self; };
-      });
+      apps =
+        let
+          operator = forSystems (systems ++ otherLaptops) (pkgs: import ./nix/apps { inherit lib pkgs; });
+          vm = forAllSystems (pkgs: {
+            vm = import ./nix/vm { inherit lib pkgs self; };
+          });
+        in
+        lib.recursiveUpdate operator vm;
 
       checks = forAllSystems (pkgs: import ./nix/checks.nix { inherit lib pkgs self; });
 
@@ -72,8 +84,8 @@
       formatter = forAllSystems (pkgs: pkgs.nixfmt-tree);
 
       templates.default = {
-        path = ./examples/template;
-        description = "A host that runs a chatmail relay";
+        path = ./examples/init;
+        description = "The folder of a new relay, as `nix run .#init` writes it";
       };
     };
 }

@@ -75,16 +75,22 @@ let
     host-full = ../examples/full.nix;
     host-minimal = ../examples/minimal.nix;
   };
-  # The host that `nix flake init --template` creates, with this flake as its input.
-  template = (import ../examples/template/flake.nix).outputs {
-    nixpkgs = { inherit lib; };
-    chatmail = self;
-  };
-  hosts =
-    examples
-    // lib.optionalAttrs (system == "x86_64-linux") {
-      host-template = template.nixosConfigurations.relay;
-    };
+  # The hosts of a folder that `nix run .#init` wrote, with this flake as its input.
+  hostsOf =
+    folder:
+    let
+      flake = (import (folder + "/flake.nix")).outputs {
+        nixpkgs = { inherit lib; };
+        chatmail = self;
+      };
+    in
+    lib.mapAttrs' (
+      domain: written:
+      lib.nameValuePair "host-${baseNameOf folder}-${domain}" (
+        written.extendModules { modules = [ { nixpkgs.hostPlatform = lib.mkForce system; } ]; }
+      )
+    ) flake.nixosConfigurations;
+  hosts = examples // hostsOf ../examples/init // hostsOf ../examples/fleet;
 
   tests = import ../tests/vm { inherit pkgs self; };
 in
@@ -111,6 +117,10 @@ in
   rustfmt = rust "rustfmt" [ pkgs.rustfmt ] "cargo fmt --all --check";
 
   nixfmt = overSources "nixfmt" [ pkgs.nixfmt ] "find . -name '*.nix' -exec nixfmt --check {} +";
+  shellcheck = pkgs.runCommand "shellcheck" { nativeBuildInputs = [ pkgs.shellcheck ]; } ''
+    shellcheck --external-sources ${./apps}/*.sh
+    touch $out
+  '';
   deadnix = overSources "deadnix" [ pkgs.deadnix ] "deadnix --fail .";
 }
 // lib.mapAttrs (_: host: host.config.system.build.toplevel) hosts

@@ -8,6 +8,7 @@
   openssl,
   rustc,
   rustfmt,
+  shellcheck,
 }:
 mkShell {
   packages = [
@@ -18,5 +19,6 @@ mkShell {
     openssl
     rustc
     rustfmt
+    shellcheck
   ];
 }

@@ -132,7 +132,7 @@ in
   lib = nixpkgsLib.extend (_: _: { inherit nixosSystem; });
   # Names of the modules that are not those of the tree.
   standIns = nixpkgsLib.attrNames standIns;
-  legacyPackages = nixpkgsLib.genAttrs [ "x86_64-linux" "aarch64-linux" ] (
+  legacyPackages = nixpkgsLib.genAttrs nixpkgsLib.systems.flakeExposed (
     system:
     let
       pkgs = packagesOf system;

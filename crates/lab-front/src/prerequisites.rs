@@ -59,7 +59,7 @@ const fn item(need: Need, probe: Probe, packages: &'static str, why: &'static st
     }
 }
 
-const ITEMS: [Item; 16] = {
+const ITEMS: [Item; 17] = {
     use Need::*;
     use Probe::*;
     [
@@ -136,6 +136,12 @@ const ITEMS: [Item; 16] = {
             Program("prometheus-node-exporter"),
             "prometheus-node-exporter",
             "exports the storage reports",
+        ),
+        item(
+            Scenarios,
+            Program("shellcheck"),
+            "shellcheck",
+            "checks the shell scripts",
         ),
         item(
             Browser,

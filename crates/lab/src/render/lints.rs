@@ -1,4 +1,4 @@
-//! Form and lints of the Nix code and of the workflows, where their programs are at hand.
+//! Form and lints of the Nix code, the shell scripts and the workflows, where their programs are at hand.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -17,12 +17,18 @@ struct Kind {
     programs: &'static [(&'static str, &'static [&'static str])],
 }
 
-const KINDS: [Kind; 2] = [
+const KINDS: [Kind; 3] = [
     Kind {
         name: "Nix code",
         extension: "nix",
         sources: &["examples", "flake.nix", "nix", "nixos", "tests"],
         programs: &[("nixfmt", &["--check"]), ("deadnix", &["--fail"])],
+    },
+    Kind {
+        name: "shell scripts",
+        extension: "sh",
+        sources: &["nix/apps"],
+        programs: &[("shellcheck", &["--external-sources"])],
     },
     Kind {
         name: "workflows",
@@ -87,10 +93,15 @@ mod tests {
     use crate::project;
 
     #[test]
-    fn nix_code_is_found_everywhere() {
-        let [nix, _] = &KINDS;
-        let files = nix.files(project::root()).unwrap();
-        for known in ["flake.nix", "nixos/default.nix", "tests/vm/default.nix"] {
+    fn code_is_found_everywhere() {
+        let [nix, shell, _] = &KINDS;
+        for (kind, known) in [
+            (nix, "flake.nix"),
+            (nix, "nixos/default.nix"),
+            (nix, "tests/vm/default.nix"),
+            (shell, "nix/apps/init.sh"),
+        ] {
+            let files = kind.files(project::root()).unwrap();
             assert!(files.contains(&PathBuf::from(known)), "{known}");
         }
     }

@@ -1,4 +1,4 @@
-//! Compares the filters with Python's `email`.
+//! Compares the filters with Python's `email`, and runs the scripts of the flake.
 #![allow(
     clippy::expect_used,
     clippy::indexing_slicing,
@@ -9,4 +9,5 @@
 
 #[path = "../../../filtermail/tests/it/generator.rs"]
 mod generator;
+mod operator;
 mod python;
