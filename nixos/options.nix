@@ -229,6 +229,15 @@ in
       };
     };
 
+    federation.https.send = mkOption {
+      type = types.bool;
+      default = true;
+      description = ''
+        Whether the relay delivers over HTTPS first, at `/mxdeliv` of other relays, for example because port 25 is blocked.
+        If a destination does not accept mail over HTTPS, Postfix delivers over SMTP within the same attempt.
+        The relay then tries HTTPS again after 30 minutes.
+      '';
+    };
     federation.https.receive = mkOption {
       type = types.bool;
       default = true;
@@ -307,6 +316,15 @@ in
         description = ''
           Maximum number of concurrent deliveries to mailboxes; further messages wait in the queue without being deferred.
           Each delivery takes one Postfix process and one Dovecot process.
+        '';
+      };
+      remoteDelivery = mkOption {
+        type = types.ints.positive;
+        default = 250;
+        description = ''
+          Maximum number of concurrent deliveries to other mail servers; further messages wait in the queue without being deferred.
+          Each delivery takes one Postfix process.
+          A mail server that does not answer occupies two of them for about a minute, and then its mail waits for the next attempt.
         '';
       };
     };
@@ -611,7 +629,7 @@ in
     };
 
     metrics = {
-      enable = lib.mkEnableOption "metrics for Prometheus: counters from the journal (mtail) on port 3903, Dovecot's on port 3904, and those of the relay's own services on ports 3905 to 3911; docs/metrics.md lists them";
+      enable = lib.mkEnableOption "metrics for Prometheus: counters from the journal (mtail) on port 3903, Dovecot's on port 3904, and those of the relay's own services on ports 3905 to 3912; docs/metrics.md lists them";
       package = lib.mkPackageOption pkgs "mtail" { };
       listenAddress = mkOption {
         type = types.str;

@@ -4,6 +4,7 @@
 #   other relays  443 ──> nginx ──> filtermail-mxdeliv ──> mxdeliv ──> filtermail-incoming ──> the same
 #   clients  465, 587 ──────> filtermail-outgoing ──> filtered-outgoing ──> queue ──> other servers, or Dovecot
 #                                                     OpenDKIM, header cleanup
+#  queue ──> smtp(8) ──> filtermail-transport ──> 443 of other relays; port 25 if that fails (federation.https.send)
 #
 # Postfix and the filters connect over Unix sockets, or over the loopback ports 10080, 10081, 10025 and 10026
 # (filter.transport).
@@ -50,8 +51,7 @@ let
   sockets = import ./sockets.nix;
 
   reserved = import ./reserved-addresses.nix { inherit lib; };
-  # Non-public networks to which mail may be delivered.
-  allowedNetworks = cfg.delivery.allowedNetworks ++ lib.optional cfg.byAddress "${cfg.domain}/32";
+  allowedNetworks = reserved.allowed cfg;
   unlessAllowed =
     before: after: lines:
     if allowedNetworks == [ ] then
@@ -88,6 +88,14 @@ let
       "/[@.]([0-9]+|0x[0-9a-f]*)$/ ${refusedDestination}"
     ]
   );
+  # With federation.https.send, filtermail-transport tells for each recipient whether it delivers over HTTPS first. Mail to
+  # users of this relay does not depend on it.
+  httpsHop = "[${lib.replaceStrings [ ":" ] [ "]:" ] sockets.transport}";
+  ownDomain = regexp "own-domain" [ "/@${lib.escapeRegex cfg.mailDomain}$/ lmtp:${lmtp}" ];
+  nextHops = [
+    ownDomain
+    "socketmap:unix:${sockets.lookup}:next-hops"
+  ];
   octet = "(25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])";
 
   # Mail of the host to its administrator. These aliases apply only to mail submitted with sendmail(1), so nobody else
@@ -277,23 +285,39 @@ in
         smtp_tls_protocols = ">=TLSv1.2";
         smtp_tls_servername = "hostname";
         smtp_tls_CAfile = lib.mkDefault "/etc/ssl/certs/ca-certificates.crt";
-        smtp_tls_policy_maps = regexp "tls-policy" [
-          "/^_/ encrypt"
-          "/^\\[/ encrypt"
-        ];
+        smtp_tls_policy_maps = regexp "tls-policy" (
+          # filtermail-transport, over loopback.
+          lib.optional cfg.federation.https.send "/^${lib.escapeRegex httpsHop}$/ none"
+          ++ [
+            "/^_/ encrypt"
+            "/^\\[/ encrypt"
+          ]
+        );
         # No TLS session cache for the client: after a resumed TLS 1.3 handshake the server has nothing to send, so its
         # kernel delays the acknowledgement that our EHLO waits for because of Nagle's algorithm, by 40 ms on each
         # connection. A full handshake takes 2 ms.
         smtp_tls_session_cache_database = "";
 
+        # Servers that do not answer must not occupy all processes (connections.remoteDelivery): each gets two, and one
+        # minute for its greeting, not five and five minutes. Destinations get more with each success.
+        smtp_initial_destination_concurrency = lib.mkDefault 2;
+        smtp_helo_timeout = lib.mkDefault "60s";
+
         # Senders must not control how a message is delivered: RFC 8689 is off in both directions.
         tls_required_enable = false;
-        transport_maps = lib.mkBefore [ destinations ];
+        transport_maps = lib.mkMerge [
+          (lib.mkBefore [ destinations ])
+          (lib.mkIf cfg.federation.https.send (lib.mkAfter nextHops))
+        ];
         smtp_dns_reply_filter = addressFilter;
         # The message bounces at once and is not deferred.
-        smtp_delivery_status_filter = regexp "delivery-status" [
-          "/^4(\\.[0-9.]+ .*DNS reply filter drops all results.*)$/ 5$1"
-        ];
+        smtp_delivery_status_filter = [
+          (regexp "delivery-status" [
+            "/^4(\\.[0-9.]+ .*DNS reply filter drops all results.*)$/ 5$1"
+          ])
+        ]
+        # Changes nothing: filtermail-transport notices servers that are unreachable over SMTP.
+        ++ lib.optional cfg.federation.https.send "socketmap:unix:${sockets.lookup}:results";
         # DSN would reveal when a message was delivered; ETRN and BDAT are not needed.
         smtpd_discard_ehlo_keywords = [
           "silent-discard"
@@ -368,6 +392,7 @@ in
         );
         # dovecot.nix allows as many LMTP processes as these need.
         lmtp.maxproc = cfg.connections.delivery;
+        smtp.maxproc = cfg.connections.remoteDelivery;
         submission-cleanup = {
           private = false;
           maxproc = 0;

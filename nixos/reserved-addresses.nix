@@ -50,8 +50,11 @@ let
   alternatives = networks: "(${lib.concatMapStringsSep "|" network networks})";
 in
 {
-  inherit alternatives;
+  inherit alternatives reserved;
   ipv4 = alternatives reserved;
+
+  # Non-public networks to which mail may be delivered.
+  allowed = cfg: cfg.delivery.allowedNetworks ++ lib.optional cfg.byAddress "${cfg.domain}/32";
 
   # Global unicast is 2000::/3. Within it, 2001::/23 is reserved for protocols, 2001:db8::/32 and 3fff::/20 for
   # documentation, and 2002::/16 contains an IPv4 address.

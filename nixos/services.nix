@@ -9,6 +9,7 @@
 let
   cfg = config.services.chatmail;
   hardening = import ./hardening.nix;
+  reserved = import ./reserved-addresses.nix { inherit lib; };
   sockets = import ./sockets.nix;
   metricsSockets = import ./metrics-socket.nix { inherit cfg lib; };
 
@@ -251,6 +252,17 @@ in
             postfix = "unix:${queue}/public/mxdeliv";
             max_connections = cfg.connections.smtp;
           };
+          transport = {
+            listen = sockets.transport;
+            lookup_socket = sockets.lookup;
+            # Each smtp(8), and each trivial-rewrite(8), of which there are up to 100 (default_process_limit).
+            max_lookups = cfg.connections.remoteDelivery + 100;
+            port = 443;
+            max_connections = cfg.connections.remoteDelivery;
+            reserved_networks = reserved.reserved;
+            allowed_networks = reserved.allowed cfg;
+            ipv6 = cfg.enableIPv6;
+          };
           metrics =
             if cfg.metrics.enable then
               {
@@ -261,6 +273,7 @@ in
                 newemail = metricsSockets.at 3909;
                 lastlogin = metricsSockets.at 3910;
                 filtermail_mxdeliv = metricsSockets.at 3911;
+                filtermail_transport = metricsSockets.at 3912;
               }
             else
               null;
@@ -384,6 +397,52 @@ in
             MemoryMax = filterMemory;
           };
       })
+
+      (lib.mkIf cfg.federation.https.send (
+        lib.mkMerge [
+          (daemon {
+            name = "filtermail-transport";
+            description = "Delivery to other relays over HTTPS";
+            command = [
+              "filtermail"
+              "transport"
+            ];
+            socket = tcpSocket settings.transport.listen;
+            metrics = settings.metrics.filtermail_transport;
+            service = {
+              DynamicUser = true;
+              # Connects to other relays.
+              RestrictAddressFamilies = loopback.RestrictAddressFamilies;
+              IPAddressDeny = "";
+              # It compares the owners of connections with Postfix, which a user namespace hides.
+              PrivateUsers = false;
+              MemoryMax =
+                8 * 3 * cfg.messages.maxSize + cfg.connections.remoteDelivery * 3 * 1048576 + 128 * 1048576;
+            };
+          })
+          {
+            # Postfix looks up here how to reach a destination. The owner of this socket is the only user who can use the
+            # other one.
+            systemd.sockets.filtermail-lookup = {
+              description = "Socket of filtermail-transport for lookups";
+              wantedBy = [ "sockets.target" ];
+              socketConfig =
+                unixSocket settings.transport.lookup_socket {
+                  inherit (config.services.postfix) user group;
+                }
+                // {
+                  Service = "filtermail-transport.service";
+                  FileDescriptorName = "lookup";
+                  TriggerLimitIntervalSec = 0;
+                };
+            };
+            systemd.services.filtermail-transport = rec {
+              requires = [ "filtermail-lookup.socket" ];
+              after = requires;
+            };
+          }
+        ]
+      ))
 
       (lib.mkIf cfg.federation.https.receive (daemon {
         name = "filtermail-mxdeliv";

@@ -2,5 +2,7 @@
 # from there.
 {
   limit = "/run/filtermail/limit.socket";
+  transport = "127.0.0.1:10083";
+  lookup = "/run/filtermail/lookup.socket";
   mxdeliv = "/run/filtermail/mxdeliv.socket";
 }

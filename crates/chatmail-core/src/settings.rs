@@ -56,6 +56,8 @@ pub struct Settings {
     pub newemail: Newemail,
     /// The service behind `/mxdeliv`.
     pub mxdeliv: Mxdeliv,
+    /// The service that delivers over HTTPS.
+    pub transport: Transport,
     /// Addresses at which the services serve metrics; null if they count nothing.
     // Without the attribute, serde takes a missing key of an `Option` for null.
     #[serde(deserialize_with = "Option::deserialize")]
@@ -306,6 +308,28 @@ pub struct Mxdeliv {
     pub max_connections: usize,
 }
 
+/// The service that delivers to other relays over HTTPS.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Transport {
+    /// Where Postfix passes on messages.
+    pub listen: SocketAddr,
+    /// Unix socket on which Postfix looks up how to reach a destination. Only its owner can use `listen`.
+    pub lookup_socket: PathBuf,
+    /// Processes of Postfix that can look up something at once.
+    pub max_lookups: usize,
+    /// Port of other relays.
+    pub port: u16,
+    /// Deliveries at once.
+    pub max_connections: usize,
+    /// IPv4 networks that are not public, to which no mail is delivered.
+    pub reserved_networks: Vec<String>,
+    /// IPv4 networks of these to which mail is delivered nevertheless.
+    pub allowed_networks: Vec<String>,
+    /// Whether mail is delivered to IPv6 addresses.
+    pub ipv6: bool,
+}
+
 /// Addresses of this host at which the services serve metrics.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -318,6 +342,8 @@ pub struct Metrics {
     pub filtermail_incoming: SocketAddr,
     /// filtermail for mail over HTTPS.
     pub filtermail_mxdeliv: SocketAddr,
+    /// filtermail for delivery over HTTPS.
+    pub filtermail_transport: SocketAddr,
     /// chatmail-metadata.
     pub metadata: SocketAddr,
     /// newemail.

@@ -3,7 +3,7 @@
 //! Postfix hands each message to one of two filters before it queues it, and the filter returns accepted messages to
 //! Postfix on another socket. `check` decides by the bytes of a message, `dkim` by its signatures, `smtp` moves bytes,
 //! and `reply` contains every SMTP reply. `mxdeliv` accepts mail over HTTPS and passes it to Postfix, which treats it
-//! like all arriving mail.
+//! like all arriving mail. `transport` delivers over HTTPS what Postfix passes to it.
 
 pub mod check;
 pub mod dkim;
@@ -14,6 +14,7 @@ pub mod policy;
 pub mod rate;
 pub mod reply;
 pub mod smtp;
+pub mod transport;
 
 use std::num::NonZeroU32;
 use std::sync::Arc;
@@ -25,7 +26,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::Semaphore;
 
 use crate::check::Direction;
-use crate::smtp::{LARGE_AT_ONCE, Policy, Server, serve_connection};
+use crate::smtp::{IDLE_TIMEOUT, LARGE_AT_ONCE, Policy, Server, serve_connection};
 
 /// Name of the socket on which Postfix asks whether an address may send (`FileDescriptorName=`).
 const LIMIT_SOCKET: &str = "limit";
@@ -43,18 +44,17 @@ pub async fn run_outgoing(mut service: Service) -> anyhow::Result<()> {
     ));
     let asked = service.named_unix_listener(LIMIT_SOCKET, &filter.limit_socket)?;
     let listener = service.listener(&filter.outgoing_listen)?;
-    let direction = Direction::Outgoing;
     service.serve_metrics(
         |addresses| addresses.filtermail_outgoing,
-        || metrics::describe(direction),
+        || metrics::describe(Direction::Outgoing),
     )?;
     let server = Server {
-        direction,
         policy: policy::Outgoing::new(Arc::clone(&limit)),
-        reinject: filter.outgoing_reinject.clone(),
+        reinject: Some(filter.outgoing_reinject.clone()),
         max_message_size: settings.messages.max_size,
         max_recipients: max_recipients(&settings),
         large: Arc::new(Semaphore::new(LARGE_AT_ONCE)),
+        large_wait: IDLE_TIMEOUT,
         shutdown: service.shutdown.clone(),
     };
     let questions = daemon::serve(&service, asked, filter.max_sessions, |stream| {
@@ -72,22 +72,21 @@ pub async fn run_incoming(mut service: Service) -> anyhow::Result<()> {
     let filter = &settings.filtermail;
     let verifier = dkim::Verifier::new(filter.resolver, settings.connections.filter)?;
     let listener = service.listener(&filter.incoming_listen)?;
-    let direction = Direction::Incoming;
     service.serve_metrics(
         |addresses| addresses.filtermail_incoming,
-        || metrics::describe(direction),
+        || metrics::describe(Direction::Incoming),
     )?;
     let server = Server {
-        direction,
         policy: policy::Incoming::new(
             MailStore::new(&settings.mailboxes.directory),
             settings.domain.clone(),
             verifier,
         ),
-        reinject: filter.incoming_reinject.clone(),
+        reinject: Some(filter.incoming_reinject.clone()),
         max_message_size: settings.messages.max_size,
         max_recipients: max_recipients(&settings),
         large: Arc::new(Semaphore::new(LARGE_AT_ONCE)),
+        large_wait: IDLE_TIMEOUT,
         shutdown: service.shutdown.clone(),
     };
     run(&service, listener, server).await

@@ -20,6 +20,8 @@ enum Mode {
     Outgoing(daemon::Cli),
     /// Accept mail from other relays over HTTPS, behind nginx, and pass it to Postfix.
     Mxdeliv(daemon::Cli),
+    /// Deliver mail of this relay to other relays over HTTPS.
+    Transport(daemon::Cli),
 }
 
 fn main() -> ExitCode {
@@ -27,5 +29,6 @@ fn main() -> ExitCode {
         Mode::Incoming(cli) => daemon::main(&cli, filtermail::run_incoming),
         Mode::Outgoing(cli) => daemon::main(&cli, filtermail::run_outgoing),
         Mode::Mxdeliv(cli) => daemon::main(&cli, filtermail::mxdeliv::run),
+        Mode::Transport(cli) => daemon::main(&cli, filtermail::transport::run),
     }
 }

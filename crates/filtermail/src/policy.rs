@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use chatmail_core::{Address, MailStore};
@@ -10,7 +10,7 @@ use tokio::sync::Semaphore;
 
 use crate::check::incoming::{self, Examined};
 use crate::check::mime::Entity;
-use crate::check::{Verdict, bounds, outgoing};
+use crate::check::{Direction, Verdict, bounds, outgoing};
 use crate::dkim::{DkimVerdict, Signatures, Verifier};
 use crate::metrics;
 use crate::rate::SendLimit;
@@ -54,6 +54,10 @@ impl Policy for Outgoing {
                 Admission::Close(Reply::too_much_mail(address, seconds))
             }
         }
+    }
+
+    fn answered(&self, reply: &Reply, took: Duration) {
+        metrics::answered(Direction::Outgoing, reply, took);
     }
 
     async fn judge(&self, envelope: &mut Envelope, message: &Bytes) -> Verdict {
@@ -152,6 +156,10 @@ impl Incoming {
 impl Policy for Incoming {
     fn sender(&self, _: &str) -> Admission {
         Admission::Accept
+    }
+
+    fn answered(&self, reply: &Reply, took: Duration) {
+        metrics::answered(Direction::Incoming, reply, took);
     }
 
     async fn judge(&self, envelope: &mut Envelope, message: &Bytes) -> Verdict {

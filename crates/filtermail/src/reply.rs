@@ -54,6 +54,12 @@ replies! {
     UNKNOWN_COMMAND = "500 5.5.1 Unknown command";
     /// The command's argument is malformed.
     SYNTAX = "501 5.5.4 Syntax error";
+    /// The other relay has accepted the message over HTTPS.
+    OK_HTTPS = "250 OK (HTTPS)";
+    /// The message was not delivered over HTTPS; Postfix continues with SMTP.
+    NOT_OVER_HTTPS = "451 4.4.1 No delivery over HTTPS";
+    /// Too many large messages are in progress.
+    BUSY = "421 4.3.2 Transport busy";
     /// An envelope sender that is not an address.
     BAD_SENDER = "501 5.1.7 Bad sender address syntax";
     /// A recipient that is not an address.

@@ -11,6 +11,7 @@
       certificateFile = "/etc/chatmail/tls/fullchain.pem";
       keyFile = "/etc/chatmail/tls/key.pem";
     };
+    federation.https.send = false;
     # One address gets a fifth of it.
     connections.smtp = 60;
     # Limits that a scenario reaches within seconds.

@@ -8,7 +8,7 @@ use anyhow::{Context as _, ensure};
 use serde::Serialize;
 
 /// The units of a relay; units that do not exist on the host are skipped.
-const UNITS: [&str; 23] = [
+const UNITS: [&str; 24] = [
     "postfix.service",
     "dovecot.service",
     "nginx.service",
@@ -20,6 +20,7 @@ const UNITS: [&str; 23] = [
     "filtermail-incoming.service",
     "filtermail-outgoing.service",
     "filtermail-mxdeliv.service",
+    "filtermail-transport.service",
     "newemail.service",
     "chatmail-turn.service",
     "iroh-relay.service",

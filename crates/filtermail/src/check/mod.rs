@@ -38,4 +38,6 @@ pub enum Verdict {
     Accept,
     /// The message is rejected with this reply.
     Reject(Reply),
+    /// The policy has passed the message on, or tried to, and this is the reply.
+    Answered(Reply),
 }

@@ -13,4 +13,4 @@ pub use command::{Command, parse_command};
 pub use data::{MessageData, Received, Stuffing, stuffed};
 pub use envelope::{Envelope, Path};
 pub use server::{Admission, LARGE, LARGE_AT_ONCE, Policy, Server};
-pub use session::serve_connection;
+pub use session::{IDLE_TIMEOUT, serve_connection};

@@ -1,13 +1,14 @@
 //! The state that connections share, and the policy that they apply.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use chatmail_core::Endpoint;
 use tokio::sync::Semaphore;
 
 use super::envelope::Envelope;
-use crate::check::{Direction, Verdict};
+use crate::check::Verdict;
 use crate::reply::Reply;
 
 /// Size in bytes above which only a few messages are received at once.
@@ -33,24 +34,37 @@ pub trait Policy: Sync {
     /// Decides on an envelope sender.
     fn sender(&self, address: &str) -> Admission;
 
+    /// Decides on a recipient; a reply rejects it.
+    fn recipient(&self, _address: &str) -> Option<Reply> {
+        None
+    }
+
+    /// The reply to message data that cannot be a message of this relay; `reply` says why.
+    fn malformed(&self, reply: Reply) -> Reply {
+        reply
+    }
+
+    /// Counts a message by the reply to it.
+    fn answered(&self, _reply: &Reply, _took: Duration) {}
+
     /// Decides on a whole message, and may change the envelope.
     fn judge(&self, envelope: &mut Envelope, message: &Bytes) -> impl Future<Output = Verdict> + Send;
 }
 
 /// The state that all connections of a filter share.
 pub struct Server<P> {
-    /// Direction of the messages.
-    pub direction: Direction,
     /// Decides which messages pass.
     pub policy: P,
     /// Maximum size of a message in bytes.
     pub max_message_size: usize,
     /// Maximum number of recipients of one message.
     pub max_recipients: usize,
-    /// Where accepted messages are sent.
-    pub reinject: Endpoint,
+    /// Where accepted messages are sent; none if the policy answers every message itself.
+    pub reinject: Option<Endpoint>,
     /// Permits for large messages.
     pub large: Arc<Semaphore>,
+    /// Longest wait for one of them; then the connection is closed.
+    pub large_wait: Duration,
     /// Cancelled when no new transaction may start.
     pub shutdown: daemon::CancellationToken,
 }

@@ -16,11 +16,10 @@ use super::data::{MessageData, Received};
 use super::envelope::{Envelope, Path};
 use super::server::{Admission, LARGE, Policy, Server};
 use crate::check::Verdict;
-use crate::metrics;
 use crate::reply::Reply;
 
 /// Longest silence of the client. Postfix waits equally long for its own client (`smtpd_timeout`).
-const IDLE_TIMEOUT: Duration = Duration::from_secs(300);
+pub const IDLE_TIMEOUT: Duration = Duration::from_secs(300);
 /// Longest wait for the client to read a reply.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long a client may keep sending after the last reply before the connection is closed.
@@ -46,12 +45,14 @@ where
         sender: None,
         recipients: Vec::new(),
         recipients_bytes: 0,
-        reinjector: Reinjector::new(server.reinject.clone()),
+        reinjector: server.reinject.clone().map(Reinjector::new),
     };
     if let Err(error) = session.run().await {
         tracing::debug!("connection lost: {error}");
     }
-    session.reinjector.close().await;
+    if let Some(reinjector) = session.reinjector {
+        reinjector.close().await;
+    }
 }
 
 struct Session<'a, S, P> {
@@ -66,7 +67,7 @@ struct Session<'a, S, P> {
     sender: Option<Path>,
     recipients: Vec<Path>,
     recipients_bytes: usize,
-    reinjector: Reinjector,
+    reinjector: Option<Reinjector>,
 }
 
 /// A line from the client.
@@ -137,6 +138,9 @@ where
                 if bytes > MAX_RECIPIENTS_BYTES {
                     return self.say(&Reply::TOO_MANY_RECIPIENTS);
                 }
+                if let Some(reply) = self.server.policy.recipient(&recipient.address) {
+                    return self.say(&reply);
+                }
                 self.recipients_bytes = bytes;
                 self.recipients.push(recipient);
                 self.say(&Reply::RECIPIENT_OK);
@@ -192,20 +196,23 @@ where
         let begin = Instant::now();
         let mut reinjection = Duration::ZERO;
         let reply = match received {
-            Received::TooLarge => Reply::TOO_LARGE,
-            Received::HeaderTooLarge => Reply::HEADER_TOO_LARGE,
-            Received::BareLineBreak => Reply::BARE_LINE_BREAK,
+            Received::TooLarge => self.server.policy.malformed(Reply::TOO_LARGE),
+            Received::HeaderTooLarge => self.server.policy.malformed(Reply::HEADER_TOO_LARGE),
+            Received::BareLineBreak => self.server.policy.malformed(Reply::BARE_LINE_BREAK),
             Received::Message(message) => match self.server.policy.judge(&mut envelope, &message).await {
-                Verdict::Reject(reply) => reply,
+                Verdict::Reject(reply) | Verdict::Answered(reply) => reply,
                 Verdict::Accept => {
                     let begin = Instant::now();
-                    let reply = self.reinjector.send(&envelope, &message).await;
+                    let reply = match &mut self.reinjector {
+                        Some(reinjector) => reinjector.send(&envelope, &message).await,
+                        None => Reply::REINJECT_FAILED,
+                    };
                     reinjection = begin.elapsed();
                     reply
                 }
             },
         };
-        metrics::answered(self.server.direction, &reply, begin.elapsed());
+        self.server.policy.answered(&reply, begin.elapsed());
         self.say(&reply);
         self.flush().await?;
         tracing::debug!(
@@ -224,7 +231,12 @@ where
         self.input.clear();
         while !data.advance() {
             if permit.is_none() && data.held() > LARGE {
-                permit = self.server.large.clone().acquire_owned().await.ok();
+                let free = self.server.large.clone().acquire_owned();
+                let Ok(acquired) = timeout(self.server.large_wait, free).await else {
+                    self.hang_up(&Reply::BUSY).await?;
+                    return Ok(None);
+                };
+                permit = acquired.ok();
             }
             match timeout(IDLE_TIMEOUT, self.stream.read_buf(data.buffer())).await {
                 Ok(read) => {

@@ -92,12 +92,12 @@ async fn postfix_session(
 /// A filter's shared state.
 pub(crate) fn server<P: Policy>(policy: P, reinject: impl Into<chatmail_core::Endpoint>) -> Server<P> {
     Server {
-        direction: filtermail::check::Direction::Incoming,
         policy,
         max_message_size: 100_000,
         max_recipients: 1000,
-        reinject: reinject.into(),
+        reinject: Some(reinject.into()),
         large: Arc::new(Semaphore::new(8)),
+        large_wait: std::time::Duration::from_secs(300),
         shutdown: daemon::CancellationToken::new(),
     }
 }

@@ -231,6 +231,11 @@ pub(crate) fn other_host_address() -> anyhow::Result<Ipv4Addr> {
     network::other_host()
 }
 
+/// Addresses for servers that fail, as a machine sees them: the first never answers, the others are the host's.
+pub(crate) fn dead_addresses(machine: &str, number: usize) -> anyhow::Result<Vec<Ipv4Addr>> {
+    network::dead(machine, number)
+}
+
 /// Installs what is missing for a need that becomes known only while the lab runs.
 pub(crate) fn install(need: Need) -> anyhow::Result<()> {
     prerequisites::ensure(&Paths::from_environment()?, &Progress::new(), &[need])

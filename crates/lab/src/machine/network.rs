@@ -25,6 +25,30 @@ pub(super) fn other_host() -> anyhow::Result<Ipv4Addr> {
     Ok(OTHER_HOST)
 }
 
+/// The first of some addresses of servers that fail.
+const DEAD: Ipv4Addr = Ipv4Addr::new(198, 18, 25, 40);
+/// Hardware address of no machine.
+const NOBODY: &str = "02:00:00:00:00:01";
+
+/// Addresses for servers that fail. To `machine`, the first seems to exist and never answers; the others are the host's.
+pub(super) fn dead(machine: &str, number: usize) -> anyhow::Result<Vec<Ipv4Addr>> {
+    let addresses: Vec<Ipv4Addr> = (0..number)
+        .filter_map(|at| u32::try_from(at).ok()?.checked_add(DEAD.into()))
+        .map(Ipv4Addr::from)
+        .collect();
+    for (at, address) in addresses.iter().enumerate() {
+        if at == 0 {
+            let space = namespace(machine);
+            ip(&format!(
+                "-n {space} neigh replace {address} lladdr {NOBODY} dev eth0 nud permanent\n"
+            ))?;
+        } else {
+            ip(&format!("address replace {address}/{PREFIX} dev {BRIDGE}\n"))?;
+        }
+    }
+    Ok(addresses)
+}
+
 /// A namespace for clients whose network only allows TCP connections to port 443, as in some hotels.
 pub(super) const GUEST: (&str, Ipv4Addr) = ("guest", Ipv4Addr::new(198, 18, 25, 20));
 

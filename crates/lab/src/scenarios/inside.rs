@@ -65,6 +65,8 @@ const OPEN: &[&str] = &[
     // iroh-relay and the TURN server, as from outside.
     "tcp 127.0.0.1:3340",
     "tcp 127.0.0.1:3478",
+    // filtermail-transport, which serves connections of Postfix only: `only-postfix-delivers-over-https`.
+    "tcp 127.0.0.1:10083",
     "tcp 127.0.0.1:10465",
     // Counters.
     "tcp 127.0.0.1:10904",
@@ -85,7 +87,7 @@ const MAILBOXES: &[&str] = &[
 const PUBLIC: &[&str] = &["unix /var/lib/postfix/queue/public/*"];
 
 /// What each may reach besides; a `*` at the end stands for anything. Everything else must be closed to it.
-const ALLOWED: [(Who, &[&[&str]]); 19] = [
+const ALLOWED: [(Who, &[&[&str]]); 20] = [
     (Who::User("nobody"), &[]),
     (
         Who::User("postfix"),
@@ -121,6 +123,7 @@ const ALLOWED: [(Who, &[&[&str]]); 19] = [
     (Who::Service("filtermail-outgoing"), &[PUBLIC]),
     (Who::Service("filtermail-incoming"), &[MAILBOXES, PUBLIC]),
     (Who::Service("filtermail-mxdeliv"), &[PUBLIC]),
+    (Who::Service("filtermail-transport"), &[]),
     (Who::Service("newemail"), &[]),
     (
         Who::Service("opendkim"),

@@ -305,10 +305,11 @@ pub(super) async fn newemail(context: &Context) -> anyhow::Result<()> {
 
 /// Every service of both relays is killed while two people write to each other.
 pub(super) async fn all_while_people_write(context: &Context) -> anyhow::Result<()> {
-    const SERVICES: [&str; 7] = [
+    const SERVICES: [&str; 8] = [
         "filtermail-outgoing",
         "filtermail-incoming",
         "filtermail-mxdeliv",
+        "filtermail-transport",
         "doveauth",
         "lastlogin",
         "chatmail-metadata",

@@ -16,9 +16,11 @@ const PUBLIC: [&str; 10] = [
 /// UDP ports that calls are relayed through (`turn.minPort`, `turn.maxPort`): each is open while its call lasts.
 const CALLS: RangeInclusive<u16> = 50000..=52999;
 /// Metrics. Relay a has `metrics.listenAddress`, for a Prometheus server on another machine.
-const METRICS: RangeInclusive<u16> = 3903..=3911;
+const METRICS: RangeInclusive<u16> = 3903..=3912;
 /// What the relay's parts reach each other at.
 const INTERNAL: [&str; 5] = ["tcp 53", "udp 53", "tcp 10465", "tcp 10904", "tcp 10993"];
+/// Ports of `federation.https.send`, which is off on relay c.
+const TRANSPORT: [&str; 2] = ["tcp 3912", "tcp 10083"];
 /// Ports of the filters, where `filter.transport` is `tcp`: on relay b.
 const FILTERS: [&str; 4] = ["tcp 10025", "tcp 10026", "tcp 10080", "tcp 10081"];
 
@@ -53,7 +55,10 @@ pub(super) async fn listening(context: &Context) -> anyhow::Result<()> {
             found.insert(format!("{protocol} {}", address.port()));
         }
         let mut expected: BTreeSet<String> = PUBLIC.map(str::to_owned).into();
-        let metrics = METRICS.map(|port| format!("tcp {port}"));
+        let sends = relay != "c";
+        let metrics = METRICS
+            .map(|port| format!("tcp {port}"))
+            .filter(|port| sends || !TRANSPORT.contains(&port.as_str()));
         if relay == "a" {
             expected.extend(metrics);
         } else {
@@ -71,6 +76,12 @@ pub(super) async fn listening(context: &Context) -> anyhow::Result<()> {
             ensure!(
                 internal.contains(port),
                 "nothing listens at {port} on relay {relay}"
+            );
+        }
+        for port in TRANSPORT {
+            ensure!(
+                (internal.contains(port) || public.contains(port)) == sends,
+                "relay {relay} listens at {internal:?} and {public:?}"
             );
         }
         for port in FILTERS {

@@ -56,7 +56,7 @@ pub(super) async fn leaves_unchanged(context: &Context) -> anyhow::Result<()> {
     verify(context, &report).await
 }
 
-fn tls((chain, key): &(String, String)) -> anyhow::Result<TlsAcceptor> {
+pub(super) fn tls((chain, key): &(String, String)) -> anyhow::Result<TlsAcceptor> {
     let chain = CertificateDer::pem_slice_iter(chain.as_bytes()).collect::<Result<Vec<_>, _>>()?;
     let key = PrivateKeyDer::from_pem_slice(key.as_bytes())?;
     let provider = Arc::new(rustls::crypto::ring::default_provider());
@@ -68,7 +68,7 @@ fn tls((chain, key): &(String, String)) -> anyhow::Result<TlsAcceptor> {
 }
 
 /// Receives one message as a mail server without any extension but STARTTLS.
-async fn receive(listener: &TcpListener, acceptor: TlsAcceptor) -> anyhow::Result<Vec<u8>> {
+pub(super) async fn receive(listener: &TcpListener, acceptor: TlsAcceptor) -> anyhow::Result<Vec<u8>> {
     let (stream, _) = listener.accept().await?;
     let stream = secure(stream, acceptor).await?;
     let mut stream = BufReader::new(stream);

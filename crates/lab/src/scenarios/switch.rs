@@ -34,12 +34,13 @@ const OTHER_RELEASE: SystemOf<'static> = SystemOf {
 /// Daemons that take over new settings while they run.
 const RELOADED: [&str; 3] = ["dovecot.service", "nginx.service", "postfix.service"];
 /// Services that start with new settings, and those of them with a socket.
-const RESTARTED: [&str; 7] = [
+const RESTARTED: [&str; 8] = [
     "chatmail-metadata",
     "doveauth",
     "filtermail-incoming",
     "filtermail-mxdeliv",
     "filtermail-outgoing",
+    "filtermail-transport",
     "lastlogin",
     "newemail",
 ];
@@ -237,7 +238,7 @@ async fn metrics_in_effect(context: &Context, system: &SystemOf<'_>) -> anyhow::
         context.peer(RELAY)?.port(0).ip()
     };
     let served = || async {
-        for port in 3903..=3911 {
+        for port in 3903..=3912 {
             match http::get_plain((address, port).into(), "metrics", "/metrics").await {
                 Ok(answer) if answer.status == 200 => {}
                 _ => return Ok(None),

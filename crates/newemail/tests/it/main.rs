@@ -45,6 +45,7 @@ fn addresses_are_given_out_without_an_address_for_metrics() {
             doveauth: nowhere,
             filtermail_incoming: nowhere,
             filtermail_mxdeliv: nowhere,
+            filtermail_transport: nowhere,
             filtermail_outgoing: nowhere,
             lastlogin: nowhere,
             metadata: nowhere,

@@ -14,8 +14,8 @@ use crate::scenarios::{Context, push};
 pub(super) const RELAY: &str = "a";
 /// How long mail may take, and a number to appear.
 const WITHIN: Duration = Duration::from_secs(30);
-/// Ports of doveauth, the two filters, chatmail-metadata, newemail, lastlogin and of mail over HTTPS.
-const SERVICES: [u16; 7] = [3905, 3906, 3907, 3908, 3909, 3910, 3911];
+/// Ports of doveauth, the two filters, chatmail-metadata, newemail, lastlogin, and of mail over HTTPS in both directions.
+const SERVICES: [u16; 8] = [3905, 3906, 3907, 3908, 3909, 3910, 3911, 3912];
 /// Dovecot's port.
 const DOVECOT: u16 = 3904;
 

@@ -1,0 +1,99 @@
+//! What an answer to `POST /mxdeliv` means.
+
+use crate::reply::Reply;
+
+/// How a delivery over HTTPS ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Answer {
+    /// The other relay has accepted the message.
+    Delivered,
+    /// The other relay has rejected the message for good.
+    Refused(Reply),
+    /// The other relay has rejected the message for now.
+    Deferred(Reply),
+    /// No connection, no answer in time, or an error of a web server; a later attempt can succeed.
+    Failed,
+    /// The host does not accept mail over HTTPS.
+    NotOffered,
+}
+
+impl Answer {
+    /// Reads the status and the text. Web servers send anything for paths that they do not know: only an SMTP reply
+    /// counts.
+    pub(super) fn of(status: u16, text: &str) -> Self {
+        let line = text.lines().next().unwrap_or_default();
+        match (status, class(line)) {
+            (200, Some(b'2')) => Self::Delivered,
+            (400, Some(b'5')) => Self::Refused(Reply::relayed(line)),
+            (400, Some(b'4')) => Self::Deferred(Reply::relayed(line)),
+            // What is too large for a web server can be small enough for the mail server behind it.
+            (408 | 413 | 429 | 500..=599, _) => Self::Failed,
+            _ => Self::NotOffered,
+        }
+    }
+
+    /// Whether no other host has to be asked.
+    pub(super) fn is_final(&self) -> bool {
+        matches!(self, Self::Delivered | Self::Refused(_))
+    }
+
+    /// The reply to Postfix, which continues with SMTP after a temporary one.
+    pub(super) fn reply(&self) -> Reply {
+        match self {
+            Self::Delivered => Reply::OK_HTTPS,
+            Self::Refused(reply) | Self::Deferred(reply) => reply.clone(),
+            Self::Failed | Self::NotOffered => Reply::NOT_OVER_HTTPS,
+        }
+    }
+}
+
+/// First digit of a reply's code.
+fn class(line: &str) -> Option<u8> {
+    let (code, rest) = line.as_bytes().split_at_checked(3)?;
+    let separated = matches!(rest.first(), None | Some(b' ' | b'-'));
+    (separated && code.iter().all(u8::is_ascii_digit)).then(|| code.first().copied())?
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_replies_of_relays_count() {
+        assert_eq!(Answer::of(200, "250 OK"), Answer::Delivered);
+        assert_eq!(Answer::of(200, "250 2.0.0 Ok: queued as X\n"), Answer::Delivered);
+        let policy = "523 Encryption Needed: Invalid Unencrypted Mail";
+        assert_eq!(Answer::of(400, policy), Answer::Refused(Reply::ENCRYPTION_NEEDED));
+        let deferred = Reply::relayed("451 4.7.5 later");
+        assert_eq!(Answer::of(400, "451 4.7.5 later"), Answer::Deferred(deferred));
+        for status in [408, 413, 429, 500, 502, 503, 504] {
+            assert_eq!(Answer::of(status, "552 x"), Answer::Failed, "{status}");
+        }
+        // A page for everything, and pages for errors.
+        for (status, text) in [
+            (200, "<html>Welcome!</html>"),
+            (200, ""),
+            (200, "2500 visitors"),
+            (200, "550 no"),
+            (201, "250 OK"),
+            (301, ""),
+            (400, "<html>Bad Request</html>"),
+            (400, "250 OK"),
+            (403, "550 no"),
+            (404, "Not Found"),
+            (405, ""),
+        ] {
+            assert_eq!(Answer::of(status, text), Answer::NotOffered, "{status} {text}");
+        }
+    }
+
+    #[test]
+    fn all_but_definite_answers_are_temporary() {
+        let begins = |answer: Answer, with: &str| answer.reply().as_str().starts_with(with);
+        assert!(begins(Answer::Delivered, "250 OK (HTTPS)"));
+        assert!(begins(Answer::Failed, "451 "));
+        assert!(begins(Answer::NotOffered, "451 "));
+        assert!(begins(Answer::of(400, "452 4.2.2 full"), "452 4.2.2 full"));
+        assert!(begins(Answer::of(400, "554 5.7.1 no"), "554 5.7.1 no"));
+    }
+}

@@ -1,0 +1,110 @@
+//! Which destinations accept no mail over HTTPS.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use moka::sync::Cache;
+
+use super::answer::Answer;
+
+/// How long mail for a destination without HTTPS goes over SMTP only.
+const WITHOUT: Duration = Duration::from_secs(30 * 60);
+/// How long a destination counts as a relay after it has answered over HTTPS.
+const RELAY: Duration = Duration::from_secs(24 * 3600);
+/// Maximum number of destinations in each table.
+const MAX_DESTINATIONS: u64 = 10_000;
+
+/// What was learnt about destinations.
+pub(super) struct Memory {
+    /// Destinations without HTTPS, with their mail exchangers.
+    without: Cache<Box<str>, Arc<[String]>>,
+    relays: Cache<Box<str>, ()>,
+}
+
+fn table<V: Clone + Send + Sync + 'static>(time: Duration) -> Cache<Box<str>, V> {
+    Cache::builder()
+        .max_capacity(MAX_DESTINATIONS)
+        .time_to_live(time)
+        .build()
+}
+
+impl Default for Memory {
+    fn default() -> Self {
+        Self {
+            without: table(WITHOUT),
+            relays: table(RELAY),
+        }
+    }
+}
+
+impl Memory {
+    /// Whether HTTPS is not worth trying.
+    pub(super) fn is_without(&self, destination: &str) -> bool {
+        self.without.contains_key(destination)
+    }
+
+    /// Remembers how a delivery ended.
+    ///
+    /// A relay that fails is tried again with the next message, because it may have no other way in. Other hosts that
+    /// fail are taken for mail servers without HTTPS, as most are.
+    pub(super) fn note(&self, destination: &str, hosts: &[String], answer: &Answer) {
+        match answer {
+            Answer::Delivered | Answer::Refused(_) | Answer::Deferred(_) => {
+                self.without.invalidate(destination);
+                self.relays.insert(destination.into(), ());
+            }
+            Answer::Failed if self.relays.contains_key(destination) => {}
+            Answer::Failed | Answer::NotOffered => {
+                self.relays.invalidate(destination);
+                self.without.insert(destination.into(), hosts.into());
+            }
+        }
+    }
+
+    /// Forgets that a host has no HTTPS, because Postfix cannot connect to it over SMTP either: HTTPS may be the only way
+    /// to it after a failure has passed.
+    pub(super) fn unreachable(&self, host: &str) {
+        for (destination, hosts) in &self.without {
+            if hosts.iter().any(|known| known.eq_ignore_ascii_case(host)) {
+                self.without.invalidate(&*destination);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn destinations_without_https_are_skipped_and_relays_are_not() {
+        let memory = Memory::default();
+        let hosts = ["mx.test".to_owned()];
+        assert!(!memory.is_without("a.test"));
+        memory.note("a.test", &hosts, &Answer::Failed);
+        assert!(memory.is_without("a.test") && !memory.is_without("b.test"));
+        memory.note("a.test", &hosts, &Answer::Delivered);
+        assert!(!memory.is_without("a.test"));
+
+        memory.note("b.test", &hosts, &Answer::Deferred(crate::reply::Reply::TIMEOUT));
+        memory.note("b.test", &hosts, &Answer::Failed);
+        assert!(!memory.is_without("b.test"));
+        memory.note("b.test", &hosts, &Answer::NotOffered);
+        assert!(memory.is_without("b.test"));
+
+        memory.unreachable("other.test");
+        assert!(memory.is_without("b.test"));
+        memory.unreachable("MX.test");
+        assert!(!memory.is_without("b.test"));
+    }
+
+    #[test]
+    fn memory_is_bounded() {
+        let memory = Memory::default();
+        for n in 0..3 * MAX_DESTINATIONS {
+            memory.note(&format!("{n}.test"), &[], &Answer::NotOffered);
+        }
+        memory.without.run_pending_tasks();
+        assert!(memory.without.entry_count() <= MAX_DESTINATIONS);
+    }
+}

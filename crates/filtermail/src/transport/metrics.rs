@@ -1,0 +1,30 @@
+//! What is counted.
+
+use metrics::{counter, describe_counter};
+
+use super::answer::Answer;
+
+const DELIVERIES: &str = "chatmail_https_deliveries_total";
+
+/// Values of the label `result`.
+const RESULTS: [&str; 5] = ["delivered", "refused", "deferred", "failed", "not_offered"];
+
+/// Names the metrics and sets them to zero.
+pub(super) fn describe() {
+    describe_counter!(DELIVERIES, "Attempts to deliver a message over HTTPS, by result.");
+    for result in RESULTS {
+        counter!(DELIVERIES, "result" => result).absolute(0);
+    }
+}
+
+/// Counts an attempt.
+pub(super) fn count(answer: &Answer) {
+    let result = match answer {
+        Answer::Delivered => "delivered",
+        Answer::Refused(_) => "refused",
+        Answer::Deferred(_) => "deferred",
+        Answer::Failed => "failed",
+        Answer::NotOffered => "not_offered",
+    };
+    counter!(DELIVERIES, "result" => result).increment(1);
+}

@@ -1,0 +1,177 @@
+//! Delivery to other relays over HTTPS.
+//!
+//! Postfix looks up the next hops of each recipient here: this service first, and then the mail exchangers of the
+//! destination, which smtp(8) tries one after the other in the same attempt (transport(5)). So everything but a
+//! definite answer of the other relay is a temporary error, and Postfix continues with SMTP at once. The queue, the
+//! pace and the TLS policy of SMTP are Postfix's.
+
+mod answer;
+mod hosts;
+mod https;
+mod lookup;
+mod memory;
+mod metrics;
+mod networks;
+mod peer;
+
+use std::os::unix::fs::MetadataExt as _;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use bytes::Bytes;
+use daemon::Service;
+use tokio::net::TcpStream;
+use tokio::sync::Semaphore;
+
+use self::answer::Answer;
+use self::hosts::{Destination, Hosts};
+use self::https::Https;
+use self::lookup::Lookup;
+use self::memory::Memory;
+use self::networks::Networks;
+use crate::check::Verdict;
+use crate::reply::Reply;
+use crate::smtp::{Admission, Envelope, LARGE_AT_ONCE, Policy, Server, serve_connection};
+
+/// Name of the socket for lookups (`FileDescriptorName=`).
+const LOOKUP_SOCKET: &str = "lookup";
+/// Mail exchangers of a destination that are tried.
+const MAX_HOSTS: usize = 2;
+/// Longest wait of a large message for others that are delivered. Afterwards Postfix delivers it over SMTP, so that
+/// slow destinations do not delay it.
+const LARGE_WAIT: Duration = Duration::from_secs(10);
+/// What messages can be larger here than submitted: Postfix and OpenDKIM have added header fields.
+const ADDED: usize = 1 << 20;
+
+/// Runs the service.
+pub async fn run(mut service: Service) -> anyhow::Result<()> {
+    let settings = Arc::clone(&service.settings);
+    let transport = &settings.transport;
+    let networks = Networks::new(
+        &transport.reserved_networks,
+        &transport.allowed_networks,
+        transport.ipv6,
+    )?;
+    let hosts = Hosts::new(settings.filtermail.resolver, networks).context("cannot set up the resolver")?;
+    let lookups = service.named_unix_listener(LOOKUP_SOCKET, &transport.lookup_socket)?;
+    let listener = service.tcp_listener(transport.listen)?;
+    let postfix = std::fs::metadata(&transport.lookup_socket)
+        .with_context(|| format!("cannot read the owner of {}", transport.lookup_socket.display()))?
+        .uid();
+    service.serve_metrics(|addresses| addresses.filtermail_transport, metrics::describe)?;
+    let memory = Arc::new(Memory::default());
+    let lookup = Arc::new(Lookup::new(&settings));
+    let server = Arc::new(Server {
+        policy: Transport {
+            https: Https::new(&hosts, transport.port).context("cannot set up the HTTPS client")?,
+            hosts,
+            memory: Arc::clone(&memory),
+        },
+        reinject: None,
+        max_message_size: settings.messages.max_size + ADDED,
+        max_recipients: crate::max_recipients(&settings),
+        large: Arc::new(Semaphore::new(LARGE_AT_ONCE)),
+        large_wait: LARGE_WAIT,
+        shutdown: service.shutdown.clone(),
+    });
+    service.ready("delivering over HTTPS");
+    let answering = daemon::serve(&service, lookups, transport.max_lookups, |stream| {
+        let (lookup, memory, shutdown) = (Arc::clone(&lookup), Arc::clone(&memory), service.shutdown.clone());
+        async move {
+            if let Err(error) = lookup.serve(stream, &memory, &shutdown).await {
+                tracing::debug!("connection for lookups lost: {error}");
+            }
+        }
+    });
+    let delivering = daemon::serve(&service, listener, transport.max_connections, |stream| {
+        let server = Arc::clone(&server);
+        async move {
+            if is_postfix(&stream, postfix).await {
+                serve_connection(&server, stream).await;
+            }
+        }
+    });
+    tokio::join!(answering, delivering);
+    Ok(())
+}
+
+async fn is_postfix(stream: &TcpStream, user: u32) -> bool {
+    match peer::belongs_to(stream, user).await {
+        Ok(true) => true,
+        Ok(false) => {
+            tracing::warn!("closed a connection that is not from Postfix");
+            false
+        }
+        Err(error) => {
+            tracing::warn!("cannot find out who has connected: {error}");
+            false
+        }
+    }
+}
+
+struct Transport {
+    hosts: Hosts,
+    https: Https,
+    memory: Arc<Memory>,
+}
+
+impl Policy for Transport {
+    fn sender(&self, _address: &str) -> Admission {
+        Admission::Accept
+    }
+
+    /// Messages that Postfix looked up before their destination failed go to SMTP before they are sent.
+    fn recipient(&self, address: &str) -> Option<Reply> {
+        let skipped = match Destination::of(address) {
+            Some(destination) => self.memory.is_without(destination.name()),
+            None => true,
+        };
+        skipped.then_some(Reply::NOT_OVER_HTTPS)
+    }
+
+    /// Only the other side rejects messages here.
+    fn malformed(&self, _reply: Reply) -> Reply {
+        Reply::NOT_OVER_HTTPS
+    }
+
+    async fn judge(&self, envelope: &mut Envelope, message: &Bytes) -> Verdict {
+        let answer = self.deliver(envelope, message).await;
+        metrics::count(&answer);
+        Verdict::Answered(answer.reply())
+    }
+}
+
+impl Transport {
+    async fn deliver(&self, envelope: &Envelope, message: &Bytes) -> Answer {
+        // The next hop names the destination, so all recipients of a message have the same.
+        let mut destinations = envelope
+            .recipients
+            .iter()
+            .map(|path| Destination::of(&path.address));
+        let Some(Some(destination)) = destinations.next() else {
+            return Answer::Failed;
+        };
+        if destinations.any(|other| other.as_ref() != Some(&destination)) {
+            return Answer::Failed;
+        }
+        let Some(fields) = https::fields(envelope) else {
+            return Answer::Failed;
+        };
+        let hosts = self.hosts.find(&destination).await;
+        let mut last = Answer::Failed;
+        for host in hosts.iter().take(MAX_HOSTS) {
+            last = self
+                .https
+                .post(&destination, host, &fields, message.clone())
+                .await;
+            if last.is_final() {
+                break;
+            }
+        }
+        if !hosts.is_empty() {
+            self.memory.note(destination.name(), &hosts, &last);
+        }
+        last
+    }
+}

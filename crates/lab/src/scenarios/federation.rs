@@ -1,0 +1,383 @@
+//! Mail leaves over HTTPS if the other side accepts it, and over SMTP otherwise, within one attempt.
+
+use std::net::Ipv4Addr;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail, ensure};
+use mailtest::client::message::{Message, random_name};
+use mailtest::client::outside::DOMAIN;
+use mailtest::client::{Account, arrival, arrival_of, pgp};
+use mailtest::until;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpListener;
+use tokio_rustls::TlsAcceptor;
+
+use super::Context;
+use super::signed::{receive, tls};
+use crate::machine::dead_addresses;
+
+/// A relay with `federation.https.send`, and one that it delivers to.
+const RELAY: &str = "a";
+const OTHER: &str = "b";
+/// Shorter than the time after which Postfix tries again (`minimal_backoff_time`).
+const ONE_ATTEMPT: Duration = Duration::from_secs(45);
+/// The same beside a web server that takes a request and never answers: for 60 s.
+const WITH_SILENCE: Duration = Duration::from_secs(100);
+/// The port on which filtermail-transport takes messages from Postfix.
+const HOP: &str = "127.0.0.1/10083";
+
+/// A web server of another domain, which answers every request in the same way.
+struct Site {
+    listener: TcpListener,
+    acceptor: TlsAcceptor,
+}
+
+/// A request to `/mxdeliv`.
+struct Request {
+    head: String,
+    body: Vec<u8>,
+}
+
+impl Site {
+    /// With a certificate for this name.
+    async fn new(context: &Context, name: &str) -> anyhow::Result<Self> {
+        Self::at(context, context.topology.host, name).await
+    }
+
+    /// The same at another address of the host.
+    async fn at(context: &Context, address: Ipv4Addr, name: &str) -> anyhow::Result<Self> {
+        let certificate = context.machines().certificate(&[name.to_owned()])?;
+        Ok(Self {
+            listener: TcpListener::bind((address, 443))
+                .await
+                .context("cannot be a web server")?,
+            acceptor: tls(&certificate)?,
+        })
+    }
+
+    /// Takes the next request after a complete handshake, and answers it, or not at all.
+    async fn answer(&self, answer: Option<(&str, &str)>) -> anyhow::Result<Request> {
+        loop {
+            let (stream, _) = self.listener.accept().await?;
+            let Ok(mut stream) = self.acceptor.accept(stream).await else {
+                continue;
+            };
+            let mut bytes = Vec::new();
+            let request = loop {
+                ensure!(stream.read_buf(&mut bytes).await? > 0, "the request was cut off");
+                if let Some(request) = whole(&bytes) {
+                    break request;
+                }
+            };
+            match answer {
+                Some((status, text)) => {
+                    let answer = format!(
+                        "HTTP/1.1 {status}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{text}",
+                        text.len()
+                    );
+                    stream.write_all(answer.as_bytes()).await?;
+                    stream.shutdown().await?;
+                }
+                // The relay gives up and closes the connection.
+                None => while stream.read_buf(&mut bytes).await.is_ok_and(|read| read > 0) {},
+            }
+            return Ok(request);
+        }
+    }
+}
+
+/// The request in these bytes, if all of it is there.
+fn whole(bytes: &[u8]) -> Option<Request> {
+    let end = bytes.windows(4).position(|four| four == b"\r\n\r\n")?;
+    let head = String::from_utf8_lossy(bytes.get(..end)?).to_ascii_lowercase();
+    let length = head
+        .lines()
+        .find_map(|line| line.strip_prefix("content-length: ")?.parse().ok())
+        .unwrap_or(0);
+    let body = bytes.get(end + 4..)?;
+    (body.len() >= length).then(|| Request {
+        head: format!("{head}\r\n"),
+        body: body.to_vec(),
+    })
+}
+
+/// A new domain for each case, because the relay remembers destinations without HTTPS.
+async fn publish(context: &Context) -> anyhow::Result<String> {
+    let domain = format!("{}.test", random_name(9));
+    let host = context.topology.host;
+    let zone = format!("{domain}. 60 IN A {host}\n{domain}. 60 IN MX 10 {DOMAIN}.\n");
+    context.machines().publish(&domain, &zone).await?;
+    Ok(domain)
+}
+
+async fn submit(sender: &Account, to: &str) -> anyhow::Result<Message> {
+    let message = pgp::encrypted(&sender.address, 2000);
+    sender.submit(to, &message).await?.expect(250)?;
+    Ok(message)
+}
+
+/// Messages that the other relay has accepted over HTTPS.
+async fn accepted(context: &Context) -> anyhow::Result<u64> {
+    let text = context
+        .run(OTHER, &["curl", "-sSf", "http://127.0.0.1:3911/metrics"])
+        .await?;
+    text.lines()
+        .find_map(|line| line.strip_prefix("chatmail_mxdeliv_requests_total{result=\"accepted\"} "))
+        .context("relay b does not count requests")?
+        .parse()
+        .context("not a number")
+}
+
+/// A destination without port 25 gets its mail over HTTPS, signed and with its envelope.
+pub(super) async fn https_only(context: &Context) -> anyhow::Result<()> {
+    context.publish_outside().await?;
+    let sender = context.account(RELAY).await?;
+    let to = format!("someone@{}", publish(context).await?);
+    let site = Site::new(context, DOMAIN).await?;
+    let (sent, got) = tokio::join!(
+        submit(&sender, &to),
+        tokio::time::timeout(ONE_ATTEMPT, site.answer(Some(("200 OK", "250 OK"))))
+    );
+    let (sent, got) = (sent?, got.context("nothing arrives over HTTPS")??);
+    for field in [
+        "post /mxdeliv ".to_owned(),
+        format!("x-mail-from: {}\r\n", sender.address),
+        format!("x-mail-to: {to}\r\n"),
+    ] {
+        ensure!(got.head.contains(&field), "no {field:?} in {}", got.head);
+    }
+    let text = String::from_utf8_lossy(&got.body).into_owned();
+    ensure!(text.contains(sent.id()), "another message has arrived");
+    ensure!(text.contains("DKIM-Signature: "), "the message is not signed");
+    context.queues_empty(&[RELAY], ONE_ATTEMPT).await
+}
+
+/// Relays deliver to each other over HTTPS, whether or not port 25 is closed on the way.
+pub(super) async fn between_relays(context: &Context) -> anyhow::Result<()> {
+    let (sender, receiver) = (context.account(RELAY).await?, context.account(OTHER).await?);
+    let (mut imap, _) = receiver.inbox().await?;
+    let close = ["pref", "100", "ipproto", "tcp", "dport", "25", "prohibit"];
+    for closed in [false, true] {
+        let before = accepted(context).await?;
+        if closed {
+            context
+                .run(RELAY, &[&["ip", "rule", "add"], &close[..]].concat())
+                .await?;
+        }
+        let delivered = async {
+            let message = submit(&sender, &receiver.address).await?;
+            arrival(&mut imap, message.id(), ONE_ATTEMPT).await
+        }
+        .await;
+        if closed {
+            context
+                .run(RELAY, &[&["ip", "rule", "delete"], &close[..]].concat())
+                .await?;
+        }
+        delivered.with_context(|| format!("port 25 closed: {closed}"))?;
+        ensure!(
+            accepted(context).await? > before,
+            "the message did not arrive over HTTPS"
+        );
+    }
+    Ok(())
+}
+
+/// A destination without HTTPS, or with a web server that is no relay, gets its mail over SMTP in the same attempt.
+pub(super) async fn smtp_only(context: &Context) -> anyhow::Result<()> {
+    context.publish_outside().await?;
+    let sender = context.account(RELAY).await?;
+    let certificate = context.machines().certificate(&[DOMAIN.to_owned()])?;
+    let listener = TcpListener::bind((context.topology.host, 25))
+        .await
+        .context("cannot be a mail server")?;
+    let over_smtp = || async { receive(&listener, tls(&certificate)?).await };
+    let cases = [
+        ("nothing", None),
+        ("404", Some(Some(("404 Not Found", "")))),
+        ("a page", Some(Some(("200 OK", "<html>Welcome!</html>")))),
+        ("500", Some(Some(("500 Internal Server Error", "")))),
+        (
+            "a temporary error",
+            Some(Some(("400 Bad Request", "451 4.3.0 later"))),
+        ),
+        ("silence", Some(None)),
+    ];
+    for (what, answer) in cases {
+        let domain = publish(context).await?;
+        let to = format!("someone@{domain}");
+        let receiving = async {
+            if let Some(answer) = answer {
+                let site = Site::new(context, DOMAIN).await?;
+                site.answer(answer).await?;
+            }
+            over_smtp().await
+        };
+        let within = if what == "silence" {
+            WITH_SILENCE
+        } else {
+            ONE_ATTEMPT
+        };
+        let (sent, got) = tokio::join!(submit(&sender, &to), tokio::time::timeout(within, receiving));
+        let got = got.with_context(|| format!("nothing arrives over SMTP after {what}"))??;
+        ensure!(
+            String::from_utf8_lossy(&got).contains(sent?.id()),
+            "another message has arrived"
+        );
+        if what == "404" {
+            // It is not asked again.
+            let site = Site::new(context, DOMAIN).await?;
+            let (sent, got) = tokio::join!(
+                submit(&sender, &to),
+                tokio::time::timeout(ONE_ATTEMPT, async {
+                    tokio::select! {
+                        got = over_smtp() => got,
+                        _ = site.answer(Some(("200 OK", "250 OK"))) => bail!("a host without HTTPS was asked again"),
+                    }
+                })
+            );
+            sent?;
+            got.context("nothing arrives over SMTP from memory")??;
+        }
+    }
+
+    // A host with the certificate of another gets nothing over HTTPS.
+    let to = format!("someone@{}", publish(context).await?);
+    let site = Site::new(context, "other.test").await?;
+    let (sent, got) = tokio::join!(
+        submit(&sender, &to),
+        tokio::time::timeout(ONE_ATTEMPT, async {
+            tokio::select! {
+                got = over_smtp() => got,
+                _ = site.answer(Some(("200 OK", "250 OK"))) => bail!("a wrong certificate was accepted"),
+            }
+        })
+    );
+    sent?;
+    got.context("nothing arrives over SMTP beside a wrong certificate")??;
+    Ok(())
+}
+
+/// A host that was remembered as one without HTTPS gets mail over HTTPS again once it is unreachable over SMTP.
+pub(super) async fn forgotten(context: &Context) -> anyhow::Result<()> {
+    let sender = context.account(RELAY).await?;
+    // Postfix logs the address of a server that it cannot connect to, which must not be the address of the lab's clients.
+    let address = *dead_addresses(RELAY, 2)?.last().context("no address")?;
+    let domain = format!("{}.test", random_name(9));
+    let zone = format!("{domain}. 60 IN A {address}\n{domain}. 60 IN MX 10 {domain}.\n");
+    context.machines().publish(&domain, &zone).await?;
+    let to = format!("someone@{domain}");
+    let certificate = context.machines().certificate(std::slice::from_ref(&domain))?;
+    let listener = TcpListener::bind((address, 25))
+        .await
+        .context("cannot be a mail server")?;
+    let (sent, got) = tokio::join!(
+        submit(&sender, &to),
+        tokio::time::timeout(ONE_ATTEMPT, receive(&listener, tls(&certificate)?))
+    );
+    sent?;
+    got.context("nothing arrives over SMTP")??;
+    drop(listener);
+    let site = Site::at(context, address, &domain).await?;
+    let message = submit(&sender, &to).await?;
+    // The attempt over SMTP fails, and the next one is over HTTPS.
+    let deferred = || async {
+        let queue = context.run(RELAY, &["postqueue", "-j"]).await?;
+        let failed = |line: &str| line.contains(&to) && line.contains("Connection refused");
+        Ok(queue.lines().any(failed).then_some(()))
+    };
+    until(ONE_ATTEMPT, deferred)
+        .await
+        .context("the message is not deferred")?;
+    context.run(RELAY, &["postqueue", "-f"]).await?;
+    let got = tokio::time::timeout(ONE_ATTEMPT, site.answer(Some(("200 OK", "250 OK"))))
+        .await
+        .context("nothing arrives over HTTPS")??;
+    ensure!(
+        String::from_utf8_lossy(&got.body).contains(message.id()),
+        "another message has arrived"
+    );
+    context.queues_empty(&[RELAY], ONE_ATTEMPT).await
+}
+
+/// The sender gets the reason at once when the other relay rejects a message over HTTPS.
+pub(super) async fn refused(context: &Context) -> anyhow::Result<()> {
+    context.publish_outside().await?;
+    let sender = context.account(RELAY).await?;
+    let (mut imap, _) = sender.inbox().await?;
+    let to = format!("someone@{}", publish(context).await?);
+    let site = Site::new(context, DOMAIN).await?;
+    let reason = "554 5.7.1 No valid DKIM signature found (of this one)";
+    let (sent, got) = tokio::join!(
+        submit(&sender, &to),
+        tokio::time::timeout(ONE_ATTEMPT, site.answer(Some(("400 Bad Request", reason))))
+    );
+    sent?;
+    got.context("nothing arrives over HTTPS")??;
+    let criteria = format!("FROM MAILER-DAEMON BODY {to}");
+    let report = arrival_of(&mut imap, &criteria, ONE_ATTEMPT).await?;
+    let report = String::from_utf8_lossy(&report).into_owned();
+    ensure!(
+        report.contains("Status: 5.7.1\r\n") && report.contains("of this one"),
+        "the report gives no reason: {report}"
+    );
+    Ok(())
+}
+
+/// The first line that a user of the relay's system reads from the port of filtermail-transport.
+async fn greeting(context: &Context, user: &str) -> anyhow::Result<String> {
+    let script = format!("exec 3<>/dev/tcp/{HOP} && timeout 20 head -n 1 <&3");
+    let argv = ["setpriv", "--reuid", user, "--clear-groups", "--regid", user];
+    let line = context
+        .run(RELAY, &[&argv[..], &["bash", "-c", &script]].concat())
+        .await?;
+    Ok(line.trim_end().to_owned())
+}
+
+/// Any process can connect to a port of loopback, but only Postfix can deliver through it.
+pub(super) async fn only_postfix(context: &Context) -> anyhow::Result<()> {
+    for user in ["root", "nginx", "vmail"] {
+        let said = greeting(context, user).await?;
+        ensure!(said.is_empty(), "filtermail-transport said to {user}: {said}");
+    }
+    let said = greeting(context, "postfix").await?;
+    ensure!(
+        said.starts_with("220 "),
+        "filtermail-transport said to Postfix: {said}"
+    );
+    Ok(())
+}
+
+/// While filtermail-transport is stopped, lookups wait for it, and mail to users of the relay does not.
+pub(super) async fn restart(context: &Context) -> anyhow::Result<()> {
+    let unit = "filtermail-transport.service";
+    let (sender, receiver) = (context.account(RELAY).await?, context.account(OTHER).await?);
+    let neighbour = context.account(RELAY).await?;
+    let (mut imap, _) = receiver.inbox().await?;
+    let (mut near, _) = neighbour.inbox().await?;
+    context.run(RELAY, &["systemctl", "stop", unit]).await?;
+    // The socket starts the service again with the first lookup.
+    let message = submit(&sender, &receiver.address).await?;
+    arrival(&mut imap, message.id(), ONE_ATTEMPT).await?;
+    let active = || async {
+        let state = context.run(RELAY, &["systemctl", "is-active", unit]).await;
+        Ok(state.is_ok().then_some(()))
+    };
+    until(ONE_ATTEMPT, active)
+        .await
+        .context("it does not start again")?;
+    // A service that hangs holds up only mail to others.
+    context
+        .run(RELAY, &["systemctl", "kill", "--signal=STOP", unit])
+        .await?;
+    let message = submit(&sender, &neighbour.address).await;
+    let arrived = match &message {
+        Ok(message) => arrival(&mut near, message.id(), ONE_ATTEMPT).await.map(|_| ()),
+        Err(_) => Ok(()),
+    };
+    context
+        .run(RELAY, &["systemctl", "kill", "--signal=CONT", unit])
+        .await?;
+    message?;
+    arrived.context("mail on the relay waits for delivery to others")
+}

@@ -1,0 +1,152 @@
+//! Servers that are dead, slow or hostile delay no mail to others.
+
+use std::net::Ipv4Addr;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, ensure};
+use mailtest::client::imap::Imap;
+use mailtest::client::{Account, arrival, pgp};
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::{TcpListener, TcpStream};
+use tokio_util::sync::CancellationToken;
+
+use super::Context;
+use crate::machine::dead_addresses;
+
+const RELAY: &str = "a";
+const WITHIN: Duration = Duration::from_secs(60);
+/// Domains of each kind of server.
+const DOMAINS: usize = 50;
+/// Messages to each of these domains.
+const MESSAGES: usize = 5;
+/// Messages to the healthy relay, without and beside the others.
+const MEASURED: usize = 40;
+/// Messages that one account can send at once (`messages.burst`).
+const BURST: usize = 10;
+/// Times below this are taken for it: they say more about the load of this machine than about the relay.
+const NOISE: Duration = Duration::from_millis(500);
+
+/// How a server fails.
+#[derive(Debug, Clone, Copy)]
+enum Failing {
+    /// It answers no packet.
+    Connect,
+    /// It says nothing after its greeting.
+    Greeting,
+    /// It resets each connection.
+    Reset,
+    /// It refuses each session for now.
+    Deferral,
+}
+
+impl Failing {
+    const ALL: [Self; 4] = [Self::Connect, Self::Greeting, Self::Reset, Self::Deferral];
+
+    /// The zone of its domains.
+    fn zone(self) -> String {
+        format!("dead-{self:?}.test").to_ascii_lowercase()
+    }
+
+    /// Serves a connection as such a server does.
+    async fn serve(self, mut stream: TcpStream, end: CancellationToken) {
+        match self {
+            Self::Connect => {}
+            Self::Greeting => {
+                let _ = stream.write_all(b"220 dead.test ESMTP\r\n").await;
+                end.cancelled().await;
+            }
+            Self::Reset => {
+                let _ = stream.set_zero_linger();
+            }
+            Self::Deferral => {
+                let _ = stream.write_all(b"421 4.3.2 Come back later\r\n").await;
+            }
+        }
+    }
+}
+
+/// Listens on both ports of an address until the end.
+async fn fail(failing: Failing, address: Ipv4Addr, end: &CancellationToken) -> anyhow::Result<()> {
+    for port in [25, 443] {
+        let listener = TcpListener::bind((address, port))
+            .await
+            .with_context(|| format!("cannot listen on {address}:{port}"))?;
+        let end = end.clone();
+        tokio::spawn(async move {
+            loop {
+                tokio::select! {
+                    () = end.cancelled() => return,
+                    accepted = listener.accept() => {
+                        if let Ok((stream, _)) = accepted {
+                            tokio::spawn(failing.serve(stream, end.clone()));
+                        }
+                    }
+                }
+            }
+        });
+    }
+    Ok(())
+}
+
+/// The longest time that one of many messages takes to the healthy relay: with so few, their 99th percentile.
+async fn slowest(context: &Context, receiver: &Account, imap: &mut Imap) -> anyhow::Result<Duration> {
+    let mut slowest = Duration::ZERO;
+    let mut sender = context.account(RELAY).await?;
+    for number in 0..MEASURED {
+        if number % BURST == 0 {
+            sender = context.account(RELAY).await?;
+        }
+        let message = pgp::encrypted(&sender.address, 2000);
+        let begin = Instant::now();
+        sender.submit(&receiver.address, &message).await?.expect(250)?;
+        arrival(imap, message.id(), WITHIN).await?;
+        slowest = slowest.max(begin.elapsed());
+    }
+    Ok(slowest)
+}
+
+/// A thousand messages to two hundred domains whose servers fail in four ways.
+async fn dead_mail(context: &Context, sender: &Account, addresses: &[Ipv4Addr]) -> anyhow::Result<()> {
+    let mut recipients = Vec::new();
+    for (failing, address) in Failing::ALL.into_iter().zip(addresses) {
+        let zone = failing.zone();
+        let text = format!("*.{zone}. 60 IN MX 10 mx.{zone}.\nmx.{zone}. 60 IN A {address}\n");
+        context.machines().publish(&zone, &text).await?;
+        recipients.extend((0..DOMAINS).map(|number| format!("someone@{number}.{zone}")));
+    }
+    let recipients: Vec<&str> = recipients.iter().map(String::as_str).collect();
+    for _ in 0..MESSAGES {
+        let message = pgp::encrypted(&sender.address, 2000).bytes();
+        sender
+            .smtp()
+            .await?
+            .send(&sender.address, &recipients, &message)
+            .await?
+            .expect(250)?;
+    }
+    Ok(())
+}
+
+pub(super) async fn dead_destinations(context: &Context) -> anyhow::Result<()> {
+    let sender = context.account(RELAY).await?;
+    let receiver = context.account("b").await?;
+    let (mut imap, _) = receiver.inbox().await?;
+    let alone = slowest(context, &receiver, &mut imap).await?;
+
+    let addresses = dead_addresses(RELAY, Failing::ALL.len())?;
+    let end = CancellationToken::new();
+    let _end = end.clone().drop_guard();
+    for (failing, address) in Failing::ALL.into_iter().zip(&addresses).skip(1) {
+        fail(failing, *address, &end).await?;
+    }
+    dead_mail(context, &sender, &addresses).await?;
+    let beside = slowest(context, &receiver, &mut imap).await;
+    context.run(RELAY, &["postsuper", "-d", "ALL"]).await?;
+    let beside = beside.context("mail to the healthy relay is delayed")?;
+    println!("    alone {alone:?}, beside dead servers {beside:?}");
+    ensure!(
+        beside <= 2 * alone.max(NOISE),
+        "mail takes {alone:?} alone, and {beside:?} beside dead servers"
+    );
+    Ok(())
+}
