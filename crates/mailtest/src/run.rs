@@ -1,8 +1,10 @@
-//! Plays scenarios one after the other and reports how they went.
+//! Plays scenarios and reports how they went.
 #![allow(clippy::print_stdout, reason = "its output is for a person at a terminal")]
 
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
+
+use futures_util::future::join_all;
 
 use super::scenario::{Environment, Scenario};
 
@@ -44,37 +46,77 @@ pub fn list<C>(scenarios: &[Scenario<C>]) {
         .for_each(|scenario| println!("{}", scenario.name));
 }
 
-/// Plays these scenarios; one line for each, and what is known about a failure.
+/// Plays these scenarios and prints one line for each, with what is known about a failure. Lanes are played first, side
+/// by side and each in its order; then the others, one after the other.
 pub async fn play<C: Environment>(context: &C, scenarios: &[&Scenario<C>]) -> Tally {
+    let (lanes, alone) = lanes(scenarios);
+    let side_by_side = join_all(lanes.iter().map(|lane| in_order(context, lane))).await;
+    let mut tally = in_order(context, &alone).await;
+    for lane in side_by_side {
+        tally.passed += lane.passed;
+        tally.failed += lane.failed;
+    }
+    tally
+}
+
+/// Scenarios that are played one after the other.
+type Lane<'a, C> = Vec<&'a Scenario<C>>;
+
+/// The scenarios of each lane, and those without one.
+fn lanes<'a, C>(scenarios: &[&'a Scenario<C>]) -> (Vec<Lane<'a, C>>, Lane<'a, C>) {
+    let mut lanes: Vec<(&str, Lane<'a, C>)> = Vec::new();
+    let mut alone = Vec::new();
+    for &scenario in scenarios {
+        let Some(name) = scenario.lane else {
+            alone.push(scenario);
+            continue;
+        };
+        match lanes.iter_mut().find(|(known, _)| *known == name) {
+            Some((_, lane)) => lane.push(scenario),
+            None => lanes.push((name, vec![scenario])),
+        }
+    }
+    (lanes.into_iter().map(|(_, lane)| lane).collect(), alone)
+}
+
+async fn in_order<C: Environment>(context: &C, scenarios: &[&Scenario<C>]) -> Tally {
     let mut tally = Tally { passed: 0, failed: 0 };
     for scenario in scenarios {
-        let start = context.now().await;
-        let started = Instant::now();
-        let played = async {
-            context.provide(scenario.needs).await?;
-            (scenario.play)(context).await
-        };
-        let result = match tokio::time::timeout(scenario.deadline, played).await {
-            Ok(result) => result,
-            Err(_) => Err(anyhow::anyhow!("not done within {:?}", scenario.deadline)),
-        };
-        let time = started.elapsed();
-        match result {
-            Ok(()) => {
-                tally.passed += 1;
-                println!("{}", line("ok", time, scenario.name));
-            }
-            Err(error) => {
-                tally.failed += 1;
-                println!("{}", line("FAILED", time, scenario.name));
-                println!("    {error:#}");
-                for line in context.logged_since(&start).await {
-                    println!("    {line}");
-                }
-            }
+        if one(context, scenario).await {
+            tally.passed += 1;
+        } else {
+            tally.failed += 1;
         }
     }
     tally
+}
+
+/// Plays one scenario; whether it passed.
+async fn one<C: Environment>(context: &C, scenario: &Scenario<C>) -> bool {
+    let start = context.now().await;
+    let started = Instant::now();
+    let played = async {
+        context.provide(scenario.needs).await?;
+        (scenario.play)(context).await
+    };
+    let result = match tokio::time::timeout(scenario.deadline, played).await {
+        Ok(result) => result,
+        Err(_) => Err(anyhow::anyhow!("not done within {:?}", scenario.deadline)),
+    };
+    let time = started.elapsed();
+    match result {
+        Ok(()) => println!("{}", line("ok", time, scenario.name)),
+        Err(ref error) => {
+            // Printed at once: other lanes print too.
+            let mut text = line("FAILED", time, scenario.name);
+            text.push_str(&format!("\n    {error:#}"));
+            for line in context.logged_since(&start).await {
+                text.push_str(&format!("\n    {line}"));
+            }
+            println!("{text}");
+        }
+    }
+    result.is_ok()
 }
 
 fn line(outcome: &str, time: Duration, name: &str) -> String {
@@ -97,6 +139,18 @@ mod tests {
             .collect();
         assert_eq!(names, ["rate-limit"]);
         assert!(chosen(&all, &["no-such-scenario".to_owned()]).is_empty());
+    }
+
+    #[test]
+    fn scenarios_of_a_lane_stay_in_order_and_others_stay_alone() {
+        let all = all::<Context>();
+        let (lanes, alone) = lanes(&chosen(&all, &[]));
+        let played = lanes.iter().map(Vec::len).sum::<usize>() + alone.len();
+        assert_eq!(played, all.len());
+        for lane in &lanes {
+            assert!(lane.iter().all(|scenario| scenario.lane == lane[0].lane));
+        }
+        assert!(alone.iter().all(|scenario| scenario.lane.is_none()));
     }
 
     #[test]

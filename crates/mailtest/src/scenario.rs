@@ -27,6 +27,9 @@ pub struct Scenario<C> {
     pub needs: Needs,
     /// It has failed when it takes longer.
     pub deadline: Duration,
+    /// The lane in which it is played, beside those of other lanes: it mostly waits, has accounts of its own, measures
+    /// no time, and changes nothing that another scenario looks at. Without a lane it is played alone.
+    pub lane: Option<&'static str>,
     /// Plays it.
     pub play: for<'a> fn(&'a C) -> Playing<'a>,
 }
@@ -46,14 +49,16 @@ pub trait Environment {
     fn logged_since(&self, moment: &Self::Moment) -> impl Future<Output = Vec<String>>;
 }
 
-/// A list of scenarios from rows of `name, needs, seconds, function`, in the order in which they are played.
+/// A list of scenarios from rows of `name, needs, seconds, function`, in the order in which they are played. A row can
+/// end in `, lane "NAME"`.
 #[macro_export]
 macro_rules! scenarios {
-    ($($name:literal, $needs:ident, $seconds:literal, $function:path;)+) => {
+    ($($name:literal, $needs:ident, $seconds:literal, $function:path $(, lane $lane:literal)?;)+) => {
         vec![$($crate::Scenario {
             name: $name,
             needs: $crate::Needs::$needs,
             deadline: ::std::time::Duration::from_secs($seconds),
+            lane: None$(.or(Some($lane)))?,
             play: |context| Box::pin($function(context.as_ref())),
         }),+]
     };

@@ -61,12 +61,12 @@ fn with_machines() -> Vec<Scenario<Context>> {
         "sign-up-over-smtp", Machines, 30, accounts::sign_up_over_smtp;
         "second-login", Machines, 30, accounts::second_login;
         "two-first-logins-at-once", Machines, 60, accounts::two_first_logins;
-        "bad-localpart-refused", Machines, 60, accounts::bad_localpart;
-        "short-password-refused", Machines, 60, accounts::short_password;
-        "foreign-domain-refused", Machines, 60, accounts::foreign_domain;
+        "bad-localpart-refused", Machines, 60, accounts::bad_localpart, lane "logins";
+        "short-password-refused", Machines, 60, accounts::short_password, lane "logins";
+        "foreign-domain-refused", Machines, 60, accounts::foreign_domain, lane "logins";
         "nocreate-file", Machines, 60, accounts::nocreate_file;
-        "reserved-names-refused", Machines, 90, accounts::reserved_names;
-        "odd-passwords-tell-nothing", Machines, 120, accounts::odd_passwords;
+        "reserved-names-refused", Machines, 90, accounts::reserved_names, lane "reserved names";
+        "odd-passwords-tell-nothing", Machines, 120, accounts::odd_passwords, lane "logins";
         "doveauth-answers-only-dovecot", Machines, 60, accounts::doveauth_socket;
         "sign-up-on-a-full-disk", Machines, 120, accounts::full_disk;
 
@@ -150,21 +150,21 @@ fn with_machines() -> Vec<Scenario<Context>> {
         "own-site-beside-the-relay", Machines, 60, network::own_site;
         "client-behind-a-firewall-with-443-only", Machines, 300, network::only_443;
 
-        "acme-certificate-is-issued-and-used", Machines, 120, certificate::acme;
+        "acme-certificate-is-issued-and-used", Machines, 120, certificate::acme, lane "relay e";
         "external-certificate-is-reloaded-on-change", Machines, 120, certificate::external;
         "external-certificate-comes-after-the-daemons", Machines, 300, certificate::late;
 
         "ip-only-address-cannot-be-forged", Machines, 60, ip_only::forged;
         "ip-only-has-no-zone", Machines, 60, ip_only::no_zone;
 
-        "browser-pages-self-signed", Browser, 300, browser::pages_self_signed;
-        "browser-pages-strict", Browser, 300, browser::pages_strict;
-        "browser-languages", Browser, 120, browser::languages;
-        "browser-invitation", Browser, 60, browser::invitation;
-        "browser-without-scripts", Browser, 90, browser::without_scripts;
-        "browser-keyboard", Browser, 60, browser::keyboard;
-        "browser-content-policy", Browser, 60, browser::content_policy;
-        "browser-finds-faults", Browser, 60, browser::finds_faults;
+        "browser-pages-self-signed", Browser, 300, browser::pages_self_signed, lane "browser";
+        "browser-pages-strict", Browser, 300, browser::pages_strict, lane "browser";
+        "browser-languages", Browser, 120, browser::languages, lane "browser";
+        "browser-invitation", Browser, 60, browser::invitation, lane "browser";
+        "browser-without-scripts", Browser, 90, browser::without_scripts, lane "browser";
+        "browser-keyboard", Browser, 60, browser::keyboard, lane "browser";
+        "browser-content-policy", Browser, 60, browser::content_policy, lane "browser";
+        "browser-finds-faults", Browser, 60, browser::finds_faults, lane "browser";
         "migrate-prints-options", Machines, 30, migrate::options;
         "operator-dns-check", Machines, 90, operator::dns_right;
         "operator-dns-check-finds-faults", Machines, 120, operator::dns_faults;

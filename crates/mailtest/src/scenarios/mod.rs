@@ -18,7 +18,7 @@ use crate::scenario::Scenario;
 /// All of them.
 pub fn all<C: AsRef<Context>>() -> Vec<Scenario<C>> {
     crate::scenarios! {
-        "wrong-password-refused", Addresses, 60, accounts::wrong_password;
+        "wrong-password-refused", Addresses, 60, accounts::wrong_password, lane "logins";
 
         "securejoin-across-relays", Addresses, 300, chat::securejoin_across;
         "messages-across-relays", Addresses, 300, chat::messages_across;
@@ -31,17 +31,17 @@ pub fn all<C: AsRef<Context>>() -> Vec<Scenario<C>> {
         "idle-wakes-the-receiver", Addresses, 60, chat::idle_wakes;
         "idle-misses-no-message-of-a-burst", Addresses, 60, chat::idle_burst;
 
-        "cleartext-submitted", Addresses, 60, policy::cleartext_submitted;
-        "forged-from", Addresses, 60, policy::forged_from;
-        "envelope-sender-of-another-account", Addresses, 60, policy::foreign_envelope;
-        "rate-limit", Addresses, 60, policy::rate_limit;
+        "cleartext-submitted", Addresses, 60, policy::cleartext_submitted, lane "submission";
+        "forged-from", Addresses, 60, policy::forged_from, lane "submission";
+        "envelope-sender-of-another-account", Addresses, 60, policy::foreign_envelope, lane "submission";
+        "rate-limit", Addresses, 60, policy::rate_limit, lane "submission";
         "slow-senders-occupy-no-filter", Addresses, 120, policy::slow_senders;
 
         "address-extension", Addresses, 60, delivery::address_extension;
-        "long-lines-are-refused-or-arrive", Addresses, 90, delivery::long_lines;
-        "message-too-large", Addresses, 90, delivery::too_large;
+        "long-lines-are-refused-or-arrive", Addresses, 90, delivery::long_lines, lane "submission";
+        "message-too-large", Addresses, 90, delivery::too_large, lane "submission";
         "vrfy-tells-nothing", Addresses, 30, delivery::vrfy;
-        "header-cleanup", Addresses, 60, headers::cleanup;
+        "header-cleanup", Addresses, 60, headers::cleanup, lane "submission";
 
         "metadata-announcements", Addresses, 60, metadata::announcements;
         "device-tokens", Addresses, 60, metadata::device_tokens;

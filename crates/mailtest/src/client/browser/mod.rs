@@ -126,7 +126,9 @@ impl Browser {
             .get("data")
             .and_then(Value::as_str)
             .context("a screenshot without data")?;
-        Picture::read(BASE64_STANDARD.decode(data)?)
+        let png = BASE64_STANDARD.decode(data)?;
+        // Takes long enough to delay scenarios in other lanes.
+        tokio::task::spawn_blocking(move || Picture::read(png)).await?
     }
 
     /// What a script of ours says about the page. It runs also where pages must not run scripts.
