@@ -1,4 +1,4 @@
-//! What scenarios share: the relays, Delta Chat, and two pairs of people who know each other.
+//! State that scenarios share: the relays, Delta Chat, and two pairs of users who have verified each other.
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -11,12 +11,12 @@ use crate::client::{Account, Peer};
 use crate::scenario::{Environment, Needs};
 use crate::topology::Topology;
 
-/// How often a condition is looked at that nothing announces.
+/// Polling interval for conditions that no event announces.
 const POLL: Duration = Duration::from_millis(50);
 
-/// Everything that a scenario works with.
+/// The environment of a scenario.
 pub struct Context {
-    /// Where the relays are.
+    /// Addresses of the relays.
     pub topology: Topology,
     cache: PathBuf,
     program: OnceCell<Program>,
@@ -25,7 +25,7 @@ pub struct Context {
 }
 
 impl Context {
-    /// Relays, and where client programs are kept.
+    /// Creates a context for these relays; `cache` is the directory for client programs.
     pub fn new(topology: Topology, cache: PathBuf) -> Self {
         Self {
             topology,
@@ -36,12 +36,12 @@ impl Context {
         }
     }
 
-    /// A relay as clients reach it.
+    /// Returns the relay with this name, with the TLS settings of a client.
     pub fn peer(&self, relay: &str) -> anyhow::Result<Peer> {
         Peer::of(&self.topology, relay)
     }
 
-    /// A new account on a relay, which the relay knows of already.
+    /// Creates a new account on a relay; the first login registers it.
     pub async fn account(&self, relay: &str) -> anyhow::Result<Account> {
         let account = Account::random(&self.peer(relay)?);
         account.imap().await.context("signing up")?;
@@ -56,12 +56,12 @@ impl Context {
             .await
     }
 
-    /// Two people on relays a and b.
+    /// Two users, on relays a and b.
     pub async fn across(&self) -> anyhow::Result<&Pair> {
         self.across.get_or_try_init(|| self.pair("a", "b")).await
     }
 
-    /// Two people on relay a.
+    /// Two users on relay a.
     pub async fn local(&self) -> anyhow::Result<&Pair> {
         self.local.get_or_try_init(|| self.pair("a", "a")).await
     }
@@ -83,7 +83,7 @@ impl AsRef<Context> for Context {
     }
 }
 
-/// Relays that run elsewhere: what is not there cannot be provided, and their logs are out of reach.
+/// Relays that run elsewhere: a scenario cannot change them or read their logs.
 impl Environment for Context {
     type Moment = ();
 
@@ -98,7 +98,7 @@ impl Environment for Context {
     }
 }
 
-/// Looks again and again until `look` finds something: for conditions that nothing announces.
+/// Polls `look` until it returns a value: for conditions that no event announces.
 pub async fn until<T, F>(within: Duration, look: impl Fn() -> F) -> anyhow::Result<T>
 where
     F: Future<Output = anyhow::Result<Option<T>>>,
@@ -109,7 +109,7 @@ where
             return Ok(found);
         }
         if Instant::now() > end {
-            bail!("not within {within:?}");
+            bail!("timed out after {within:?}");
         }
         tokio::time::sleep(POLL).await;
     }

@@ -1,7 +1,7 @@
-//! Mail clients, and scenarios that they play against chatmail relays. All that is known of a relay is its address and
-//! its certificate: relays in containers, in virtual machines and on the Internet are the same here.
+//! Mail clients, and scenarios that run them against chatmail relays. A scenario knows only the address and the
+//! certificate of a relay, so relays can run in containers, in virtual machines or on the Internet.
 //!
-//! Without the feature `scenarios` there is only Delta Chat, which the lab's demo needs.
+//! Without the feature `scenarios`, the crate contains only Delta Chat, which the lab's demo needs.
 
 pub mod client;
 #[cfg(feature = "scenarios")]

@@ -1,4 +1,4 @@
-//! `mailtest`: plays the scenarios against relays that run elsewhere.
+//! `mailtest`: runs the scenarios against relays that run elsewhere.
 #![allow(
     clippy::print_stdout,
     clippy::print_stderr,
@@ -13,16 +13,16 @@ use clap::Parser as _;
 use mailtest::topology::Topology;
 use mailtest::{Context, run, scenarios};
 
-/// Plays mail scenarios against chatmail relays.
+/// Runs mail scenarios against chatmail relays.
 #[derive(Debug, clap::Parser)]
 #[command(version)]
 struct Arguments {
-    /// Plays the scenarios whose name holds one of these words; all without any
+    /// Runs only scenarios whose names contain one of these words (default: all)
     filters: Vec<String>,
-    /// Describes the relays, as `cargo lab up --json` prints it
+    /// JSON file that describes the relays, in the format of `cargo lab up --json`
     #[arg(long, value_name = "FILE", required_unless_present = "list")]
     topology: Option<PathBuf>,
-    /// Lists the scenarios and does nothing
+    /// Lists the scenarios without running them
     #[arg(long)]
     list: bool,
 }
@@ -46,7 +46,7 @@ async fn test(arguments: Arguments) -> anyhow::Result<ExitCode> {
     };
     let chosen = run::chosen(&all, &arguments.filters);
     if chosen.is_empty() {
-        bail!("no scenario is called like this; `mailtest --list` shows them all");
+        bail!("no scenario matches; run `mailtest --list` to list all scenarios");
     }
     let text = std::fs::read(&file).with_context(|| format!("cannot read {}", file.display()))?;
     let topology: Topology = serde_json::from_slice(&text)
@@ -59,7 +59,7 @@ async fn test(arguments: Arguments) -> anyhow::Result<ExitCode> {
     Ok(tally.report())
 }
 
-/// Where Delta Chat is kept: `mailtest` in the user's cache directory.
+/// Directory for the Delta Chat program: `mailtest` in the user's cache directory.
 fn cache() -> anyhow::Result<PathBuf> {
     let absolute = |name: &str| {
         std::env::var_os(name)
@@ -67,6 +67,7 @@ fn cache() -> anyhow::Result<PathBuf> {
             .filter(|path| path.is_absolute())
     };
     let base = absolute("XDG_CACHE_HOME").or_else(|| absolute("HOME").map(|home| home.join(".cache")));
-    let base = base.context("set HOME or XDG_CACHE_HOME to an absolute path: Delta Chat is kept there")?;
+    let base =
+        base.context("no cache directory for Delta Chat: set HOME or XDG_CACHE_HOME to an absolute path")?;
     Ok(base.join("mailtest"))
 }

@@ -1,17 +1,17 @@
-//! Where the relays of a lab are: all that a client, a scenario or a foreign test suite needs to know of them.
+//! The relays of a lab, as far as clients, scenarios and external test suites need to know them.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-/// How a relay of the lab proves its name.
+/// Issuer of a relay's TLS certificate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Certificate {
-    /// Made by the relay itself; clients accept it for names that begin with `_`.
+    /// Self-signed by the relay; clients accept it for names that begin with `_`.
     SelfSigned,
-    /// Signed by the lab's own CA.
+    /// Signed by the lab's CA.
     LabCa,
     /// Temporary until a scenario starts an ACME server.
     Acme,
@@ -20,23 +20,23 @@ pub enum Certificate {
 /// One relay.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Relay {
-    /// Name of the machine, as `cargo lab shell` takes it.
+    /// Machine name, as in `cargo lab shell NAME`.
     pub name: String,
-    /// Mail domain and host name; of a relay without a name, its address.
+    /// Mail domain and host name; the IP address if the relay has no domain.
     pub domain: String,
-    /// Address that all of the relay's standard ports are reached at.
+    /// Address on which the relay listens on all its standard ports.
     pub ipv4: Ipv4Addr,
-    /// What clients must accept.
+    /// The kind of certificate that clients must accept.
     pub certificate: Certificate,
 }
 
 impl Relay {
-    /// Whether it has a domain name, and a zone in the DNS.
+    /// Whether the relay has a domain name and a DNS zone.
     pub fn is_named(&self) -> bool {
         self.domain.parse::<IpAddr>().is_err()
     }
 
-    /// What stands behind the `@` of its addresses (RFC 5321 section 4.1.3).
+    /// The part of its mail addresses after the `@` (RFC 5321 section 4.1.3).
     pub fn mail_domain(&self) -> String {
         if self.is_named() {
             self.domain.clone()
@@ -49,13 +49,13 @@ impl Relay {
 /// A running lab, as `cargo lab up --json` prints it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Topology {
-    /// The relays, in the order of their names.
+    /// The relays, sorted by name.
     pub relays: Vec<Relay>,
     /// Resolver that answers for every domain of the lab and with NXDOMAIN for all others.
     pub resolver: Ipv4Addr,
-    /// Address of the host that scenarios run on, as the relays see it; mail from outside comes from here.
+    /// Address of the host that runs the scenarios, as the relays see it; outside mail comes from it.
     pub host: Ipv4Addr,
-    /// Certificate of the lab's CA, PEM.
+    /// Certificate of the lab's CA in PEM format.
     pub ca_file: PathBuf,
 }
 

@@ -1,4 +1,4 @@
-//! Relays as clients reach them, and accounts on them.
+//! Relays from a client's point of view, and accounts on them.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
@@ -11,23 +11,23 @@ use super::smtp::{Reply, Smtp};
 use super::tls::Tls;
 use crate::topology::{Certificate, Relay, Topology};
 
-/// How Delta Chat names itself in EHLO.
+/// The name that Delta Chat sends in EHLO.
 const CLIENT_NAME: &str = "[127.0.0.1]";
 
-/// A relay as a client reaches it.
+/// A relay, with the settings that a client needs to connect to it.
 #[derive(Debug, Clone)]
 pub struct Peer {
-    /// Host name, or address of a relay without a name.
+    /// Host name, or IP address of a relay without a domain name.
     pub domain: String,
-    /// What stands behind the `@` of its addresses.
+    /// The part of its mail addresses after the `@`.
     pub mail_domain: String,
-    /// What the client trusts.
+    /// TLS settings of the client.
     pub tls: Tls,
     address: IpAddr,
 }
 
 impl Peer {
-    /// The relay with this name in a topology.
+    /// Returns the relay with this name in a topology.
     pub fn of(topology: &Topology, name: &str) -> anyhow::Result<Self> {
         let relay: &Relay = topology
             .relay(name)
@@ -44,12 +44,12 @@ impl Peer {
         })
     }
 
-    /// The same relay for a client with other TLS.
+    /// Returns the same relay with other TLS settings.
     pub fn with_tls(&self, tls: Tls) -> Self {
         Self { tls, ..self.clone() }
     }
 
-    /// The same relay for a client that calls it by another name.
+    /// Returns the same relay under another name.
     pub fn called(&self, name: &str) -> Self {
         Self {
             domain: name.to_owned(),
@@ -57,42 +57,42 @@ impl Peer {
         }
     }
 
-    /// One of its ports.
+    /// Returns the socket address of a port.
     pub fn port(&self, port: u16) -> SocketAddr {
         SocketAddr::new(self.address, port)
     }
 
-    /// Submission on port 465, ready for AUTH.
+    /// Connects to port 465 (submission), ready for AUTH.
     pub async fn submission(&self) -> anyhow::Result<Smtp> {
         let mut smtp = Smtp::connect_tls(self.port(465), &self.tls, &self.domain).await?;
         smtp.ehlo(CLIENT_NAME).await?;
         Ok(smtp)
     }
 
-    /// Submission on port 587 with STARTTLS, ready for AUTH.
+    /// Connects to port 587 (submission) with STARTTLS, ready for AUTH.
     pub async fn submission_starttls(&self) -> anyhow::Result<Smtp> {
         let mut smtp = Smtp::connect(self.port(587)).await?;
         smtp.ehlo(CLIENT_NAME).await?;
         smtp.starttls(&self.tls, &self.domain, CLIENT_NAME).await
     }
 
-    /// Port 25 with STARTTLS, as another mail server with this name uses it.
+    /// Connects to port 25 with STARTTLS, as a mail server with this name.
     pub async fn exchange(&self, ehlo: &str) -> anyhow::Result<Smtp> {
         let mut smtp = Smtp::connect(self.port(25)).await?;
         smtp.ehlo(ehlo).await?;
         smtp.starttls(&self.tls, &self.domain, ehlo).await
     }
 
-    /// IMAP on port 993, ready for LOGIN.
+    /// Connects to port 993 (IMAP), ready for LOGIN.
     pub async fn imap(&self) -> anyhow::Result<Imap> {
         Imap::connect_tls(self.port(993), &self.tls, &self.domain).await
     }
 }
 
-/// An account that a client has made up; the relay learns of it at the first login.
+/// An account that a client has generated; the relay creates it at the first login.
 #[derive(Debug, Clone)]
 pub struct Account {
-    /// The relay it is on.
+    /// The relay of the account.
     pub peer: Peer,
     /// Address.
     pub address: String,
@@ -101,7 +101,7 @@ pub struct Account {
 }
 
 impl Account {
-    /// A new random account, in the shape that Delta Chat gives to one.
+    /// Generates a random account with the name and password lengths of Delta Chat.
     pub fn random(peer: &Peer) -> Self {
         Self {
             peer: peer.clone(),
@@ -117,7 +117,7 @@ impl Account {
         Ok(imap)
     }
 
-    /// Logs in over IMAP and selects INBOX; also gives the number of messages in it.
+    /// Logs in over IMAP and selects INBOX; also returns the number of messages in it.
     pub async fn inbox(&self) -> anyhow::Result<(Imap, u32)> {
         let mut imap = self.imap().await?;
         let exists = imap.select_inbox().await?;
@@ -133,7 +133,7 @@ impl Account {
         Ok(smtp)
     }
 
-    /// Hands a message for one recipient in; gives the reply that decides.
+    /// Submits a message for one recipient; returns the reply that decides.
     pub async fn submit(&self, to: &str, message: &Message) -> anyhow::Result<Reply> {
         self.smtp()
             .await?
@@ -142,12 +142,12 @@ impl Account {
     }
 }
 
-/// Waits for the message with this Message-ID in the selected folder; gives it as it is stored.
+/// Waits for the message with this Message-ID in the selected folder; returns it as stored.
 pub async fn arrival(imap: &mut Imap, id: &str, within: Duration) -> anyhow::Result<Vec<u8>> {
     arrival_of(imap, &format!("HEADER Message-ID {id}"), within).await
 }
 
-/// Waits for a message that these search criteria find; gives it as it is stored.
+/// Waits for a message that matches these search criteria; returns it as stored.
 pub async fn arrival_of(imap: &mut Imap, criteria: &str, within: Duration) -> anyhow::Result<Vec<u8>> {
     let end = Instant::now() + within;
     loop {
@@ -155,12 +155,12 @@ pub async fn arrival_of(imap: &mut Imap, criteria: &str, within: Duration) -> an
         if let Some(sequence) = imap.search(criteria).await?.last() {
             return imap.fetch(*sequence).await;
         }
-        // What the server told at the end of the search came too late to be searched.
+        // The search did not cover messages that the server announced at its end.
         if imap.exists() > before {
             continue;
         }
         let left = end.saturating_duration_since(Instant::now());
-        ensure!(!left.is_zero(), "no message arrives with {criteria}");
+        ensure!(!left.is_zero(), "no message that matches {criteria} arrived");
         let more = imap.exists() + 1;
         let mut idle = imap.idle().await?;
         idle.exists(more, left)

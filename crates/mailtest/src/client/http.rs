@@ -1,4 +1,4 @@
-//! One HTTP request on a connection of its own, whose TLS the caller chooses.
+//! HTTP requests, each on its own connection with the caller's TLS settings.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -14,9 +14,9 @@ use hyper_util::rt::TokioIo;
 use super::tls::Tls;
 use super::wire::{Secured, Wire};
 
-/// The longest body that is read.
+/// Maximum size of a body.
 const MAX_BODY: usize = 4 * 1024 * 1024;
-/// The longest time from a request to the end of its response.
+/// Maximum time from a request to the end of its response.
 const WITHIN: Duration = Duration::from_secs(30);
 
 /// The response to a request.
@@ -24,17 +24,17 @@ const WITHIN: Duration = Duration::from_secs(30);
 pub struct Answer {
     /// Status code.
     pub status: u16,
-    /// Status line and header fields, for messages.
+    /// Status line and header fields, for error messages.
     pub head: String,
     /// Body.
     pub body: Vec<u8>,
-    /// What TLS agreed on.
+    /// The TLS parameters.
     pub secured: Option<Secured>,
     fields: HeaderMap,
 }
 
 impl Answer {
-    /// Value of the first header field with this name; case does not matter.
+    /// Returns the value of the first header field with this name, ignoring case.
     pub fn field(&self, name: &str) -> Option<&str> {
         self.fields.get(name)?.to_str().ok()
     }
@@ -51,7 +51,7 @@ pub async fn request(
     request_in(address, tls, name, method, path, "en").await
 }
 
-/// As [`request`], by somebody who prefers these languages (RFC 9110 section 12.5.4).
+/// Like [`request`], with this `Accept-Language` field (RFC 9110 section 12.5.4).
 pub async fn request_in(
     address: SocketAddr,
     tls: &Tls,
@@ -64,13 +64,13 @@ pub async fn request_in(
     exchange(wire, name, method, path, languages).await
 }
 
-/// The protocol that the server chooses by ALPN.
+/// Returns the protocol that the server selects by ALPN.
 pub async fn agreed(address: SocketAddr, tls: &Tls, name: &str) -> anyhow::Result<Option<String>> {
     let wire = Wire::connect_tls(address, tls, name).await?;
     Ok(wire.secured().and_then(|secured| secured.alpn.clone()))
 }
 
-/// GET without TLS.
+/// Sends a GET request without TLS.
 pub async fn get_plain(address: SocketAddr, name: &str, path: &str) -> anyhow::Result<Answer> {
     exchange(Wire::connect(address).await?, name, "GET", path, "en").await
 }
@@ -114,8 +114,8 @@ async fn respond(wire: Wire, request: Request<Empty<Bytes>>) -> anyhow::Result<(
         let body = Limited::new(body, MAX_BODY).collect().await;
         anyhow::Ok((head, body.map_err(anyhow::Error::from_boxed)?.to_bytes()))
     };
-    // The connection ends when the response has been read and its sender is gone. An error after that does not matter:
-    // some servers close without close_notify.
+    // The connection closes once the response is read and the sender is dropped. Later errors do not matter: some
+    // servers close without close_notify.
     let (response, _) = tokio::join!(response, connection);
     response
 }
@@ -136,7 +136,7 @@ mod tests {
 
     use super::*;
 
-    /// Answers one request with these bytes; what was requested, and what came of it.
+    /// Serves one request with these bytes; returns the request and the client's result.
     async fn answered(method: &str, answer: &[u8]) -> (String, anyhow::Result<Answer>) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();

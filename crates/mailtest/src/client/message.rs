@@ -1,4 +1,4 @@
-//! Mail as a client hands it in.
+//! Messages that a client submits.
 
 use rand::Rng as _;
 use rand::distr::{Alphanumeric, SampleString as _};
@@ -13,7 +13,7 @@ pub struct Message {
 }
 
 impl Message {
-    /// A message with the header fields that Delta Chat writes, in its order.
+    /// Creates a message with the header fields of Delta Chat, in its order.
     pub fn new(from: &str, to: &str, subject: &str, content_type: &str, body: String) -> Self {
         let now = OffsetDateTime::now_utc()
             .replace_nanosecond(0)
@@ -33,7 +33,7 @@ impl Message {
         }
     }
 
-    /// An ordinary unencrypted message.
+    /// Creates an ordinary unencrypted message.
     pub fn cleartext(from: &str, to: &str, subject: &str, body: &str) -> Self {
         let content_type = "text/plain; charset=utf-8";
         Self::new(
@@ -58,7 +58,7 @@ impl Message {
         self
     }
 
-    /// The Message-ID with its angle brackets.
+    /// Returns the Message-ID with its angle brackets.
     pub fn id(&self) -> &str {
         self.headers
             .iter()
@@ -66,7 +66,7 @@ impl Message {
             .map_or("", |(_, id)| id)
     }
 
-    /// The message as it is sent.
+    /// Returns the message as the client sends it.
     pub fn bytes(&self) -> Vec<u8> {
         let mut text = String::with_capacity(self.body.len() + 512);
         for (name, value) in &self.headers {
@@ -78,12 +78,12 @@ impl Message {
     }
 }
 
-/// A boundary that occurs in no body.
+/// Returns a random MIME boundary, which occurs in no body.
 pub fn boundary() -> String {
     random_name(32)
 }
 
-/// Random characters `a` to `z` and `0` to `9`: what clients name new accounts with.
+/// Returns random characters `a` to `z` and `0` to `9`, as clients use them in the names of new accounts.
 pub fn random_name(length: usize) -> String {
     const CHARACTERS: &[u8; 36] = b"abcdefghijklmnopqrstuvwxyz0123456789";
     let mut random = rand::rng();
@@ -96,12 +96,12 @@ pub fn random_name(length: usize) -> String {
         .collect()
 }
 
-/// Random letters and digits: what clients make passwords of.
+/// Returns random letters and digits, as clients use them in passwords.
 pub fn random_password() -> String {
     Alphanumeric.sample_string(&mut rand::rng(), 22)
 }
 
-/// The header fields of a message with these names, unfolded; names in any case.
+/// Returns the unfolded values of the header fields with this name, which is case-insensitive.
 pub fn header(message: &[u8], name: &str) -> Vec<String> {
     let text = String::from_utf8_lossy(message);
     let mut values: Vec<String> = Vec::new();

@@ -1,4 +1,4 @@
-//! Clients: SMTP and IMAP of our own, real Delta Chat, a real browser, and a mail server outside of the lab.
+//! Clients: minimal SMTP and IMAP clients, Delta Chat, a real browser, and a mail server outside the lab.
 
 #[cfg(feature = "scenarios")]
 mod account;

@@ -1,20 +1,20 @@
-//! Delivery over HTTPS as other relays do it: `POST /mxdeliv`.
+//! Delivery over HTTPS, as from other relays: `POST /mxdeliv`.
 //!
-//! These requests are written byte by byte and not by hyper: scenarios send requests that no HTTP client sends, such as two
-//! lengths of one body, and bodies that arrive slowly or never.
+//! This module writes requests itself instead of using hyper: scenarios send requests that no HTTP client sends, such as
+//! two lengths for one body, and bodies that arrive slowly or never.
 
 use anyhow::Context as _;
 
 use super::Peer;
 use super::wire::Wire;
 
-/// The longest response that is read.
+/// Maximum size of a response.
 const MAX_RESPONSE: u64 = 64 * 1024;
 
-/// Status and text of a response.
+/// Status and body of a response.
 pub type Said = (u16, String);
 
-/// Header fields of an envelope; no sender is the null sender.
+/// Returns the header fields of an envelope; an empty sender is the null sender.
 pub fn envelope(from: &str, to: &[&str]) -> String {
     let mut fields = String::new();
     if !from.is_empty() {
@@ -26,7 +26,7 @@ pub fn envelope(from: &str, to: &[&str]) -> String {
     fields
 }
 
-/// The head of a request with these fields, for a body of this many bytes.
+/// Returns the head of a request with these fields, for a body of this length.
 pub fn head(peer: &Peer, fields: &str, length: usize) -> String {
     format!(
         "POST /mxdeliv HTTP/1.1\r\nhost: {}\r\n{fields}content-length: {length}\r\nconnection: close\r\n\r\n",
@@ -34,7 +34,7 @@ pub fn head(peer: &Peer, fields: &str, length: usize) -> String {
     )
 }
 
-/// A connection to port 443.
+/// Connects to port 443.
 pub async fn connect(peer: &Peer) -> anyhow::Result<Wire> {
     Ok(Wire::connect_tls(peer.port(443), &peer.tls, &peer.domain).await?)
 }
@@ -45,13 +45,13 @@ pub async fn post(peer: &Peer, fields: &str, message: &[u8]) -> anyhow::Result<S
     send(connect(peer).await?, &request).await
 }
 
-/// Writes a request as it is; what the server then says until it closes the connection.
+/// Writes a request unchanged, and returns the response once the server has closed the connection.
 pub async fn send(mut wire: Wire, request: &[u8]) -> anyhow::Result<Said> {
     wire.write(request).await?;
     said(wire).await
 }
 
-/// What the server says until it closes the connection.
+/// Reads the response until the server closes the connection.
 pub async fn said(mut wire: Wire) -> anyhow::Result<Said> {
     let response = wire.read_to_end(MAX_RESPONSE).await?;
     split(&response).context("not an HTTP response")

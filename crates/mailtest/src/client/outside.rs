@@ -1,4 +1,4 @@
-//! A mail server outside of the lab: zones with DKIM keys, signed messages, delivery to port 25.
+//! A mail server outside the lab: zones with DKIM keys, signed messages, delivery to port 25.
 
 use std::net::IpAddr;
 
@@ -15,20 +15,20 @@ use super::Peer;
 use super::message::Message;
 use super::smtp::Reply;
 
-/// The domain that mail from outside comes from.
+/// Sender domain of outside mail.
 pub const DOMAIN: &str = "outside.test";
-/// A domain that signs, but that no mail is from.
+/// A domain that signs messages but sends none.
 pub const SIGNER: &str = "signer.test";
 
 const SELECTOR: &str = "mail";
 
-/// Keys made for these two domains, which exist in the lab only.
+/// Test keys of these two domains, which exist only in the lab.
 const KEYS: [(&str, &str); 2] = [
     (DOMAIN, include_str!("../../testdata/outside.test.pem")),
     (SIGNER, include_str!("../../testdata/signer.test.pem")),
 ];
 
-/// SubjectPublicKeyInfo of a 2048-bit RSA key, up to the RSAPublicKey in it (RFC 3279, 2.3.1).
+/// Prefix of the SubjectPublicKeyInfo of a 2048-bit RSA key, up to its RSAPublicKey (RFC 3279 section 2.3.1).
 const SPKI_RSA_2048: [u8; 24] = [
     0x30, 0x82, 0x01, 0x22, 0x30, 0x0D, 0x06, 0x09, 0x2A, 0x86, 0x48, 0x86, 0xF7, 0x0D, 0x01, 0x01, 0x01,
     0x05, 0x00, 0x03, 0x82, 0x01, 0x0F, 0x00,
@@ -37,15 +37,15 @@ const SPKI_RSA_2048: [u8; 24] = [
 /// How a message is signed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Signing {
-    /// Not at all.
+    /// Without a signature.
     None,
-    /// By the domain it is from.
+    /// By the domain in From.
     Good,
-    /// Well, but by another domain.
+    /// With a valid signature of another domain.
     OtherDomain,
-    /// In the name of the domain it is from, with a key that is not the published one.
+    /// In the name of the domain in From, with a key that is not the published one.
     WrongKey,
-    /// Well, but the body is changed afterwards.
+    /// With a valid signature, but the body is changed afterwards.
     BodyAltered,
 }
 
@@ -54,12 +54,12 @@ fn key(domain: &str) -> anyhow::Result<RsaKey<Sha256>> {
         .iter()
         .find(|(known, _)| *known == domain)
         .map(|(_, pem)| pem)
-        .context("no key of this domain")?;
+        .context("no key for this domain")?;
     let der = PrivateKeyDer::from_pem_slice(pem.as_bytes())?;
     Ok(RsaKey::from_key_der(der)?)
 }
 
-/// The zones of both domains as BIND text: name and text. `host` is where their mail comes from.
+/// Returns the zones of both domains as (name, BIND text). `host` is the address that sends their mail.
 pub fn zones(host: IpAddr) -> anyhow::Result<Vec<(&'static str, String)>> {
     KEYS.iter()
         .map(|(domain, _)| {
@@ -69,13 +69,13 @@ pub fn zones(host: IpAddr) -> anyhow::Result<Vec<(&'static str, String)>> {
         .collect()
 }
 
-/// The public key of one of the two domains, in base64.
+/// Returns the public key of one of the two domains, in base64.
 pub fn public_key(domain: &str) -> anyhow::Result<String> {
     let spki = [&SPKI_RSA_2048[..], &key(domain)?.public_key()].concat();
     Ok(STANDARD.encode(spki))
 }
 
-/// A zone as BIND text: where its mail comes from, and texts at selectors.
+/// Returns a zone as BIND text, with the address that sends its mail and TXT records at selectors.
 pub fn zone(domain: &str, host: IpAddr, records: &[(&str, &str)]) -> String {
     let kind = if host.is_ipv4() { "A" } else { "AAAA" };
     let mut zone = format!("{domain}. 60 IN {kind} {host}\n{domain}. 60 IN MX 10 {domain}.\n");
@@ -93,12 +93,12 @@ pub fn zone(domain: &str, host: IpAddr, records: &[(&str, &str)]) -> String {
     zone
 }
 
-/// The message as it leaves, signed as asked.
+/// Returns the message as bytes, signed in this way.
 pub fn signed(message: &Message, signing: Signing) -> anyhow::Result<Vec<u8>> {
     signed_bytes(message.bytes(), signing)
 }
 
-/// The same for a message of any form.
+/// Signs a message of any form.
 pub fn signed_bytes(mut bytes: Vec<u8>, signing: Signing) -> anyhow::Result<Vec<u8>> {
     let (key_of, named) = match signing {
         Signing::None => return Ok(bytes),
@@ -114,7 +114,7 @@ pub fn signed_bytes(mut bytes: Vec<u8>, signing: Signing) -> anyhow::Result<Vec<
     Ok(signed)
 }
 
-/// Changes the case of one letter in the middle of the body, which in armor leaves the structure as it was.
+/// Changes the case of one letter in the middle of the body, which keeps the structure of the armor intact.
 fn alter_body(bytes: &mut [u8]) {
     let head = bytes
         .windows(4)
@@ -132,13 +132,13 @@ fn alter_body(bytes: &mut [u8]) {
     }
 }
 
-/// A message signed with the key of [`DOMAIN`], in the name of a domain and with a selector of its own.
+/// Signs a message with the key of [`DOMAIN`], for any domain and selector.
 pub fn signed_as(message: &Message, domain: &str, selector: &str) -> anyhow::Result<Vec<u8>> {
     let bytes = message.bytes();
     Ok([signature(&bytes, DOMAIN, domain, selector)?, bytes].concat())
 }
 
-/// The field that signs a message.
+/// Returns the `DKIM-Signature` field for a message.
 pub fn signature(message: &[u8], key_of: &str, domain: &str, selector: &str) -> anyhow::Result<Vec<u8>> {
     let signature = DkimSigner::from_key(key(key_of)?)
         .domain(domain)
@@ -156,7 +156,7 @@ pub fn signature(message: &[u8], key_of: &str, domain: &str, selector: &str) -> 
     Ok(signature.to_header().into_bytes())
 }
 
-/// Delivers to one recipient as another mail server does; gives the reply that decided.
+/// Delivers a message to one recipient as a mail server does; returns the reply that decides.
 pub async fn deliver(peer: &Peer, from: &str, to: &str, message: &[u8]) -> anyhow::Result<Reply> {
     peer.exchange(DOMAIN).await?.send(from, &[to], message).await
 }

@@ -1,7 +1,7 @@
-//! Messages that look like Delta Chat's encrypted ones, with random bytes in the place of what is encrypted.
+//! Messages that look like encrypted messages from Delta Chat, with random bytes in place of the cipher text.
 //!
-//! The relay cannot tell the difference: it looks at the MIME shape, the armor and the OpenPGP packet headers
-//! (RFC 9580), and has no key.
+//! The relay cannot tell the difference: it has no key, and checks only the MIME structure, the armor and the OpenPGP
+//! packet headers (RFC 9580).
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -13,10 +13,10 @@ use super::message::{Message, boundary};
 const PKESK: u8 = 1;
 /// Packet type "symmetrically encrypted and integrity protected data".
 const SEIPD: u8 = 18;
-/// Base64 characters on a line of armor.
+/// Base64 characters per line of armor.
 const ARMOR_LINE: usize = 64;
 
-/// A message encrypted for one recipient and the sender; `size` bytes of it are cipher text.
+/// Creates a message for one recipient and the sender, with `size` bytes of cipher text.
 pub fn encrypted(from: &str, size: usize) -> Message {
     let boundary = boundary();
     let armor = armor(&cipher_text(size));
@@ -46,7 +46,7 @@ pub fn encrypted(from: &str, size: usize) -> Message {
 fn cipher_text(size: usize) -> Vec<u8> {
     let mut packets = Vec::with_capacity(size + 256);
     for _ in 0..2 {
-        // Version 6, no key named, X25519, ephemeral key, length of the wrapped key, the key.
+        // Version 6, no recipient key ID, X25519, ephemeral key, length of the wrapped key, the key.
         packet(&mut packets, PKESK, &[6, 0, 25], 32 + 1 + 40);
     }
     // Version 2, AES-256, OCB, chunks of 4 MiB; then salt, data, tag.
@@ -97,7 +97,7 @@ pub fn armor(packets: &[u8]) -> String {
     armor
 }
 
-/// The checksum of armor (RFC 9580, 6.1.1).
+/// Returns the checksum of armor (RFC 9580, 6.1.1).
 fn crc24(bytes: &[u8]) -> u32 {
     let mut crc: u32 = 0x00B7_04CE;
     for byte in bytes {

@@ -1,4 +1,4 @@
-//! A small SMTP client (RFC 5321) that gives every reply as it came.
+//! A small SMTP client (RFC 5321) that returns every reply unchanged.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -10,48 +10,48 @@ use base64::engine::general_purpose::STANDARD;
 use super::tls::Tls;
 use super::wire::{Secured, Wire};
 
-/// Context of errors of a connection on which the whole message was sent.
+/// Context of errors that occur after the client has sent the whole message.
 pub const AFTER_THE_DOT: &str = "after the final dot";
 
-/// What a server said to one command.
+/// A server's reply to a command.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reply {
-    /// The three digits.
+    /// The three-digit reply code.
     pub code: u16,
     /// The text of each line, without code and separator.
     pub lines: Vec<String>,
 }
 
 impl Reply {
-    /// Whether the command did what it was for (2xx), or the server waits for more (3xx).
+    /// Whether the command succeeded (2xx), or the server waits for more (3xx).
     pub fn is_positive(&self) -> bool {
         (200..400).contains(&self.code)
     }
 
-    /// Whether the client shall try again later (4xx).
+    /// Whether the client should retry later (4xx).
     pub fn is_transient(&self) -> bool {
         (400..500).contains(&self.code)
     }
 
-    /// This reply, or an error that quotes it when it has another code.
+    /// Returns this reply, or an error that quotes it if it has another code.
     pub fn expect(self, code: u16) -> anyhow::Result<Self> {
-        ensure!(self.code == code, "expected {code}, the server said: {self}");
+        ensure!(self.code == code, "expected {code}, the server replied: {self}");
         Ok(self)
     }
 
     /// Checks the whole reply, which must be one line.
     pub fn expect_line(&self, want: &str) -> anyhow::Result<()> {
         let got = self.to_string();
-        ensure!(got == want, "expected `{want}`, the server said: `{got}`");
+        ensure!(got == want, "expected `{want}`, the server replied: `{got}`");
         Ok(())
     }
 
-    /// Checks how the reply begins.
+    /// Checks the beginning of the reply.
     pub fn expect_start(&self, want: &str) -> anyhow::Result<()> {
         let got = self.to_string();
         ensure!(
             got.starts_with(want),
-            "expected `{want}…`, the server said: `{got}`"
+            "expected `{want}…`, the server replied: `{got}`"
         );
         Ok(())
     }
@@ -63,7 +63,7 @@ impl fmt::Display for Reply {
     }
 }
 
-/// One line of a reply: code, whether more lines follow, text.
+/// Parses one line of a reply: code, whether more lines follow, text.
 fn parse_line(line: &[u8]) -> Option<(u16, bool, String)> {
     let text = String::from_utf8_lossy(line);
     let code = text.get(..3)?;
@@ -82,7 +82,7 @@ fn parse_line(line: &[u8]) -> Option<(u16, bool, String)> {
     ))
 }
 
-/// The message as it goes over the wire after DATA: dots doubled, line ends CRLF, the final dot (RFC 5321, 4.5.2).
+/// Returns the message as sent after DATA: leading dots doubled, CRLF line endings, final dot (RFC 5321, 4.5.2).
 pub fn dot_stuffed(message: &[u8]) -> Vec<u8> {
     let mut wire = Vec::with_capacity(message.len() + message.len() / 64 + 5);
     for line in message.split_inclusive(|byte| *byte == b'\n') {
@@ -97,7 +97,7 @@ pub fn dot_stuffed(message: &[u8]) -> Vec<u8> {
     wire
 }
 
-/// A conversation with one SMTP server.
+/// A session with an SMTP server.
 pub struct Smtp {
     wire: Wire,
     greeting: Reply,
@@ -124,29 +124,29 @@ impl Smtp {
         })
     }
 
-    /// What the server said first.
+    /// Returns the server's greeting.
     pub fn greeting(&self) -> &Reply {
         &self.greeting
     }
 
-    /// What the server announced after EHLO, one entry per line.
+    /// Returns the extensions that the server announced after EHLO, one per line.
     pub fn extensions(&self) -> &[String] {
         &self.extensions
     }
 
-    /// What TLS agreed on; none on a plain connection.
+    /// Returns the TLS parameters; none on a plain connection.
     pub fn secured(&self) -> Option<&Secured> {
         self.wire.secured()
     }
 
-    /// Says EHLO with this name, as Delta Chat does with `[127.0.0.1]`.
+    /// Sends EHLO with this name; Delta Chat uses `[127.0.0.1]`.
     pub async fn ehlo(&mut self, name: &str) -> anyhow::Result<()> {
         let reply = self.command(&format!("EHLO {name}")).await?.expect(250)?;
         self.extensions = reply.lines.into_iter().skip(1).collect();
         Ok(())
     }
 
-    /// STARTTLS, the handshake and EHLO again; no server name is sent, as clients do it here.
+    /// Sends STARTTLS, performs the handshake without a server name as Delta Chat does, and sends EHLO again.
     pub async fn starttls(mut self, tls: &Tls, name: &str, ehlo: &str) -> anyhow::Result<Self> {
         self.command("STARTTLS").await?.expect(220)?;
         let wire = self.wire.handshake(&tls.clone().without_sni(), name).await?;
@@ -159,36 +159,36 @@ impl Smtp {
         Ok(secured)
     }
 
-    /// One command and its reply.
+    /// Sends a command and reads its reply.
     pub async fn command(&mut self, line: &str) -> anyhow::Result<Reply> {
         self.wire.write(format!("{line}\r\n").as_bytes()).await?;
         self.reply().await
     }
 
-    /// Sends a part of a message.
+    /// Sends part of a message.
     pub async fn write(&mut self, bytes: &[u8]) -> anyhow::Result<()> {
         Ok(self.wire.write(bytes).await?)
     }
 
-    /// The next reply.
+    /// Reads the next reply.
     pub async fn reply(&mut self) -> anyhow::Result<Reply> {
         read_reply(&mut self.wire).await
     }
 
-    /// AUTH PLAIN with an initial response (RFC 4954).
+    /// Sends AUTH PLAIN with an initial response (RFC 4954).
     pub async fn auth_plain(&mut self, user: &str, password: &str) -> anyhow::Result<Reply> {
         let response = STANDARD.encode(format!("\0{user}\0{password}"));
-        // The line holds the password: it is never part of an error.
+        // The line contains the password, so errors never quote it.
         self.wire
             .write(format!("AUTH PLAIN {response}\r\n").as_bytes())
             .await?;
         self.reply().await.context("AUTH PLAIN")
     }
 
-    /// A whole transaction, pipelined as Delta Chat does it: MAIL, every RCPT and DATA in one write.
+    /// Sends a message, pipelined as in Delta Chat: MAIL, every RCPT and DATA in one write.
     ///
-    /// Gives the reply that decides: the first refusal, else the one after the final dot. After a refusal the
-    /// connection is of no further use when the server took DATA, so callers drop it then, like Delta Chat.
+    /// Returns the reply that decides: the first rejection, or else the reply after the final dot. After a rejection, the
+    /// server may still have accepted DATA; callers then drop the connection, like Delta Chat.
     pub async fn send(&mut self, from: &str, to: &[&str], message: &[u8]) -> anyhow::Result<Reply> {
         let mut commands = format!("MAIL FROM:<{from}> BODY=8BITMIME\r\n");
         for recipient in to {
@@ -224,7 +224,7 @@ async fn read_reply(wire: &mut Wire) -> anyhow::Result<Reply> {
         };
         ensure!(
             *first.get_or_insert(code) == code,
-            "a reply changes its code from line to line: {lines:?} {code} {text}"
+            "the lines of a reply have different codes: {lines:?} {code} {text}"
         );
         lines.push(text);
         if !more {

@@ -1,4 +1,4 @@
-//! TLS as clients of a relay do it: which chain is trusted, which versions and ALPN names are offered.
+//! TLS settings of clients: trusted roots, TLS versions and ALPN names.
 
 use std::io;
 use std::path::Path;
@@ -16,16 +16,16 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-/// Which certificates a client takes.
+/// Which certificates a client accepts.
 #[derive(Debug, Clone)]
 enum Trust {
     /// A chain to one of these roots, for the right name.
     Roots(Arc<RootCertStore>),
-    /// Any certificate for the right name: what Delta Chat does for hosts whose name begins with `_`.
+    /// Any certificate for the right name, as Delta Chat accepts for hosts whose name begins with `_`.
     NameOnly,
 }
 
-/// How a client starts TLS.
+/// TLS settings of a client.
 #[derive(Debug, Clone)]
 pub struct Tls {
     trust: Trust,
@@ -48,7 +48,7 @@ impl Tls {
         Ok(Self::new(Trust::Roots(Arc::new(roots))))
     }
 
-    /// Checks the name and nothing else.
+    /// Checks only the name in the certificate.
     pub fn name_only() -> Self {
         Self::new(Trust::NameOnly)
     }
@@ -62,7 +62,7 @@ impl Tls {
         }
     }
 
-    /// Offers this version and no other.
+    /// Offers only this version.
     pub fn only(mut self, version: &'static SupportedProtocolVersion) -> Self {
         self.versions = vec![version];
         self
@@ -74,17 +74,17 @@ impl Tls {
         self
     }
 
-    /// Sends no server name, as Delta Chat does after STARTTLS: the default certificate has to be right.
+    /// Sends no server name, as Delta Chat does after STARTTLS: the server's default certificate must match.
     pub fn without_sni(mut self) -> Self {
         self.sni = false;
         self
     }
 
-    /// Shakes hands over `stream`.
+    /// Performs the handshake over `stream`.
     ///
     /// # Errors
     ///
-    /// As the handshake has it; a certificate that is not accepted is an error of kind `InvalidData`.
+    /// If the handshake fails; a rejected certificate is an error of kind `InvalidData`.
     pub async fn connect<S>(&self, stream: S, name: &str) -> io::Result<TlsStream<S>>
     where
         S: AsyncRead + AsyncWrite + Unpin,
@@ -107,7 +107,7 @@ impl Tls {
                 .with_custom_certificate_verifier(Arc::new(NameOnly { algorithms }))
                 .with_no_client_auth(),
         };
-        // Every connection shows the whole handshake; a resumed one would hide the certificate.
+        // Each connection performs a full handshake; a resumed session would not send the certificate.
         config.resumption = Resumption::disabled();
         config.alpn_protocols = self.alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
         config.enable_sni = self.sni;

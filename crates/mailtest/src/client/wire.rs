@@ -1,4 +1,4 @@
-//! A line-oriented connection with a deadline on every step.
+//! A line-oriented connection with a timeout on every operation.
 
 use std::io;
 use std::net::SocketAddr;
@@ -10,30 +10,30 @@ use tokio::time::timeout;
 
 use super::tls::Tls;
 
-/// Longest line that a server may send; a long FETCH or METADATA answer fits, a runaway server does not.
+/// Maximum line length; it fits long FETCH and METADATA responses, and stops a runaway server.
 const MAX_LINE: u64 = 1024 * 1024;
-/// How long a step may take when nothing else is said.
+/// Default timeout of an operation.
 const STEP: Duration = Duration::from_secs(30);
 
-/// Why a step of a conversation failed.
+/// Why an operation failed.
 #[derive(Debug, thiserror::Error)]
 pub enum WireError {
-    /// No connection came about.
+    /// Cannot connect.
     #[error("connecting to {0}: {1}")]
     Connect(SocketAddr, io::Error),
-    /// The server ended the connection where more was expected of it.
+    /// The server closed the connection before it sent the expected data.
     #[error("the server closed the connection")]
     Closed,
-    /// The step took longer than allowed.
+    /// The operation timed out.
     #[error("no answer within {0:?}")]
     Deadline(Duration),
     /// The TLS handshake failed.
     #[error("TLS with {0}: {1}")]
     Tls(String, io::Error),
-    /// The server sent data before the TLS handshake that belongs after it (CVE-2021-33515 and its kin).
+    /// The server sent plain data after its STARTTLS response and before the handshake (as in CVE-2021-33515).
     #[error("the server sent {0} bytes between STARTTLS and the handshake")]
     Injected(usize),
-    /// A line is longer than any server has reason to send.
+    /// A line exceeds the maximum length.
     #[error("a line is longer than {MAX_LINE} bytes")]
     TooLong,
     /// Reading or writing failed.
@@ -42,7 +42,7 @@ pub enum WireError {
 }
 
 impl WireError {
-    /// Whether the other side ended or reset the connection, as it does when its process is killed.
+    /// Whether the other side closed or reset the connection, as when its process is killed.
     pub fn is_disconnect(&self) -> bool {
         match self {
             Self::Closed => true,
@@ -58,7 +58,7 @@ impl WireError {
 trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 
-/// What the handshake agreed on.
+/// Parameters that the TLS handshake negotiated.
 #[derive(Debug, Clone)]
 pub struct Secured {
     /// `TLSv1_3` or `TLSv1_2`.
@@ -70,7 +70,7 @@ pub struct Secured {
 /// A connection to one port, plain or encrypted.
 pub struct Wire {
     stream: BufReader<Box<dyn Stream>>,
-    /// Part of a line that was read before a deadline struck; the next read continues it.
+    /// Part of a line that was read before a timeout; the next read continues it.
     partial: Vec<u8>,
     secured: Option<Secured>,
 }
@@ -82,7 +82,7 @@ impl Wire {
             .await
             .map_err(|_| WireError::Deadline(STEP))?
             .map_err(|error| WireError::Connect(address, error))?;
-        // A write is one command or one message: waiting to fill a segment only adds latency.
+        // Each write is one command or message, so Nagle's algorithm only adds latency.
         stream.set_nodelay(true)?;
         Ok(Self {
             stream: BufReader::new(Box::new(stream)),
@@ -91,12 +91,12 @@ impl Wire {
         })
     }
 
-    /// Connects and shakes hands before anything is said (ports 465, 993, 443).
+    /// Connects with implicit TLS (ports 465, 993, 443).
     pub async fn connect_tls(address: SocketAddr, tls: &Tls, name: &str) -> Result<Self, WireError> {
         Self::connect(address).await?.handshake(tls, name).await
     }
 
-    /// Encrypts the connection, as after STARTTLS.
+    /// Performs the TLS handshake, as after STARTTLS.
     pub async fn handshake(self, tls: &Tls, name: &str) -> Result<Self, WireError> {
         let left = self.stream.buffer().len();
         if left > 0 || !self.partial.is_empty() {
@@ -125,22 +125,22 @@ impl Wire {
         })
     }
 
-    /// The connection itself, for another protocol.
+    /// Returns the underlying stream, for another protocol.
     pub(super) fn into_stream(self) -> impl AsyncRead + AsyncWrite + Send + Unpin {
         self.stream
     }
 
-    /// What the handshake agreed on; none on a plain connection.
+    /// Returns the TLS parameters; none on a plain connection.
     pub fn secured(&self) -> Option<&Secured> {
         self.secured.as_ref()
     }
 
-    /// One line without its line end.
+    /// Reads one line, without its line ending.
     pub async fn read_line(&mut self) -> Result<Vec<u8>, WireError> {
         self.read_line_within(STEP).await
     }
 
-    /// One line without its line end; when the deadline strikes, what came so far is kept for the next call.
+    /// Reads one line, without its line ending; after a timeout, the next call continues the partial line.
     pub async fn read_line_within(&mut self, deadline: Duration) -> Result<Vec<u8>, WireError> {
         let room = MAX_LINE.saturating_sub(self.partial.len() as u64);
         let mut limited = (&mut self.stream).take(room);
@@ -158,7 +158,7 @@ impl Wire {
         Ok(line)
     }
 
-    /// Exactly this many bytes.
+    /// Reads exactly this many bytes.
     pub async fn read_exact(&mut self, length: usize) -> Result<Vec<u8>, WireError> {
         let mut bytes = vec![0; length];
         match timeout(STEP, self.stream.read_exact(&mut bytes)).await {
@@ -169,19 +169,19 @@ impl Wire {
         }
     }
 
-    /// Everything until the server closes, up to `limit` bytes.
+    /// Reads until the server closes the connection, up to `limit` bytes.
     pub async fn read_to_end(&mut self, limit: u64) -> Result<Vec<u8>, WireError> {
         let mut bytes = Vec::new();
         let mut limited = (&mut self.stream).take(limit);
         match timeout(STEP, limited.read_to_end(&mut bytes)).await {
             Err(_) => Err(WireError::Deadline(STEP)),
-            // Servers that close without close_notify have still said all that they had to say.
+            // Some servers close without close_notify although the response is complete.
             Ok(Err(error)) if error.kind() != io::ErrorKind::UnexpectedEof => Err(error.into()),
             Ok(_) => Ok(bytes),
         }
     }
 
-    /// Sends these bytes now.
+    /// Sends these bytes immediately.
     pub async fn write(&mut self, bytes: &[u8]) -> Result<(), WireError> {
         let write = async {
             self.stream.write_all(bytes).await?;

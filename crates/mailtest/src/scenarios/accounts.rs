@@ -1,4 +1,4 @@
-//! Logins that are refused.
+//! Logins that the relay rejects.
 
 use anyhow::{Context as _, ensure};
 
@@ -8,16 +8,20 @@ use crate::client::imap::Status;
 
 const RELAY: &str = "a";
 
-/// What Dovecot says when it refuses; Delta Chat takes it for a wrong password.
+/// Dovecot's response to a rejected login; Delta Chat interprets it as a wrong password.
 pub const REFUSED: &str = "[AUTHENTICATIONFAILED] Authentication failed.";
 
-/// Nobody can log in with this address and password, over IMAP or SMTP.
+/// Checks that the relay rejects this address and password over IMAP and SMTP.
 pub async fn refused(peer: &Peer, address: &str, password: &str) -> anyhow::Result<()> {
     let imap = peer.imap().await?.login(address, password).await?;
-    ensure!(imap.status == Status::No, "IMAP let {address} in");
-    ensure!(imap.text == REFUSED, "IMAP refused {address} with: {}", imap.text);
+    ensure!(imap.status == Status::No, "IMAP accepted the login of {address}");
+    ensure!(
+        imap.text == REFUSED,
+        "IMAP rejected {address} with: {}",
+        imap.text
+    );
     let smtp = peer.submission().await?.auth_plain(address, password).await?;
-    ensure!(smtp.code == 535, "SMTP answered {address} with: {smtp}");
+    ensure!(smtp.code == 535, "SMTP responded to {address} with: {smtp}");
     Ok(())
 }
 
@@ -25,6 +29,9 @@ pub(super) async fn wrong_password(context: &Context) -> anyhow::Result<()> {
     let account = context.account(RELAY).await?;
     refused(&account.peer, &account.address, "another-password").await?;
     refused(&account.peer, &account.address, &format!("{}x", account.password)).await?;
-    account.imap().await.context("the right password afterwards")?;
+    account
+        .imap()
+        .await
+        .context("logging in with the correct password afterwards")?;
     Ok(())
 }

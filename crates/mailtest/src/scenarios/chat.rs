@@ -1,4 +1,4 @@
-//! Two people with Delta Chat write to each other.
+//! Two Delta Chat users write to each other.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use crate::client::deltachat::Pair;
 use crate::client::message::random_name;
 use crate::client::pgp;
 
-/// Size of the attachment.
+/// Size of the attachment in bytes.
 const ATTACHMENT: usize = 10_000_000;
 
 pub(super) async fn securejoin_across(context: &Context) -> anyhow::Result<()> {
@@ -20,7 +20,7 @@ pub(super) async fn securejoin_local(context: &Context) -> anyhow::Result<()> {
     context.local().await.map(|_| ())
 }
 
-/// A message and a reply; the chat of each then ends with exactly these two.
+/// Sends a message and a reply; both users' chats then end with exactly these two.
 pub async fn messages(pair: &Pair) -> anyhow::Result<()> {
     let (question, answer) = (
         format!("question {}", random_name(8)),
@@ -31,7 +31,7 @@ pub async fn messages(pair: &Pair) -> anyhow::Result<()> {
     let (received, _) = pair.other.receive(start, &question).await?;
     ensure!(
         received.chat_id == pair.other_chat,
-        "the message is in another chat than SecureJoin made"
+        "the message is not in the chat that SecureJoin created"
     );
     let start = pair.one.mark();
     pair.other.send(pair.other_chat, &answer).await?;
@@ -70,7 +70,7 @@ async fn attachment(pair: &Pair) -> anyhow::Result<()> {
     pair.other.save_file(received.id, &saved).await?;
     ensure!(
         tokio::fs::read(&saved).await? == content,
-        "the attachment has changed on its way"
+        "the attachment was changed in transit"
     );
     Ok(())
 }
@@ -101,7 +101,7 @@ pub(super) async fn read_receipt_local(context: &Context) -> anyhow::Result<()> 
     read_receipt(context.local().await?).await
 }
 
-/// The server tells of new mail by itself, well before a client that polls once a minute would ask.
+/// The server notifies clients of new mail immediately, well before a client that polls once a minute would ask.
 pub(super) async fn idle_wakes(context: &Context) -> anyhow::Result<()> {
     for (from, to) in [("a", "a"), ("a", "b")] {
         let (sender, receiver) = (context.account(from).await?, context.account(to).await?);
@@ -117,15 +117,15 @@ pub(super) async fn idle_wakes(context: &Context) -> anyhow::Result<()> {
         let stored = imap
             .fetch(sequence)
             .await
-            .context("fetching what was announced")?;
+            .context("fetching the announced message")?;
         let text = String::from_utf8_lossy(&stored).into_owned();
         ensure!(text.contains(message.id()), "another message arrived");
     }
     Ok(())
 }
 
-/// Messages that arrive while the server tells of earlier ones are told of as well: it would look again by itself only
-/// after half a minute.
+/// The server also announces messages that arrive while it announces earlier ones, although it checks the mailbox
+/// on a timer only every half minute.
 pub(super) async fn idle_burst(context: &Context) -> anyhow::Result<()> {
     const SENDERS: u32 = 4;
     const EACH: u32 = 8;
@@ -156,6 +156,6 @@ pub(super) async fn idle_burst(context: &Context) -> anyhow::Result<()> {
     }
     idle.exists(exists + SENDERS * EACH, Duration::from_secs(10))
         .await
-        .context("waiting for the last of a burst")?;
+        .context("waiting for the last message of a burst")?;
     Ok(())
 }

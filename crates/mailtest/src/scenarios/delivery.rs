@@ -1,4 +1,4 @@
-//! Which addresses and which messages a relay takes, and what it tells of its addresses.
+//! Which addresses and messages a relay accepts, and what it discloses about its addresses.
 
 use std::time::Duration;
 
@@ -9,9 +9,9 @@ use crate::client::message::header;
 use crate::client::{arrival, outside, pgp};
 
 const WITHIN: Duration = Duration::from_secs(60);
-/// Larger than `messages.maxSize` once it is armored.
+/// Larger than `messages.maxSize` after armoring.
 const TOO_LARGE: usize = 53_000_000;
-/// Longest line that RFC 5322 allows, without its line break.
+/// Maximum line length in RFC 5322, without the line break.
 const MAX_LINE: usize = 998;
 
 pub(super) async fn address_extension(context: &Context) -> anyhow::Result<()> {
@@ -24,7 +24,7 @@ pub(super) async fn address_extension(context: &Context) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A line of a submitted message is as long as may be, and one byte longer.
+/// Submits messages with a line of the maximum length, and one byte longer.
 pub(super) async fn long_lines(context: &Context) -> anyhow::Result<()> {
     let (sender, receiver) = (context.account("a").await?, context.account("b").await?);
     let (mut imap, _) = receiver.inbox().await?;
@@ -46,7 +46,7 @@ pub(super) async fn long_lines(context: &Context) -> anyhow::Result<()> {
         reply.expect(250)?;
         // Relay b has verified the signature.
         let stored = arrival(&mut imap, message.id(), WITHIN).await?;
-        ensure!(header(&stored, "References") == [value], "the field has changed");
+        ensure!(header(&stored, "References") == [value], "the field was changed");
     }
     Ok(())
 }
@@ -58,7 +58,7 @@ pub(super) async fn too_large(context: &Context) -> anyhow::Result<()> {
     smtp.send(&sender.address, &[&sender.address], &message)
         .await?
         .expect_start("552 ")?;
-    // Who announces the size is refused before the message is sent.
+    // A client that declares the size is rejected before it sends the message.
     let peer = context.peer("b")?;
     let mut smtp = peer.exchange(outside::DOMAIN).await?;
     let announced = format!("MAIL FROM:<someone@{}> SIZE={}", outside::DOMAIN, message.len());

@@ -1,4 +1,4 @@
-//! What tells about the sender's device, network and subject does not reach the receiver.
+//! Header fields that reveal the sender's device, network or subject do not reach the recipient.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! A relay without a name: accounts are `user@[address]`.
+//! A relay without a domain name: account addresses are `user@[IP address]`.
 
 use anyhow::{Context as _, ensure};
 use serde_json::Value;
@@ -11,7 +11,7 @@ use crate::client::message::{random_name, random_password};
 
 const RELAY: &str = "d";
 
-/// Signs up with a link, which has to lead to an address on the relay.
+/// Signs up with a link, which must create an address on the relay.
 async fn user(context: &Context, name: &str, link: &str) -> anyhow::Result<User> {
     let domain = context.peer(RELAY)?.mail_domain;
     let user = context.program().await?.user_of_code(name, link).await?;
@@ -23,7 +23,7 @@ async fn user(context: &Context, name: &str, link: &str) -> anyhow::Result<User>
     Ok(user)
 }
 
-/// A link as people write it by hand.
+/// A link as people type it.
 fn link(context: &Context) -> anyhow::Result<String> {
     let peer = context.peer(RELAY)?;
     let ip = &peer.domain;
@@ -35,7 +35,7 @@ fn link(context: &Context) -> anyhow::Result<String> {
     ))
 }
 
-/// They verify each other and exchange messages.
+/// Two users verify each other and exchange messages.
 async fn talk(one: User, other: User) -> anyhow::Result<()> {
     messages(&Pair::verify(one, other).await?).await
 }
@@ -46,7 +46,7 @@ pub(super) async fn sign_up(context: &Context) -> anyhow::Result<()> {
     ensure!(made.status == 200, "/new: {}", made.head);
     let made: Value = serde_json::from_slice(&made.body)?;
     let given = made.get("dclogin_url").and_then(Value::as_str);
-    let given = given.context("/new gives no link")?;
+    let given = given.context("/new returns no link")?;
     let one = user(context, "alice", given).await?;
     let other = user(context, "bob", &link(context)?).await?;
     talk(one, other).await

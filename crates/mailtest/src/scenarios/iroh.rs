@@ -1,14 +1,14 @@
-//! The relay for realtime connections, as clients see it before they use it.
+//! The iroh relay for realtime connections: requests that clients send before they use it.
 
 use anyhow::ensure;
 
 use super::Context;
 use crate::client::http;
 
-/// One relay of each kind: with a certificate of its own, and with one that everybody accepts.
+/// One relay of each kind: with a self-signed certificate, and with one from a trusted CA.
 const RELAYS: [&str; 2] = ["a", "c"];
 
-/// What clients ask to learn whether the relay is there, and whether a network lets them out.
+/// Paths that clients request to measure the latency to the relay and to detect captive portals.
 pub(super) async fn probes(context: &Context) -> anyhow::Result<()> {
     for relay in RELAYS {
         let peer = context.peer(relay)?;

@@ -16,7 +16,7 @@ const FOLDERS: [(&str, &str); 5] = [
     ("Sent Messages", "\\Sent"),
 ];
 
-/// A person with many devices, all behind one address.
+/// One person uses many devices behind one IP address.
 pub(super) async fn many_sessions(context: &Context) -> anyhow::Result<()> {
     const DEVICES: usize = 40;
     let account: Account = context.account(RELAY).await?;
@@ -42,7 +42,7 @@ pub(super) async fn special_use_folders(context: &Context) -> anyhow::Result<()>
         let line = listed
             .data("LIST")
             .find(|values| values.get(2).and_then(Value::as_text).as_deref() == Some(folder))
-            .with_context(|| format!("no folder {folder}"))?;
+            .with_context(|| format!("folder {folder} is not listed"))?;
         let attributes = line.first().and_then(Value::as_list).unwrap_or_default();
         let found = attributes
             .iter()

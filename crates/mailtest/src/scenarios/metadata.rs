@@ -1,4 +1,4 @@
-//! METADATA as clients read and write it.
+//! METADATA: clients read and write entries.
 
 use std::time::SystemTime;
 
@@ -10,7 +10,7 @@ use crate::client::message::random_name;
 
 const RELAY: &str = "a";
 
-/// A new device token of this kind.
+/// Returns a new device token of this kind.
 pub fn token(kind: &str) -> String {
     format!("{kind}-{}", random_name(12))
 }
@@ -52,8 +52,8 @@ pub(super) async fn announcements(context: &Context) -> anyhow::Result<()> {
         .as_secs();
     let left = expires.parse::<u64>()?.saturating_sub(now);
     ensure!(host == account.peer.domain, "the TURN server is {host}");
-    // Delta Chat asks again when less than half a day is left.
-    ensure!(left > 12 * 60 * 60, "credentials end in {left} s");
+    // Delta Chat requests new credentials when the old ones are valid for less than half a day.
+    ensure!(left > 12 * 60 * 60, "credentials expire in {left} s");
     ensure!(
         password.len() == 28,
         "{} characters are no HMAC-SHA1",
@@ -77,7 +77,7 @@ pub(super) async fn device_tokens(context: &Context) -> anyhow::Result<()> {
     ensure!(both == [&one, &two], "the tokens are {both:?}");
     let refused = imap.set_device_token("\"two words\"").await?;
     ensure!(refused == Status::No, "a token of two words: {refused:?}");
-    // They are the account's own.
+    // Tokens belong to one account only.
     let other = context.account(RELAY).await?;
     let theirs = other.imap().await?.device_tokens().await?;
     ensure!(theirs.is_none(), "another account sees {theirs:?}");
@@ -88,7 +88,7 @@ pub(super) async fn device_tokens(context: &Context) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A value that is set is found, and one that is unset is gone, whatever it is an entry of.
+/// A client can set, read and remove entries of every mailbox and of the server.
 pub(super) async fn own_metadata(context: &Context) -> anyhow::Result<()> {
     let account = context.account(RELAY).await?;
     let mut imap = account.imap().await?;

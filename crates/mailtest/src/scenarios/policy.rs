@@ -1,4 +1,4 @@
-//! What the relay refuses to carry.
+//! Messages that the relay rejects.
 
 use std::time::Duration;
 
@@ -10,9 +10,9 @@ use crate::client::pgp;
 
 /// The reply to a message that is not encrypted.
 pub const ENCRYPTION_NEEDED: &str = "523 Encryption Needed: Invalid Unencrypted Mail";
-/// Messages that an account may send at once (`messages.burst`), and how many more each second gives back.
+/// Messages that an account may send at once (`messages.burst`), and how many more it may send per second.
 const BURST: usize = 10;
-/// How soon a message is taken.
+/// Time within which the relay accepts a message.
 const PROMPT: Duration = Duration::from_secs(10);
 
 pub(super) async fn cleartext_submitted(context: &Context) -> anyhow::Result<()> {
@@ -23,7 +23,7 @@ pub(super) async fn cleartext_submitted(context: &Context) -> anyhow::Result<()>
     smtp.send(from, &[to], &message)
         .await?
         .expect_line(ENCRYPTION_NEEDED)?;
-    // The armor alone does not make it encrypted, and neither does the type alone.
+    // Neither the armor nor the content type alone makes a message count as encrypted.
     let shell = Message::new(
         from,
         &format!("<{to}>"),
@@ -56,7 +56,8 @@ pub(super) async fn foreign_envelope(context: &Context) -> anyhow::Result<()> {
     reply.expect_start("553 5.7.1 ")
 }
 
-/// The limit is told at the first recipient, before the message is sent; a message counts once for all recipients.
+/// The relay enforces the limit at the first RCPT, before the client sends the message; a message counts once,
+/// whatever its number of recipients.
 pub(super) async fn rate_limit(context: &Context) -> anyhow::Result<()> {
     let (sender, receiver) = (context.account("a").await?, context.account("a").await?);
     let mut smtp = sender.smtp().await?;
@@ -70,7 +71,7 @@ pub(super) async fn rate_limit(context: &Context) -> anyhow::Result<()> {
             "message {number} of {BURST} in a burst: {reply}"
         );
     }
-    // Each second gives one back, so the first refusal may come some messages later on a slow machine.
+    // The allowance grows every second, so the first rejection may come some messages later on a slow machine.
     for _ in 0..BURST {
         smtp.command(&format!("MAIL FROM:<{from}> SIZE=30000000"))
             .await?
@@ -84,20 +85,21 @@ pub(super) async fn rate_limit(context: &Context) -> anyhow::Result<()> {
         let again = smtp.command(&format!("RCPT TO:<{from}>")).await?;
         again.expect_start(&refusal)?;
         let data = smtp.command("DATA").await?;
-        ensure!(!data.is_positive(), "a message would be taken: {data}");
-        // The session goes on, and so does everybody else's.
+        ensure!(!data.is_positive(), "the relay would accept a message: {data}");
+        // This session and all others still work.
         smtp.command("RSET").await?.expect(250)?;
         let message = pgp::encrypted(to, 1000);
         receiver.submit(from, &message).await?.expect(250)?;
         return Ok(());
     }
-    anyhow::bail!("{} messages at once were taken", 2 * BURST)
+    anyhow::bail!("the relay accepted {} messages at once", 2 * BURST)
 }
 
-/// Accounts whose sessions stop in the middle of a message, and such sessions of each: more than the filter serves.
+/// Accounts with sessions that stall in the middle of a message, and sessions of each account: together more than the
+/// filter serves.
 const SLOW: (usize, usize) = (12, 10);
 
-/// People with a bad line keep nobody from sending.
+/// Senders with a bad connection do not prevent others from sending.
 pub(super) async fn slow_senders(context: &Context) -> anyhow::Result<()> {
     let (sender, receiver) = (context.account("a").await?, context.account("a").await?);
     let mut slow = Vec::new();

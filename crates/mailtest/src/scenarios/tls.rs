@@ -1,4 +1,4 @@
-//! Nothing is said in the clear, and port 443 leads everywhere.
+//! All ports require TLS, and port 443 serves SMTP, IMAP and HTTPS.
 
 use anyhow::{Context as _, ensure};
 use rustls::version::{TLS12, TLS13};
@@ -35,15 +35,15 @@ pub(super) async fn port_25(context: &Context) -> anyhow::Result<()> {
         older
             .starttls(&tls, &peer.domain, outside::DOMAIN)
             .await
-            .context("other servers may still have TLS 1.2")?;
+            .context("TLS 1.2 from another server")?;
     }
     Ok(())
 }
 
-/// The handshake must fail, and not anything before it.
+/// Checks that the TLS handshake fails, and no step before it.
 fn handshake_refused<T>(result: anyhow::Result<T>, what: &str) -> anyhow::Result<()> {
     let Err(error) = result else {
-        anyhow::bail!("{what} takes TLS 1.2")
+        anyhow::bail!("{what} accepts TLS 1.2")
     };
     let refused = matches!(error.downcast_ref(), Some(WireError::Tls(..)));
     ensure!(refused, "{what} with TLS 1.2: {error:#}");
@@ -71,17 +71,20 @@ pub(super) async fn client_ports(context: &Context) -> anyhow::Result<()> {
         new.imap().await.context("port 993")?;
         starttls(&new).await.context("port 143")?;
 
-        // A password must not even be taken from who sends it without encryption.
+        // The server must reject a password that a client sends without encryption.
         let name = message::random_name(9);
         let mut plain = Imap::connect(peer.port(143)).await?;
         let login = plain.login(&format!("{name}@{}", peer.domain), &name).await?;
-        ensure!(login.status != Status::Ok, "port 143 takes a login without TLS");
+        ensure!(login.status != Status::Ok, "port 143 accepts a login without TLS");
         let mut plain = Smtp::connect(peer.port(587)).await?;
         plain.ehlo("[127.0.0.1]").await?;
         let auth = plain
             .auth_plain(&format!("{name}@{}", peer.domain), &name)
             .await?;
-        ensure!(!auth.is_positive(), "port 587 takes a login without TLS: {auth}");
+        ensure!(
+            !auth.is_positive(),
+            "port 587 accepts a login without TLS: {auth}"
+        );
     }
     Ok(())
 }
@@ -107,7 +110,7 @@ pub(super) async fn port_443(context: &Context) -> anyhow::Result<()> {
             let page = http::request(address, &tls, domain, "GET", "/")
                 .await
                 .context("HTTPS")?;
-            ensure!(page.status == 200, "GET / gives {}", page.head);
+            ensure!(page.status == 200, "GET / returns {}", page.head);
             let agreed = page.secured.and_then(|tls| tls.alpn);
             ensure!(
                 agreed.as_deref() == alpn,
@@ -132,7 +135,7 @@ pub(super) async fn port_443(context: &Context) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Browsers get HTTP/2 where they ask for it, older ones TLS 1.2, and nobody the version of nginx.
+/// Browsers can use HTTP/2 and TLS 1.2, and nginx does not reveal its version.
 pub(super) async fn https(context: &Context) -> anyhow::Result<()> {
     for relay in ["a", "c"] {
         let peer = context.peer(relay)?;
@@ -147,7 +150,10 @@ pub(super) async fn https(context: &Context) -> anyhow::Result<()> {
             );
         }
         let alpn = http::agreed(peer.port(443), &peer.tls.clone().alpn("h2"), &peer.domain).await?;
-        ensure!(alpn.as_deref() == Some("h2"), "offered h2, agreed on {alpn:?}");
+        ensure!(
+            alpn.as_deref() == Some("h2"),
+            "offered h2, the server chose {alpn:?}"
+        );
     }
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! What browsers and mail programs get from a relay over HTTP.
+//! Responses of a relay to browsers and mail programs over HTTP.
 
 use anyhow::{Context as _, ensure};
 use serde_json::Value;
@@ -7,11 +7,11 @@ use super::Context;
 use crate::client::http::{self, Answer};
 use crate::client::{Account, Peer};
 
-/// One relay of each kind: with a certificate of its own, and with one that everybody accepts.
+/// One relay of each kind: with a self-signed certificate, and with one from a trusted CA.
 const SELF_SIGNED: &str = "a";
 const STRICT: &str = "c";
 
-/// How a page says which language it is in.
+/// `Accept-Language` values, and how the page they select declares its language.
 const LANGUAGES: [(&str, &str); 6] = [
     ("en", "<html lang=\"en\" dir=\"ltr\">"),
     ("de-AT,en;q=0.5", "<html lang=\"de\" dir=\"ltr\">"),
@@ -27,7 +27,7 @@ async fn get(peer: &Peer, path: &str) -> anyhow::Result<Answer> {
         .with_context(|| format!("GET {path}"))
 }
 
-/// The text of a file that must be there.
+/// Returns the text of a file that must exist.
 async fn text(peer: &Peer, path: &str, kind: &str) -> anyhow::Result<String> {
     let answer = get(peer, path).await?;
     ensure!(answer.status == 200, "GET {path}: {}", answer.head);
@@ -35,7 +35,7 @@ async fn text(peer: &Peer, path: &str, kind: &str) -> anyhow::Result<String> {
         answer
             .field("content-type")
             .is_some_and(|value| value.starts_with(kind)),
-        "GET {path} is no {kind}: {}",
+        "GET {path} is not {kind}: {}",
         answer.head
     );
     String::from_utf8(answer.body).with_context(|| format!("{path} is not UTF-8"))
@@ -62,7 +62,7 @@ pub(super) async fn site(context: &Context) -> anyhow::Result<()> {
                 );
                 ensure!(
                     page.field("vary") == Some("Accept-Language"),
-                    "caches take the languages for one page: {}",
+                    "caches cannot tell the languages apart: {}",
                     page.head
                 );
                 check_headers(&page)?;
@@ -76,7 +76,7 @@ pub(super) async fn site(context: &Context) -> anyhow::Result<()> {
         let slash = get(&peer, "/de").await?;
         ensure!(
             slash.field("location") == Some("/de/"),
-            "a visitor cannot follow this: {}",
+            "wrong redirect: {}",
             slash.head
         );
 
@@ -128,13 +128,13 @@ fn check_headers(page: &Answer) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What a browser loads by itself is from the relay. Links to tap may lead elsewhere.
+/// A browser loads resources from the relay only. Links may lead to other hosts.
 fn check_resources(html: &str) -> anyhow::Result<()> {
     for tag in html.split('<').skip(1) {
         let loads = tag.contains("src=") || tag.contains("srcset=") || tag.starts_with("link ");
         ensure!(
             !(loads && (tag.contains("=\"http") || tag.contains("=\"//"))),
-            "a resource of another host: <{tag}"
+            "a resource from another host: <{tag}"
         );
         ensure!(!tag.starts_with("script"), "a script: <{tag}");
     }
@@ -197,7 +197,7 @@ pub(super) async fn files_for_machines(context: &Context) -> anyhow::Result<()> 
     Ok(())
 }
 
-/// Every element is closed, in order.
+/// Checks that every element is closed, in the right order.
 fn check_elements(xml: &str) -> anyhow::Result<()> {
     let body = xml
         .strip_prefix("<?xml version=\"1.0\" encoding=\"UTF-8\"?>")
@@ -211,7 +211,7 @@ fn check_elements(xml: &str) -> anyhow::Result<()> {
             open.push(tag.split(' ').next().unwrap_or(tag));
         }
     }
-    ensure!(open.is_empty(), "not closed: {open:?}");
+    ensure!(open.is_empty(), "unclosed elements: {open:?}");
     Ok(())
 }
 
@@ -263,13 +263,13 @@ pub(super) async fn new_address(context: &Context) -> anyhow::Result<()> {
                 link.status
             );
             let picture = text(&peer, "/new?format=svg", "image/svg+xml").await?;
-            ensure!(picture.contains("<svg"), "the picture of the page: {picture}");
+            ensure!(picture.contains("<svg"), "the page's image is not SVG: {picture}");
         }
     }
     Ok(())
 }
 
-/// The answer is an account in the shape that clients read, and one can log in with it.
+/// The response holds an account in the format that clients expect, and a client can log in with it.
 async fn check_account(peer: &Peer, answer: &Answer, with_link: bool) -> anyhow::Result<()> {
     ensure!(
         answer.status == 200 && answer.field("content-type") == Some("application/json"),
@@ -277,20 +277,23 @@ async fn check_account(peer: &Peer, answer: &Answer, with_link: bool) -> anyhow:
         answer.head
     );
     let account: Value = serde_json::from_slice(&answer.body)?;
-    let keys = account.as_object().context("/new is no object")?.keys();
+    let keys = account
+        .as_object()
+        .context("/new does not return an object")?
+        .keys();
     let mut expected = vec!["email", "password"];
     if with_link {
         expected.insert(0, "dclogin_url");
     }
     let mut keys: Vec<&str> = keys.map(String::as_str).collect();
     keys.sort_unstable();
-    ensure!(keys == expected, "/new has the keys {keys:?}");
+    ensure!(keys == expected, "/new returns the keys {keys:?}");
     let value = |key: &str| {
         account
             .get(key)
             .and_then(Value::as_str)
             .map(str::to_owned)
-            .with_context(|| format!("/new: `{key}` is no text"))
+            .with_context(|| format!("/new: `{key}` is not a string"))
     };
     let account = Account {
         peer: peer.clone(),
@@ -303,6 +306,9 @@ async fn check_account(peer: &Peer, answer: &Answer, with_link: bool) -> anyhow:
         "/new gives {}",
         account.address
     );
-    account.imap().await.context("logging in with what /new gave")?;
+    account
+        .imap()
+        .await
+        .context("logging in with the account from /new")?;
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! The events of a client, in order and kept, so that nobody who waits can miss one.
+//! The events of a client, kept in order so that no waiting caller misses one.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -10,31 +10,31 @@ use tokio::task::JoinHandle;
 
 use super::rpc::Rpc;
 
-/// One event.
+/// An event.
 #[derive(Debug, Clone)]
 pub struct Event {
-    /// When the client told it.
+    /// When the client reported it.
     pub at: Instant,
-    /// Such as `IncomingMsg`.
+    /// Kind of event, such as `IncomingMsg`.
     pub kind: String,
     fields: Value,
 }
 
 impl Event {
-    /// A field that is a number.
+    /// Returns a numeric field.
     pub fn number(&self, field: &str) -> Option<u32> {
         self.fields.get(field)?.as_u64()?.try_into().ok()
     }
 }
 
-/// A place in the stream of events.
+/// A position in the stream of events.
 #[derive(Debug, Clone, Copy)]
 pub struct Mark(usize);
 
-/// All events since the client has started.
+/// All events since the client started.
 pub(super) struct Events {
     log: Arc<Mutex<Vec<Event>>>,
-    /// Number of events so far; closed when the client has ended.
+    /// Number of events so far; closed when the client exits.
     count: watch::Receiver<usize>,
     follower: JoinHandle<()>,
 }
@@ -48,12 +48,12 @@ impl Events {
         Self { log, count, follower }
     }
 
-    /// The end of the stream as it is now.
+    /// Returns the current end of the stream.
     pub(super) fn mark(&self) -> Mark {
         Mark(lock(&self.log).len())
     }
 
-    /// Waits for the first event after `start` that `pick` takes; also gives the place after it.
+    /// Waits for the first event after `start` that `pick` accepts; also returns the position after it.
     pub(super) async fn wait<T>(
         &self,
         start: Mark,
@@ -74,16 +74,19 @@ impl Events {
                 count
                     .wait_for(|count| *count > next)
                     .await
-                    .context("the client has ended")?;
+                    .context("the client has exited")?;
             }
         };
         match tokio::time::timeout(within, search).await {
             Ok(found) => found,
-            Err(_) => bail!("waited {within:?} in vain for {what}; {}", self.last_lines()),
+            Err(_) => bail!(
+                "timed out after {within:?} waiting for {what}; {}",
+                self.last_lines()
+            ),
         }
     }
 
-    /// What the client has complained of last.
+    /// Returns the client's last warnings and errors.
     pub(super) fn last_lines(&self) -> String {
         let log = lock(&self.log);
         let lines = log
@@ -108,7 +111,7 @@ impl Events {
 
 impl Drop for Events {
     fn drop(&mut self) {
-        // The follower holds the client's handle: without this the client would never end.
+        // The follower holds the client's handle; unless it stops, the client never exits.
         self.follower.abort();
     }
 }
@@ -134,7 +137,7 @@ async fn follow(rpc: Arc<Rpc>, log: Arc<Mutex<Vec<Event>>>, count: watch::Sender
             });
             log.len()
         };
-        // Nobody may be waiting at the moment.
+        // Sending fails if there is no receiver, which is fine.
         count.send_replace(length);
     }
 }

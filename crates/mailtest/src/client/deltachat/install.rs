@@ -1,5 +1,4 @@
-//! Getting the client: a program that is there already, or the wheel `deltachat-rpc-server` from PyPI, of which only the
-//! binary is kept.
+//! Installation of the client: a program that already exists, or the binary from the wheel `deltachat-rpc-server` on PyPI.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -8,18 +7,18 @@ use std::process::Output;
 use anyhow::{Context as _, bail};
 use tokio::process::Command;
 
-/// The version that scenarios and measurements are made with.
+/// The version that scenarios and measurements use.
 pub const VERSION: &str = "2.65.0";
 
-/// Names a program to use in place of the one in the cache.
+/// Environment variable with the path of a program to use instead of the one in the cache.
 const VARIABLE: &str = "CHATMAIL_DELTACHAT_RPC_SERVER";
 
-/// The client's program: the one that the environment names, or the one in the lab's cache, fetched when it is not there
-/// yet. Python is not needed after that.
+/// Returns the path of the client's program: from the environment variable, or else in the lab's cache. If it is not
+/// there, Python downloads it; later runs do not need Python.
 ///
 /// # Errors
 ///
-/// When the environment names no file; without Python's venv module, naming the command that installs it; when PyPI cannot be reached.
+/// If the environment variable does not name a file, if Python's venv module is missing, or if PyPI is not reachable.
 pub async fn install(cache: &Path) -> anyhow::Result<PathBuf> {
     if let Some(program) = std::env::var_os(VARIABLE) {
         return given(PathBuf::from(program));
@@ -58,8 +57,8 @@ pub async fn install(cache: &Path) -> anyhow::Result<PathBuf> {
     if !pip.status.success() {
         bail!("pip install {package}: {}", last_line(&pip));
     }
-    let found = binary_in(&venv).with_context(|| format!("{package} holds no binary"))?;
-    // Renamed into place, so that a lab that is interrupted here never leaves half a program.
+    let found = binary_in(&venv).with_context(|| format!("{package} contains no binary"))?;
+    // Renaming is atomic, so an interrupted lab never leaves a partial program.
     fs::rename(&found, &program)
         .with_context(|| format!("moving {} to {}", found.display(), program.display()))?;
     Ok(program)

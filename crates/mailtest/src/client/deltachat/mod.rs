@@ -1,4 +1,4 @@
-//! Real Delta Chat: its core, driven through `deltachat-rpc-server`.
+//! Real Delta Chat: its core, controlled through `deltachat-rpc-server`.
 
 mod events;
 pub mod install;
@@ -17,35 +17,35 @@ use self::events::Events;
 pub use self::events::{Event, Mark};
 use self::rpc::Rpc;
 
-/// How long a message may take from one user to the other. The client retries a refused message after 30 s or more,
-/// so mail that a scenario disturbs arrives within this or not at all.
+/// Maximum time from sending to receiving a message. The client retries a rejected message after 30 s or more, so this
+/// also covers mail that a scenario disturbs.
 pub const ARRIVAL: Duration = Duration::from_secs(180);
 
-/// What scenarios look at in a message.
+/// The properties of a message that scenarios check.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Message {
-    /// Number on this client.
+    /// ID on this client.
     pub id: u32,
-    /// Chat it is in.
+    /// ID of its chat.
     pub chat_id: u32,
     /// Text.
     pub text: String,
-    /// Whether it came or went end-to-end encrypted.
+    /// Whether it was end-to-end encrypted.
     pub show_padlock: bool,
-    /// `Done` once the attachment is there.
+    /// `Done` when the attachment is complete.
     pub download_state: String,
     /// Path of the attachment.
     pub file: Option<String>,
     /// Why sending failed.
     pub error: Option<String>,
-    /// What the client itself has written into the chat, such as "messages are end-to-end encrypted".
+    /// Whether the client itself wrote it into the chat, such as "messages are end-to-end encrypted".
     pub is_info: bool,
 }
 
-/// One user with a client program of their own.
+/// A user with their own client process.
 pub struct User {
-    /// Shown name.
+    /// Display name.
     pub name: String,
     /// Address on the relay.
     pub address: String,
@@ -55,8 +55,8 @@ pub struct User {
 }
 
 impl User {
-    /// Starts a client in `directory` and signs up by logging in, with a code such as `dcaccount:_a.test`. Without a
-    /// namespace for its network it has this process's.
+    /// Starts a client in `directory` and signs up by logging in, with a code such as `dcaccount:_a.test`. If `network`
+    /// is none, the client uses the network namespace of this process.
     pub async fn sign_up(
         program: &Path,
         directory: &Path,
@@ -76,8 +76,8 @@ impl User {
             account,
         };
         user.set("displayname", name).await?;
-        // Clients for people slow down to a message a second; a bot's sends at once. It answers with read receipts
-        // only when told to.
+        // A normal client sends at most one message a second; a bot sends immediately. A bot sends read receipts
+        // only when this is enabled.
         user.set("bot", "1").await?;
         user.set("mdns_enabled", "1").await?;
         let added: Result<(), _> = user.call("add_transport_from_qr", json!([account, code])).await;
@@ -103,18 +103,18 @@ impl User {
         self.call("set_config", json!([self.account, key, value])).await
     }
 
-    /// This moment in the stream of events, to wait from.
+    /// Returns the current position in the stream of events, to wait from.
     pub fn mark(&self) -> Mark {
         self.events.mark()
     }
 
-    /// The code that others scan to verify this user.
+    /// Returns the code that others scan to verify this user.
     pub async fn qr(&self) -> anyhow::Result<String> {
         self.call("get_chat_securejoin_qr_code", json!([self.account, null]))
             .await
     }
 
-    /// Scans the other's code and waits until both have verified each other; gives the chat of each: (own, other's).
+    /// Scans the other's code and waits until both have verified each other; returns both chats: (own, other's).
     async fn secure_join(&self, other: &User) -> anyhow::Result<(u32, u32)> {
         let (start, other_start) = (self.mark(), other.mark());
         let qr = other.qr().await?;
@@ -139,24 +139,24 @@ impl User {
         Ok((chat, other_chat))
     }
 
-    /// Sends a text; gives the message's number.
+    /// Sends a text; returns the message ID.
     pub async fn send(&self, chat: u32, text: &str) -> anyhow::Result<u32> {
         self.call("misc_send_text_message", json!([self.account, chat, text]))
             .await
     }
 
-    /// Sends a file; gives the message's number.
+    /// Sends a file; returns the message ID.
     pub async fn send_file(&self, chat: u32, file: &Path) -> anyhow::Result<u32> {
         let data = json!({"file": file, "viewtype": "File"});
         self.call("send_msg", json!([self.account, chat, data])).await
     }
 
-    /// A message by its number.
+    /// Returns the message with this ID.
     pub async fn message(&self, id: u32) -> anyhow::Result<Message> {
         self.call("get_message", json!([self.account, id])).await
     }
 
-    /// Texts of all messages of a chat that people wrote, in order.
+    /// Returns the texts of a chat in order, without the client's own info messages.
     pub async fn texts(&self, chat: u32) -> anyhow::Result<Vec<String>> {
         let ids: Vec<u32> = self
             .call("get_message_ids", json!([self.account, chat, false, false]))
@@ -171,7 +171,7 @@ impl User {
         Ok(texts)
     }
 
-    /// Waits for a message with this text that arrives after `start`; also gives when it came.
+    /// Waits for a message with this text that arrives after `start`; also returns its time of arrival.
     pub async fn receive(&self, start: Mark, text: &str) -> anyhow::Result<(Message, Instant)> {
         let end = Instant::now() + ARRIVAL;
         let mut from = start;
@@ -196,7 +196,7 @@ impl User {
         }
     }
 
-    /// Waits for a message with an attachment, until the whole of it is there.
+    /// Waits for a message with an attachment until the attachment is complete.
     pub async fn receive_file(&self, start: Mark) -> anyhow::Result<(Message, Instant)> {
         let end = Instant::now() + ARRIVAL;
         let mut from = start;
@@ -224,7 +224,7 @@ impl User {
         self.call("markseen_msgs", json!([self.account, [message]])).await
     }
 
-    /// Waits until the relay has taken this message.
+    /// Waits until the relay has accepted this message.
     pub async fn sent(&self, start: Mark, message: u32) -> anyhow::Result<Instant> {
         let waited = self
             .events
@@ -255,20 +255,20 @@ impl User {
     }
 }
 
-/// Two people who have verified each other.
+/// Two users who have verified each other.
 pub struct Pair {
-    /// Who scanned the code.
+    /// The user who scanned the code.
     pub one: User,
-    /// Whose code it was.
+    /// The user who showed the code.
     pub other: User,
-    /// Their chat, as `one` numbers it.
+    /// ID of their chat on the client of `one`.
     pub one_chat: u32,
-    /// Their chat, as `other` numbers it.
+    /// ID of their chat on the client of `other`.
     pub other_chat: u32,
 }
 
 impl Pair {
-    /// One scans the other's code; waits until both have verified each other.
+    /// Lets one scan the other's code, and waits until both have verified each other.
     pub async fn verify(one: User, other: User) -> anyhow::Result<Self> {
         let (one_chat, other_chat) = one.secure_join(&other).await?;
         Ok(Self {
@@ -280,7 +280,7 @@ impl Pair {
     }
 }
 
-/// What is needed to start clients: the program, a place for their accounts, the lab's resolver.
+/// Everything needed to start clients: the program, a directory for their accounts, the lab's resolver.
 pub struct Program {
     path: PathBuf,
     accounts: tempfile::TempDir,
@@ -288,7 +288,7 @@ pub struct Program {
 }
 
 impl Program {
-    /// Fetches the program into `cache` when it is not there yet.
+    /// Downloads the program into `cache` unless it is already there.
     pub async fn prepare(cache: &Path, resolver: IpAddr) -> anyhow::Result<Self> {
         let path = install::install(cache).await?;
         let accounts = tempfile::Builder::new().prefix("mailtest-").tempdir()?;
@@ -299,17 +299,17 @@ impl Program {
         })
     }
 
-    /// A user with this name who signs up at a domain by logging in.
+    /// Starts a client for a user with this name, who signs up at a domain by logging in.
     pub async fn user(&self, name: &str, domain: &str) -> anyhow::Result<User> {
         self.user_of_code(name, &format!("dcaccount:{domain}")).await
     }
 
-    /// A user who signs up with a code or link.
+    /// Starts a client for a user who signs up with a code or link.
     pub async fn user_of_code(&self, name: &str, code: &str) -> anyhow::Result<User> {
         self.start(name, code, None).await
     }
 
-    /// As [`Self::user`], in another network namespace, named by its file.
+    /// Like [`Self::user`], in the network namespace that this file refers to.
     pub async fn user_within(&self, network: &Path, name: &str, domain: &str) -> anyhow::Result<User> {
         self.start(name, &format!("dcaccount:{domain}"), Some(network))
             .await

@@ -1,4 +1,4 @@
-//! JSON-RPC 2.0 with `deltachat-rpc-server`, one object a line over its standard input and output.
+//! JSON-RPC 2.0 with `deltachat-rpc-server`, one object per line over its standard input and output.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -17,10 +17,10 @@ use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
-/// Calls that configure an account talk to the relay; none takes longer than this.
+/// Timeout of a call. The slowest calls configure an account, for which the client connects to the relay.
 const CALL: Duration = Duration::from_secs(120);
 
-/// The client's C library reads /etc/resolv.conf and nothing else, so it gets one of its own: $1 is bound over it.
+/// The client's C library only reads /etc/resolv.conf, so this script bind-mounts $1 over that file.
 const WITH_RESOLVER: &str = "mount --bind \"$1\" /etc/resolv.conf && shift && exec \"$@\"";
 
 type Answer = Result<Value, String>;
@@ -35,7 +35,7 @@ struct Line {
 
 /// A running client program.
 pub(super) struct Rpc {
-    /// Ends with this value.
+    /// Killed when this value is dropped.
     _child: Child,
     stdin: tokio::sync::Mutex<ChildStdin>,
     waiting: Waiting,
@@ -44,8 +44,8 @@ pub(super) struct Rpc {
 }
 
 impl Rpc {
-    /// Starts the program with its accounts in `directory`; it resolves names with `resolver` only, and has this
-    /// namespace for its network if there is one.
+    /// Starts the program with its accounts in `directory`; it uses `resolver` as its only name server, and runs in the
+    /// network namespace `network` if there is one.
     pub(super) async fn start(
         program: &Path,
         directory: &Path,
@@ -83,7 +83,7 @@ impl Rpc {
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(log)
-            // nsenter, unshare and sh become the program, so this reaches it.
+            // nsenter, unshare and sh replace themselves with the program, so this kills the program.
             .kill_on_drop(true)
             .spawn()
             .context("starting nsenter or unshare")?;
@@ -110,13 +110,13 @@ impl Rpc {
     pub(super) async fn call<T: DeserializeOwned>(&self, method: &str, params: Value) -> anyhow::Result<T> {
         let result = tokio::time::timeout(CALL, self.answer(method, params))
             .await
-            .map_err(|_| anyhow!("no answer within {CALL:?}"))
+            .map_err(|_| anyhow!("no response within {CALL:?}"))
             .flatten();
         let value = result.with_context(|| format!("deltachat: {method}"))?;
-        serde_json::from_value(value).with_context(|| format!("deltachat: what {method} answered"))
+        serde_json::from_value(value).with_context(|| format!("deltachat: unexpected result of {method}"))
     }
 
-    /// The answer to a call, however long it takes: for waiting on events.
+    /// Calls a method without a timeout: for waiting for events.
     pub(super) async fn answer(&self, method: &str, params: Value) -> anyhow::Result<Value> {
         let id = self.next.fetch_add(1, Ordering::Relaxed);
         let (sender, receiver) = oneshot::channel();
@@ -128,10 +128,10 @@ impl Rpc {
             .await
             .write_all(line.as_bytes())
             .await
-            .context("the program has ended")?;
+            .context("the program has exited")?;
         receiver
             .await
-            .context("the program has ended")?
+            .context("the program has exited")?
             .map_err(|error| anyhow!(error))
     }
 }
@@ -165,10 +165,10 @@ async fn read(stdout: ChildStdout, waiting: Waiting) {
             None => Ok(result.unwrap_or(Value::Null)),
         };
         if let Some(sender) = lock(&waiting).remove(&id) {
-            // The caller may have given up meanwhile.
+            // The caller may have timed out.
             let _ = sender.send(answer);
         }
     }
-    // Dropping the senders tells every caller that the program has ended.
+    // Dropping the senders reports to every caller that the program has exited.
     lock(&waiting).clear();
 }

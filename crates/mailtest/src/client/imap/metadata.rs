@@ -1,11 +1,11 @@
-//! METADATA (RFC 5464): what a server announces, and the tokens that wake an account's devices.
+//! METADATA (RFC 5464): entries of the server, and the tokens that wake an account's devices.
 
 use anyhow::{Context as _, ensure};
 
 use super::{Imap, Status, Value};
 
 impl Imap {
-    /// A metadata value of the server (RFC 5464): none when it has none.
+    /// Returns a server entry (RFC 5464), if it is set.
     pub async fn server_metadata(&mut self, entry: &str) -> anyhow::Result<Option<String>> {
         let answer = self.command(&format!("GETMETADATA \"\" ({entry})")).await?.ok()?;
         let lists = answer
@@ -18,13 +18,13 @@ impl Imap {
         Ok(value.flatten())
     }
 
-    /// Sets the device tokens to a value, or removes them all with NIL; gives how the command ended.
+    /// Adds a device token, or removes all of them with NIL; returns the status of the command.
     pub async fn set_device_token(&mut self, value: &str) -> anyhow::Result<Status> {
         let command = format!("SETMETADATA \"INBOX\" (/private/devicetoken {value})");
         Ok(self.command(&command).await?.status)
     }
 
-    /// Adds a device token, which must succeed.
+    /// Adds a device token; fails unless the server accepts it.
     pub async fn add_device_token(&mut self, token: &str) -> anyhow::Result<()> {
         let status = self.set_device_token(&format!("\"{token}\"")).await?;
         ensure!(
@@ -34,7 +34,7 @@ impl Imap {
         Ok(())
     }
 
-    /// The device tokens of the account, separated by spaces.
+    /// Returns the device tokens of the account, separated by spaces.
     pub async fn device_tokens(&mut self) -> anyhow::Result<Option<String>> {
         let answer = self
             .command("GETMETADATA \"INBOX\" (/private/devicetoken)")

@@ -1,10 +1,9 @@
-//! A small IMAP client (RFC 9051) that gives every response as it came.
+//! A small IMAP client (RFC 9051) that returns every response unchanged.
 //!
-//! It is our own because scenarios need what client libraries hide from their callers. Scenarios write commands as text:
-//! every command that the relay offers, with literals, wrong arguments and a name that does not exist
-//! (`every-imap-command`). They compare the greeting and the text of a response with what the server wrote
-//! (`wrong-password-refused`). They must see data that arrives before the TLS handshake (`WireError::Injected`), and when
-//! a notification of IDLE arrived (`idle-wakes-the-receiver`).
+//! Client libraries hide what scenarios need. Scenarios write commands as text: every command that the relay offers,
+//! with literals, wrong arguments and a name that does not exist (`every-imap-command`). They check the exact greeting
+//! and response texts of the server (`wrong-password-refused`). They must see data that arrives before the TLS handshake
+//! (`WireError::Injected`), and when an IDLE notification arrives (`idle-wakes-the-receiver`).
 
 mod metadata;
 mod parse;
@@ -18,19 +17,19 @@ pub use self::parse::{Response, Status, Value};
 use super::tls::Tls;
 use super::wire::{Wire, WireError};
 
-/// Everything that a command brought.
+/// All responses to a command.
 #[derive(Debug)]
 pub struct Completed {
-    /// How the command ended.
+    /// Status of the command.
     pub status: Status,
-    /// The text of the last line, with its code in brackets.
+    /// Text of the tagged response, with its code in brackets.
     pub text: String,
-    /// What came before it.
+    /// The untagged responses before it.
     pub responses: Vec<Response>,
 }
 
 impl Completed {
-    /// This, or an error that quotes the server when the command did not succeed.
+    /// Returns this completion, or an error that quotes the server if the command failed.
     pub fn ok(self) -> anyhow::Result<Self> {
         ensure!(
             self.status == Status::Ok,
@@ -41,7 +40,7 @@ impl Completed {
         Ok(self)
     }
 
-    /// The values of every data response with this name.
+    /// Returns the values of every data response with this name.
     pub fn data(&self, want: &str) -> impl Iterator<Item = &[Value]> {
         self.responses.iter().filter_map(move |response| match response {
             Response::Data { name, values, .. } if name == want => Some(values.as_slice()),
@@ -50,13 +49,13 @@ impl Completed {
     }
 }
 
-/// The capabilities in a `[CAPABILITY …]` code at the start of a text.
+/// Returns the capabilities in a `[CAPABILITY …]` code at the start of a text.
 fn capability_code(text: &str) -> Option<Vec<String>> {
     let (list, _) = text.strip_prefix("[CAPABILITY ")?.split_once(']')?;
     Some(list.split(' ').map(str::to_owned).collect())
 }
 
-/// A conversation with one IMAP server.
+/// A session with an IMAP server.
 pub struct Imap {
     wire: Wire,
     greeting: String,
@@ -89,19 +88,19 @@ impl Imap {
         Ok(imap)
     }
 
-    /// The capabilities announced before login.
+    /// Returns the capabilities that the server announced before login.
     pub fn greeting_capabilities(&self) -> Vec<String> {
         capability_code(&self.greeting).unwrap_or_default()
     }
 
-    /// STARTTLS and the handshake; no server name is sent, as clients do it here.
+    /// Sends STARTTLS and performs the handshake, without a server name as Delta Chat does.
     pub async fn starttls(mut self, tls: &Tls, name: &str) -> anyhow::Result<Self> {
         self.command("STARTTLS").await?.ok()?;
         let wire = self.wire.handshake(&tls.clone().without_sni(), name).await?;
         Ok(Self { wire, ..self })
     }
 
-    /// One response, literals included.
+    /// Reads one response, with its literals.
     pub async fn response(&mut self) -> anyhow::Result<Response> {
         let line = self.wire.read_line().await?;
         self.complete(line).await
@@ -131,12 +130,12 @@ impl Imap {
         Ok(response)
     }
 
-    /// Number of messages in the selected folder, as far as the server has told.
+    /// Returns the number of messages in the selected folder that the server last announced.
     pub fn exists(&self) -> u32 {
         self.exists
     }
 
-    /// One command and everything up to its end.
+    /// Sends a command and reads all responses up to its completion.
     pub async fn command(&mut self, command: &str) -> anyhow::Result<Completed> {
         let tag = self.start(command).await?;
         self.finish(&tag).await
@@ -158,7 +157,7 @@ impl Imap {
                     status,
                     text,
                 } => {
-                    ensure!(done == tag, "the server ended {done}, which is not running");
+                    ensure!(done == tag, "the server completed {done}, which is not running");
                     return Ok(Completed {
                         status,
                         text,
@@ -170,14 +169,14 @@ impl Imap {
         }
     }
 
-    /// LOGIN with quoted arguments, as Delta Chat does it.
+    /// Sends LOGIN with quoted arguments, as Delta Chat does.
     pub async fn login(&mut self, user: &str, password: &str) -> anyhow::Result<Completed> {
         let command = format!("LOGIN {} {}", quoted(user), quoted(password));
-        // The line holds the password: it is never part of an error.
+        // The line contains the password, so errors never quote it.
         self.command(&command).await.context("LOGIN")
     }
 
-    /// The capabilities after login: from the reply to LOGIN, else asked for.
+    /// Returns the capabilities after login: from the response to LOGIN, or else from CAPABILITY.
     pub async fn capabilities(&mut self, login: &Completed) -> anyhow::Result<Vec<String>> {
         if let Some(capabilities) = capability_code(&login.text) {
             return Ok(capabilities);
@@ -190,14 +189,14 @@ impl Imap {
             .collect())
     }
 
-    /// Selects INBOX and gives the number of messages in it.
+    /// Selects INBOX and returns the number of messages in it.
     pub async fn select_inbox(&mut self) -> anyhow::Result<u32> {
         self.exists = 0;
         self.command("SELECT \"INBOX\"").await?.ok()?;
         Ok(self.exists)
     }
 
-    /// The whole message with this sequence number, not marked as seen.
+    /// Fetches the whole message with this sequence number without marking it as seen.
     pub async fn fetch(&mut self, sequence: u32) -> anyhow::Result<Vec<u8>> {
         let fetched = self
             .command(&format!("FETCH {sequence} (UID BODY.PEEK[])"))
@@ -213,15 +212,15 @@ impl Imap {
                 }
             }
         }
-        bail!("message {sequence} is not there")
+        bail!("message {sequence} does not exist")
     }
 
-    /// Sequence numbers of the messages that match, in rising order.
+    /// Returns the sequence numbers of the matching messages, in ascending order.
     pub async fn search(&mut self, criteria: &str) -> anyhow::Result<Vec<u32>> {
         let found = self.command(&format!("SEARCH {criteria}")).await?.ok()?;
         let numbers = found.data("SEARCH").flatten().filter_map(Value::as_text);
         numbers
-            .map(|number| number.parse().context("SEARCH gave no number"))
+            .map(|number| number.parse().context("SEARCH did not return a number"))
             .collect()
     }
 
@@ -238,22 +237,22 @@ impl Imap {
         loop {
             match self.response().await? {
                 Response::Continue(_) => return Ok(Idle { imap: self, tag }),
-                Response::Done { text, .. } => bail!("IDLE ended at once: {text}"),
-                // New mail among these is counted, and told at once to who waits for it.
+                Response::Done { text, .. } => bail!("the server ended IDLE at once: {text}"),
+                // `response` counts new messages among these, so `exists` returns at once.
                 Response::Data { .. } | Response::Status(..) => {}
             }
         }
     }
 }
 
-/// A connection on which the server speaks first.
+/// A session in IDLE.
 pub struct Idle<'a> {
     imap: &'a mut Imap,
     tag: String,
 }
 
 impl<'a> Idle<'a> {
-    /// Waits until the folder holds at least this many messages; gives their number and when it was told.
+    /// Waits until the folder holds at least this many messages; returns their number and the time of the notification.
     pub async fn exists(&mut self, at_least: u32, within: Duration) -> anyhow::Result<(u32, Instant)> {
         let end = Instant::now() + within;
         if self.imap.exists >= at_least {
@@ -290,7 +289,7 @@ impl<'a> Idle<'a> {
     }
 }
 
-/// A quoted string (RFC 9051, 4.3).
+/// Returns a quoted string (RFC 9051, 4.3).
 fn quoted(text: &str) -> String {
     format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""))
 }

@@ -1,6 +1,6 @@
 //! IMAP responses (RFC 9051, section 7) as values.
 
-/// A response that is not IMAP.
+/// A malformed response.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[error("not an IMAP response, at byte {at}: {line:?}")]
 pub(super) struct ParseError {
@@ -8,12 +8,12 @@ pub(super) struct ParseError {
     line: String,
 }
 
-/// How a command ended, or what a status response says.
+/// Status of a command or of a status response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Status {
-    /// Done.
+    /// Completed.
     Ok,
-    /// Refused or failed.
+    /// Rejected or failed.
     No,
     /// Not understood.
     Bad,
@@ -22,18 +22,18 @@ pub enum Status {
 /// A part of a response.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Value {
-    /// Anything that is neither quoted nor a list, `BODY[HEADER.FIELDS (DATE)]` included.
+    /// A value that is neither a string nor a list, such as `BODY[HEADER.FIELDS (DATE)]`.
     Atom(String),
     /// A quoted string or a literal.
     Text(Vec<u8>),
-    /// What stands in parentheses.
+    /// A parenthesized list.
     List(Vec<Value>),
     /// NIL.
     Nil,
 }
 
 impl Value {
-    /// An atom's or a text's characters.
+    /// Returns the characters of an atom or a text.
     pub fn as_text(&self) -> Option<String> {
         match self {
             Self::Atom(text) => Some(text.clone()),
@@ -42,7 +42,7 @@ impl Value {
         }
     }
 
-    /// A list's members.
+    /// Returns the members of a list.
     pub fn as_list(&self) -> Option<&[Value]> {
         match self {
             Self::List(values) => Some(values),
@@ -51,34 +51,34 @@ impl Value {
     }
 }
 
-/// One response of a server.
+/// A response from a server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Response {
     /// `* 3 EXISTS`, `* FETCH (…)`, `* CAPABILITY …`.
     Data {
         /// The number before the name.
         number: Option<u32>,
-        /// In capitals.
+        /// In upper case.
         name: String,
-        /// What follows.
+        /// The values after the name.
         values: Vec<Value>,
     },
     /// `* OK …`, `* NO …`, `* BYE …`; the text with its code in brackets. BYE counts as NO.
     Status(Status, String),
-    /// The end of the command with this tag.
+    /// The tagged response that completes a command.
     Done {
         /// The command's tag.
         tag: String,
-        /// How it ended.
+        /// Its status.
         status: Status,
         /// The text with its code in brackets.
         text: String,
     },
-    /// `+ …`: the server waits for more.
+    /// `+ …`: the server waits for more data.
     Continue(String),
 }
 
-/// How many bytes of literal follow this line, when it ends with `{n}`.
+/// Returns the length of the literal that follows this line, if it ends with `{n}`.
 pub(super) fn literal_length(line: &[u8]) -> Option<usize> {
     let open = line.strip_suffix(b"}")?.iter().rposition(|byte| *byte == b'{')?;
     std::str::from_utf8(line.get(open + 1..line.len() - 1)?)
@@ -87,7 +87,7 @@ pub(super) fn literal_length(line: &[u8]) -> Option<usize> {
         .ok()
 }
 
-/// Parses one response: its lines joined by CRLF, literals in place, without the last line end.
+/// Parses one response: its lines joined by CRLF, literals in place, without the last line ending.
 pub(super) fn parse(bytes: &[u8]) -> Result<Response, ParseError> {
     let mut input = Input { bytes, at: 0 };
     response(&mut input).ok_or_else(|| ParseError {
@@ -145,7 +145,7 @@ impl<'a> Input<'a> {
         Some(taken)
     }
 
-    /// Characters up to a space, which is taken too.
+    /// Reads the characters up to a space, and skips the space.
     fn word(&mut self) -> Option<&'a str> {
         let left = self.bytes.get(self.at..)?;
         let length = left.iter().position(|byte| *byte == b' ').unwrap_or(left.len());
@@ -162,7 +162,7 @@ impl<'a> Input<'a> {
         String::from_utf8_lossy(rest).into_owned()
     }
 
-    /// Values up to `close`, or to the end.
+    /// Reads values up to `close`, or to the end.
     fn values(&mut self, close: Option<u8>) -> Option<Vec<Value>> {
         let mut values = Vec::new();
         loop {
@@ -216,7 +216,7 @@ impl<'a> Input<'a> {
         self.take(length).map(|bytes| Value::Text(bytes.to_vec()))
     }
 
-    /// Brackets hold spaces and parentheses that belong to the atom.
+    /// Spaces and parentheses in brackets belong to the atom.
     fn atom(&mut self) -> Option<Value> {
         let start = self.at;
         let mut depth = 0_u32;
