@@ -1,4 +1,4 @@
-//! Every IMAP command that the relay offers, played once, and what one account can make the relay keep.
+//! Every IMAP command that the relay offers, sent once, and the limits on what one account can store.
 
 use anyhow::{Context as _, ensure};
 use mailtest::client::imap::{Completed, Imap, Status};
@@ -10,17 +10,17 @@ use crate::harness::mailboxes;
 use crate::machine::Cursor;
 
 const RELAY: &str = "a";
-/// A relay whose bounds are reached within seconds.
+/// A relay whose limits are low enough to reach within seconds.
 const SMALL: &str = "c";
-/// Bounds of that relay.
+/// Limits of that relay.
 const FOLDERS: usize = 20;
 const MESSAGES: usize = 200;
 const ENTRIES: usize = 10;
 
-/// What Dovecot says when something goes wrong within the relay.
+/// Parts of Dovecot's responses to internal errors.
 const INTERNAL: [&str; 3] = ["SERVERBUG", "Internal error", "internal error"];
 
-/// Commands in this order, and how they end. `@` stands for a message as a literal.
+/// Commands in order, with the expected status. `@` stands for a message as a literal.
 const AUTHENTICATED: &[(&str, Status)] = &[
     ("CAPABILITY", Status::Ok),
     ("NOOP", Status::Ok),
@@ -116,7 +116,7 @@ const AUTHENTICATED: &[(&str, Status)] = &[
     ("SELECT Box", Status::Ok),
 ];
 
-/// Commands with Box selected, which has four messages.
+/// Commands while the mailbox Box with four messages is selected.
 const SELECTED: &[(&str, Status)] = &[
     ("CHECK", Status::Ok),
     ("SEARCH ALL", Status::Ok),
@@ -166,7 +166,7 @@ const SELECTED: &[(&str, Status)] = &[
     ("UNSELECT", Status::Ok),
     ("SELECT Other", Status::Ok),
     ("CLOSE", Status::Ok),
-    // With messages, with entries of METADATA, empty, with children, and those that the relay makes itself.
+    // With messages, with METADATA entries, empty, with children, and those that the relay creates.
     ("DELETE Other", Status::Ok),
     ("DELETE Other.Grandchild", Status::Ok),
     ("DELETE Box", Status::Ok),
@@ -180,14 +180,14 @@ const SELECTED: &[(&str, Status)] = &[
     ("RENAME INBOX Former", Status::No),
 ];
 
-/// One command, with messages in place of `@`.
+/// Sends a command, with a message in place of each `@`.
 async fn play(imap: &mut Imap, sender: &str, command: &str) -> anyhow::Result<Completed> {
     let message = pgp::encrypted(sender, 200).bytes();
     let literal = format!("{{{}+}}\r\n{}", message.len(), String::from_utf8_lossy(&message));
     imap.command(&command.replace('@', &literal)).await
 }
 
-/// Every line that Dovecot has logged since, of which none tells of an error.
+/// Returns every line that Dovecot has logged since then; fails if one reports an error.
 async fn no_error(context: &Context, relay: &str, start: &Cursor) -> anyhow::Result<()> {
     for unit in ["dovecot", "chatmail-metadata"] {
         let lines = context.machines().journal(relay, Some(unit), start).await?;
@@ -209,7 +209,7 @@ pub(super) async fn every_command(context: &Context) -> anyhow::Result<()> {
     for (command, wanted) in AUTHENTICATED.iter().chain(SELECTED) {
         let ended = play(&mut imap, &account.address, command)
             .await
-            .with_context(|| format!("{command:?} ends the session"))?;
+            .with_context(|| format!("{command:?} closes the session"))?;
         let internal = INTERNAL.iter().any(|sign| ended.text.contains(sign));
         ensure!(
             ended.status == *wanted && !internal,
@@ -224,7 +224,7 @@ pub(super) async fn every_command(context: &Context) -> anyhow::Result<()> {
     no_error(context, RELAY, &start).await
 }
 
-/// Folders, messages of one byte and entries of METADATA: all have an end, and none is an error of the relay.
+/// Folders, messages of one byte and METADATA entries are limited, and reaching a limit causes no internal error.
 pub(super) async fn bounded_account(context: &Context) -> anyhow::Result<()> {
     let lab = context.machines();
     let account = context.account(SMALL).await?;
@@ -238,14 +238,14 @@ pub(super) async fn bounded_account(context: &Context) -> anyhow::Result<()> {
             break created;
         }
         made += 1;
-        ensure!(made <= FOLDERS, "{made} folders can be made");
+        ensure!(made <= FOLDERS, "an account can create {made} folders");
     };
     ensure!(
         refused.text.starts_with("[LIMIT]"),
         "a folder too many is refused with: {}",
         refused.text
     );
-    ensure!(made + 10 > FOLDERS, "only {made} folders can be made");
+    ensure!(made + 10 > FOLDERS, "only an account can create {made} folders");
 
     let mut stored = 0;
     let refused = loop {
@@ -254,14 +254,14 @@ pub(super) async fn bounded_account(context: &Context) -> anyhow::Result<()> {
             break appended;
         }
         stored += 1;
-        ensure!(stored <= MESSAGES, "{stored} messages can be stored");
+        ensure!(stored <= MESSAGES, "an account can store {stored} messages");
     };
     ensure!(
         refused.text.starts_with("[OVERQUOTA]"),
         "a message too many is refused with: {}",
         refused.text
     );
-    ensure!(stored == MESSAGES, "only {stored} messages can be stored");
+    ensure!(stored == MESSAGES, "only an account can store {stored} messages");
 
     for number in 0..ENTRIES * 3 {
         let command = format!(
@@ -273,8 +273,8 @@ pub(super) async fn bounded_account(context: &Context) -> anyhow::Result<()> {
     let last = format!("GETMETADATA INBOX (/private/vendor/lab/{})", ENTRIES * 3 - 1);
     let kept = imap.command(&last).await?.ok()?;
     let kept = format!("{:?}", kept.data("METADATA").collect::<Vec<_>>());
-    ensure!(kept.contains("120, 120"), "the last entry is not kept: {kept}");
-    // Values that cannot be kept are no errors either: one above the bound, and one that dict does not carry.
+    ensure!(kept.contains("120, 120"), "the last entry is not stored: {kept}");
+    // Values that cannot be stored cause no internal error: one above the limit, and one that dict cannot transfer.
     for bytes in [60_000, 300_000] {
         let value = "x".repeat(bytes);
         let long = format!("SETMETADATA INBOX (/private/vendor/lab/long {{{bytes}+}}\r\n{value})");

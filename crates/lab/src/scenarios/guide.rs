@@ -1,4 +1,4 @@
-//! The commands of the operator guide, run as they stand there.
+//! The commands of the operator guide, run unchanged.
 
 use anyhow::{Context as _, ensure};
 
@@ -6,10 +6,10 @@ use super::Context;
 use crate::project;
 
 const GUIDE: &str = "docs/operator-guide.md";
-/// What the guide calls the relay.
+/// Name of the relay in the guide.
 const DOMAIN: &str = "chat.example.org";
 
-/// The shell blocks below a heading, in their order.
+/// Returns the shell blocks below a heading, in order.
 pub(super) fn blocks(heading: &str) -> anyhow::Result<Vec<String>> {
     let path = project::root().join(GUIDE);
     let text = std::fs::read_to_string(&path).with_context(|| path.display().to_string())?;
@@ -40,7 +40,7 @@ fn shell_blocks(text: &str, heading: &str) -> Vec<String> {
     blocks
 }
 
-/// Runs a block on a relay. `root` is what stands for `/` where the block changes into it.
+/// Runs a block on a relay. `root` replaces `/` where the block changes to that directory.
 pub(super) async fn run(context: &Context, relay: &str, block: &str, root: &str) -> anyhow::Result<()> {
     let domain = context.peer(relay)?.domain;
     let script = block

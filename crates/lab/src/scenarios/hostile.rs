@@ -1,4 +1,4 @@
-//! Messages made to cost as much as possible: mail of others arrives all the same, within the filter's memory.
+//! Messages designed to cost as much as possible: other mail still arrives, and the filter stays within its memory.
 
 use std::time::{Duration, Instant};
 
@@ -16,29 +16,29 @@ use crate::harness::mailboxes;
 
 const RELAY: &str = "a";
 const FILTER: &str = "filtermail-incoming.service";
-/// Good messages whose time is taken, one after the other.
+/// Number of good messages that are timed, one after the other.
 const GOOD: usize = 8;
-/// Senders of large and of small hostile messages at once; Postfix takes 50 connections of one address.
+/// Concurrent senders of large and of small hostile messages; Postfix accepts 50 connections per address.
 const LARGE_SENDERS: usize = 10;
 const SMALL_SENDERS: usize = 30;
-/// Almost the largest message that a relay takes, and almost the largest of which any number is received at once.
+/// Just below the maximum message size, and just below the size up to which concurrency is not limited.
 const LARGE: usize = 48 << 20;
 const SMALL: usize = 1_000_000;
-/// How much longer good mail may take while the machine is busy with hostile mail.
+/// Factor by which hostile mail may slow down good mail.
 const SLOWER: u32 = 20;
 const ANYHOW: Duration = Duration::from_secs(20);
-/// Connections of those whose keys are never answered, and messages on each.
+/// Number of connections that send mail whose key lookups get no response, and of messages on each.
 const TARPIT_SENDERS: usize = 40;
 const TARPIT_MESSAGES: usize = 3;
-/// A zone that never answers.
+/// A zone whose name server never responds.
 const TARPIT: &str = "tarpit.test";
-/// Sooner than this a message without a place to wait is sent back.
+/// Time within which the filter defers a message if all places to wait are taken.
 const EARLY: Duration = Duration::from_secs(5);
 
 /// Reply to a message, and the time from its end to the reply.
 type Answer = (Reply, Duration);
 
-/// The time that an encrypted message from outside takes, connection included.
+/// Delivers an encrypted message from outside; returns the time, including the connection.
 async fn good(receiver: &Account) -> anyhow::Result<Duration> {
     let from = format!("someone@{DOMAIN}");
     let message = signed(&pgp::encrypted(&from, 2000), Signing::Good)?;
@@ -50,7 +50,7 @@ async fn good(receiver: &Account) -> anyhow::Result<Duration> {
     Ok(begin.elapsed())
 }
 
-/// The longest time that one of several good messages takes.
+/// Returns the longest delivery time of several good messages.
 async fn longest(receiver: &Account) -> anyhow::Result<Duration> {
     let mut longest = Duration::ZERO;
     for _ in 0..GOOD {
@@ -77,7 +77,7 @@ async fn filter(context: &Context) -> anyhow::Result<(u32, String, u64)> {
     ))
 }
 
-/// Most memory that a process had at once (proc_pid_status(5)), in bytes.
+/// Peak memory of a process (proc_pid_status(5)) in bytes.
 async fn peak(context: &Context, pid: u32) -> anyhow::Result<u64> {
     let status = context
         .run(RELAY, &["cat", &format!("/proc/{pid}/status")])
@@ -90,14 +90,14 @@ async fn peak(context: &Context, pid: u32) -> anyhow::Result<u64> {
     Ok(kib * 1024)
 }
 
-/// A body in which white space has to be looked at everywhere.
+/// A body that consists of white space, which canonicalization must process.
 fn body(size: usize) -> String {
     let line = "a\t b ".repeat(150) + "\r\n";
     line.repeat(size / line.len())
 }
 
-/// Within all bounds, and as expensive as that can be: many fields, and signatures of many names that are found wanting
-/// only by the last step of their verification.
+/// The most expensive message within all limits: many fields, and signatures over many names that fail only in the last
+/// step of their verification.
 fn within_bounds(from: &str, size: usize) -> anyhow::Result<Vec<u8>> {
     use sha2::Digest as _;
     let body = body(size);
@@ -125,7 +125,7 @@ fn header_of(piece: &str, size: usize, begin: &str) -> Vec<u8> {
     (begin.to_owned() + &piece.repeat(size / piece.len()) + "\r\n\r\nbody\r\n").into_bytes()
 }
 
-/// Hostile messages with the replies that they deserve.
+/// Hostile messages with the expected replies.
 fn hostile(from: &str, size: usize) -> anyhow::Result<Vec<(Vec<u8>, &'static str)>> {
     let names = "a:".repeat(450) + "\r\n ";
     Ok(vec![
@@ -152,7 +152,7 @@ fn hostile(from: &str, size: usize) -> anyhow::Result<Vec<(Vec<u8>, &'static str
     ])
 }
 
-/// The worst messages at the highest concurrency.
+/// Sends the most expensive messages at the highest concurrency.
 pub(super) async fn messages(context: &Context) -> anyhow::Result<()> {
     context.publish_outside().await?;
     let (receiver, open) = (context.account(RELAY).await?, context.account(RELAY).await?);
@@ -209,7 +209,7 @@ pub(super) async fn messages(context: &Context) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Sends with a key in a zone that never answers.
+/// Sends messages with a key in a zone whose name server never responds.
 async fn tarpit(receiver: Account, domain: String) -> anyhow::Result<Answer> {
     let from = format!("someone@{domain}");
     let message = signed_as(&pgp::encrypted(&from, 2000), &domain, "mail")?;
@@ -218,7 +218,7 @@ async fn tarpit(receiver: Account, domain: String) -> anyhow::Result<Answer> {
     Ok((reply, begin.elapsed()))
 }
 
-/// Keys that name servers never answer for.
+/// Name servers do not respond to key lookups.
 pub(super) async fn tarpits(context: &Context) -> anyhow::Result<()> {
     context.publish_outside().await?;
     context.machines().publish(TARPIT, "").await?;

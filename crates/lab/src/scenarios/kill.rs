@@ -1,4 +1,4 @@
-//! Each of our services is killed while mail flows: nothing is lost, nothing comes twice, and users keep logging in.
+//! Each of our services is killed under traffic: no mail is lost or duplicated, and users can still log in.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -18,13 +18,13 @@ use super::Context;
 use crate::harness::mailboxes;
 use crate::harness::writing::Chat;
 
-/// How long systemd may take to bring a killed service back.
+/// Time within which systemd restarts a killed service.
 const RESTARTED: Duration = Duration::from_secs(15);
-/// How long mail may take that was sent back once.
+/// Maximum delivery time of mail that was deferred once.
 const DELIVERED: Duration = Duration::from_secs(60);
-/// How many users log in over and over.
+/// Number of users who log in repeatedly.
 const USERS: usize = 6;
-/// How often each service is killed under them.
+/// Number of times each service is killed meanwhile.
 const KILLS: usize = 8;
 
 /// Main process and state of a unit.
@@ -48,7 +48,7 @@ async fn signal(context: &Context, relay: &str, unit: &str, signal: &str) -> any
     Ok(())
 }
 
-/// Kills the service at once and waits until another process is ready.
+/// Kills the service with SIGKILL and waits until a new process is ready.
 pub(super) async fn kill(context: &Context, relay: &str, unit: &str) -> anyhow::Result<()> {
     let (before, _) = state(context, relay, unit).await?;
     signal(context, relay, unit, "KILL").await?;
@@ -58,10 +58,10 @@ pub(super) async fn kill(context: &Context, relay: &str, unit: &str) -> anyhow::
     };
     until(RESTARTED, back)
         .await
-        .with_context(|| format!("{unit} on relay {relay} does not come back"))
+        .with_context(|| format!("{unit} on relay {relay} does not restart"))
 }
 
-/// Stops a process for the time that `meanwhile` takes.
+/// Stops a process with SIGSTOP while `meanwhile` runs.
 async fn while_stopped<T>(
     context: &Context,
     relay: &str,
@@ -74,9 +74,9 @@ async fn while_stopped<T>(
     result
 }
 
-/// Waits until a service is connected to this address or socket, or somebody to the service at it.
+/// Waits until a connection exists from or to this address or socket.
 async fn connected(context: &Context, relay: &str, unit: &str, local: &str) -> anyhow::Result<()> {
-    // A connection over a Unix socket belongs to the network namespace of who has opened it.
+    // A connection over a Unix socket belongs to the network namespace of the process that opened it.
     let (process, _) = state(context, relay, unit).await?;
     let found = || async {
         let table = context
@@ -94,16 +94,16 @@ async fn connected(context: &Context, relay: &str, unit: &str, local: &str) -> a
                 ],
             )
             .await?;
-        // Postfix names its sockets as they are called in its queue directory.
+        // Postfix uses socket paths relative to its queue directory.
         let is_local = |word: &str| word == local || word.ends_with(&format!("/{local}"));
         Ok(table.split_whitespace().any(is_local).then_some(()))
     };
     until(DELIVERED, found)
         .await
-        .with_context(|| format!("nobody connects to {local} of relay {relay}"))
+        .with_context(|| format!("no process connects to {local} on relay {relay}"))
 }
 
-/// What a client may be told whose message was cut off: to come back.
+/// Whether a client whose submission was interrupted retries: after a temporary error or a disconnect.
 fn is_temporary(outcome: &anyhow::Result<Reply>) -> bool {
     match outcome {
         Ok(reply) => reply.is_transient(),
@@ -111,7 +111,7 @@ fn is_temporary(outcome: &anyhow::Result<Reply>) -> bool {
     }
 }
 
-/// Exactly one copy is there once no relay has mail under way.
+/// Checks that exactly one copy has arrived when the queues of both relays are empty.
 async fn one_copy(context: &Context, receiver: &Account, message: &Message) -> anyhow::Result<()> {
     let (mut imap, _) = receiver.inbox().await?;
     arrival(&mut imap, message.id(), DELIVERED).await?;
@@ -124,11 +124,11 @@ async fn one_copy(context: &Context, receiver: &Account, message: &Message) -> a
     Ok(())
 }
 
-/// The signing milter holds the message up, so that the filter is killed while it hands it back to Postfix.
+/// Stops the signing milter, so that the filter is killed while it returns the message to Postfix.
 pub(super) async fn filter_within_a_message(context: &Context) -> anyhow::Result<()> {
     let (sender, receiver) = (context.account("a").await?, context.account("a").await?);
     let message = pgp::encrypted(&sender.address, 100_000);
-    // Connections that are kept from earlier messages go away with the process.
+    // A restart closes connections that Postfix has kept from earlier messages.
     kill(context, "a", "filtermail-outgoing.service").await?;
     let cut = while_stopped(context, "a", "opendkim.service", async {
         let sending = {
@@ -140,7 +140,7 @@ pub(super) async fn filter_within_a_message(context: &Context) -> anyhow::Result
         anyhow::Ok(sending)
     });
     let outcome = cut.await?.await?;
-    ensure!(is_temporary(&outcome), "the client was told: {outcome:?}");
+    ensure!(is_temporary(&outcome), "the client got: {outcome:?}");
     sender
         .submit(&receiver.address, &message)
         .await?
@@ -149,11 +149,11 @@ pub(super) async fn filter_within_a_message(context: &Context) -> anyhow::Result
     one_copy(context, &receiver, &message).await
 }
 
-/// The relay's resolver does not answer, so that the filter is killed while it looks for the sender's DKIM key.
+/// Stops the relay's resolver, so that the filter is killed while it looks up the sender's DKIM key.
 pub(super) async fn incoming_filter_within_a_message(context: &Context) -> anyhow::Result<()> {
     let (sender, receiver) = (context.account("a").await?, context.account("b").await?);
     let message = pgp::encrypted(&sender.address, 100_000);
-    // Neither the filter nor the resolver may know the key already.
+    // Neither the filter nor the resolver may have the key in its cache.
     kill(context, "b", "filtermail-incoming.service").await?;
     context
         .run("b", &["systemctl", "restart", "unbound.service"])
@@ -164,7 +164,7 @@ pub(super) async fn incoming_filter_within_a_message(context: &Context) -> anyho
         kill(context, "b", "filtermail-incoming.service").await
     })
     .await?;
-    // Relay a keeps the message and would try again in some minutes.
+    // Relay a keeps the message and would retry after some minutes.
     let deferred = || async {
         let queue = context.machines().queue("a").await?;
         Ok(queue
@@ -174,12 +174,12 @@ pub(super) async fn incoming_filter_within_a_message(context: &Context) -> anyho
     };
     until(DELIVERED, deferred)
         .await
-        .context("relay a does not keep the message")?;
+        .context("relay a has not deferred the message")?;
     context.run("a", &["postqueue", "-f"]).await?;
     one_copy(context, &receiver, &message).await
 }
 
-/// Users who log in over and over until told to stop.
+/// Users who log in repeatedly until they are stopped.
 struct Crowd {
     stop: CancellationToken,
     logins: Arc<AtomicUsize>,
@@ -208,8 +208,8 @@ impl Crowd {
         Ok(crowd)
     }
 
-    /// Waits for another login over each protocol, so that every kill has users on both sides of it, and a login that waited
-    /// for one new process often meets the next kill too.
+    /// Waits for another login over each protocol, so that users log in before and after every kill, and a login that
+    /// waits for one new process often runs into the next kill too.
     async fn go_on(&mut self) -> anyhow::Result<()> {
         let enough = self.logins.load(Ordering::Relaxed) + 2;
         let end = Instant::now() + RESTARTED;
@@ -217,7 +217,7 @@ impl Crowd {
             if let Some(ended) = self.tasks.try_join_next() {
                 ended??;
             }
-            ensure!(Instant::now() < end, "users cannot log in any more");
+            ensure!(Instant::now() < end, "users can no longer log in");
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
         Ok(())
@@ -240,7 +240,7 @@ async fn killed_under_a_crowd(context: &Context, units: &[&str]) -> anyhow::Resu
             crowd
                 .go_on()
                 .await
-                .with_context(|| format!("a known user logs in, {unit} killed {round} times"))?;
+                .with_context(|| format!("an existing user logs in after {round} kills of {unit}"))?;
         }
     }
     crowd.disperse().await
@@ -263,7 +263,7 @@ pub(super) async fn dictionaries(context: &Context) -> anyhow::Result<()> {
         recipients.as_deref() == Some("1000"),
         "maxsmtprecipients is {recipients:?} afterwards"
     );
-    // The day of the last login is still written.
+    // The relay still records the day of the last login.
     let file = format!("{}/password", mailboxes::of(&account));
     context.run("a", &["touch", "--date=10 days ago", &file]).await?;
     account.imap().await?;
@@ -275,10 +275,10 @@ pub(super) async fn dictionaries(context: &Context) -> anyhow::Result<()> {
     };
     until(RESTARTED, today)
         .await
-        .context("the last login is not written afterwards")
+        .context("the last login is not recorded afterwards")
 }
 
-/// Credentials as `POST /new` gives them.
+/// Credentials in the response to `POST /new`.
 #[derive(Deserialize)]
 struct NewAddress {
     email: String,
@@ -288,11 +288,12 @@ struct NewAddress {
 pub(super) async fn newemail(context: &Context) -> anyhow::Result<()> {
     let peer = context.peer("a")?;
     for attempt in 1..=KILLS {
-        // Asked while the process is gone: the socket stays.
+        // Requests while the process is down wait, because systemd keeps the socket open.
         signal(context, "a", "newemail.service", "KILL").await?;
         let answer = http::request(peer.port(443), &peer.tls, &peer.domain, "POST", "/new").await?;
         ensure!(answer.status == 200, "attempt {attempt}: {}", answer.head);
-        let new: NewAddress = serde_json::from_slice(&answer.body).context("what POST /new answered")?;
+        let new: NewAddress =
+            serde_json::from_slice(&answer.body).context("parsing the response to POST /new")?;
         let account = Account {
             peer: peer.clone(),
             address: new.email,
@@ -303,7 +304,7 @@ pub(super) async fn newemail(context: &Context) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Every service of both relays is killed while two people write to each other.
+/// Kills every service of both relays while two users write to each other.
 pub(super) async fn all_while_people_write(context: &Context) -> anyhow::Result<()> {
     const SERVICES: [&str; 8] = [
         "filtermail-outgoing",

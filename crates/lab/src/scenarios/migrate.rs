@@ -1,4 +1,4 @@
-//! `chatmail migrate` on a machine, with the settings of a reference relay.
+//! `chatmail migrate` on a relay, with the settings of a reference relay.
 
 use std::fs;
 
@@ -10,7 +10,7 @@ use crate::project;
 const RELAY: &str = "a";
 /// Documentation of all options, generated from the module.
 const OPTIONS: &str = "docs/options.md";
-/// One setting for each option that there can be but `imap.rawlog`.
+/// Settings that map to every migratable option except `imap.rawlog`.
 const INI: &str = "crates/chatmail/testdata/chatmail.ini";
 
 pub(super) async fn options(context: &Context) -> anyhow::Result<()> {

@@ -1,4 +1,4 @@
-//! Networks that let little through, and hosts that are more than a relay.
+//! Restrictive networks, and hosts that serve more than the relay.
 
 use std::fs;
 use std::process::Stdio;
@@ -12,7 +12,7 @@ use tokio::process::Command;
 use super::Context;
 use crate::machine::guest_network;
 
-/// Whether a guest of the lab's network reaches a port of a relay.
+/// Whether a client in the guest network can connect to a port of a relay.
 async fn reaches(context: &Context, relay: &str, port: u16) -> anyhow::Result<bool> {
     let address = context.peer(relay)?.port(port);
     let status = Command::new("nsenter")
@@ -27,7 +27,7 @@ async fn reaches(context: &Context, relay: &str, port: u16) -> anyhow::Result<bo
     Ok(status.success())
 }
 
-/// Delta Chat finds out by itself that IMAP and SMTP are on port 443 too.
+/// Delta Chat discovers without configuration that port 443 also serves IMAP and SMTP.
 pub(super) async fn only_443(context: &Context) -> anyhow::Result<()> {
     const RELAY: &str = "b";
     for port in [25, 143, 465, 587, 993] {
@@ -41,7 +41,7 @@ pub(super) async fn only_443(context: &Context) -> anyhow::Result<()> {
     messages(&Pair::verify(one, other).await?).await
 }
 
-/// A site of the host's own, with its own certificate, is on port 443 beside the relay's.
+/// The host can serve another web site, with its own certificate, on port 443 beside the relay's.
 pub(super) async fn own_site(context: &Context) -> anyhow::Result<()> {
     const RELAY: &str = "c";
     const TEXT: &str = "A site of the host.\n";
@@ -50,7 +50,7 @@ pub(super) async fn own_site(context: &Context) -> anyhow::Result<()> {
     let folder = context.machines().root(RELAY).join("srv/site");
     fs::create_dir_all(&folder)?;
     fs::write(folder.join("index.html"), TEXT)?;
-    // The client takes a certificate only for the name that it asks for.
+    // The client accepts a certificate only for the name that it requests.
     let page = http::request(peer.port(443), &peer.tls, &name, "GET", "/").await?;
     ensure!(
         page.status == 200 && page.body == TEXT.as_bytes(),
@@ -72,7 +72,7 @@ pub(super) async fn own_site(context: &Context) -> anyhow::Result<()> {
             answer.head
         );
     }
-    // Behind the front a visitor has the address that he has without it: a site for the host itself stays closed.
+    // nginx sees the visitor's real address behind the front, so a site for the host only remains closed.
     let inside = http::request(peer.port(443), &peer.tls, &name, "GET", "/inside").await?;
     ensure!(inside.status == 403, "a site for the host only: {}", inside.head);
     let local = format!(

@@ -1,4 +1,4 @@
-//! Mail from outside is taken only with a signature of the domain that it claims to be from.
+//! The relay accepts outside mail only with a DKIM signature of the domain in From.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use mailtest::client::{arrival, pgp};
 use super::Context;
 use crate::harness::mailboxes;
 
-/// Hands an encrypted message to relay a.
+/// Delivers an encrypted message to relay a.
 async fn hand_in(context: &Context, signing: Signing) -> anyhow::Result<Reply> {
     context.publish_outside().await?;
     let receiver = context.account("a").await?;
@@ -51,7 +51,7 @@ pub(super) async fn body_altered(context: &Context) -> anyhow::Result<()> {
 
 pub(super) async fn delivered(context: &Context) -> anyhow::Result<()> {
     context.publish_outside().await?;
-    // The third relay too: it has a certificate of a CA, which the sender checks.
+    // Relay c has a certificate from a CA, which the sender verifies.
     for relay in ["a", "c"] {
         let receiver = context.account(relay).await?;
         let from = format!("someone@{DOMAIN}");
@@ -74,15 +74,15 @@ pub(super) async fn delivered(context: &Context) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Domain whose selectors have records of all kinds.
+/// Domain with all kinds of records at its selectors.
 const KEYS: &str = "keys.test";
 
-/// Key records: those that count, as administrators write them, and those that do not.
+/// Key records: valid ones in the forms that administrators write, and invalid ones.
 pub(super) async fn key_records(context: &Context) -> anyhow::Result<()> {
     context.publish_outside().await?;
     let (key, other) = (public_key(DOMAIN)?, public_key(SIGNER)?);
     let (first, second) = key.split_at_checked(180).unwrap_or((&key, ""));
-    // Selector, records, and why they do not count.
+    // Selector, records, and why they are invalid.
     let cases: &[(&str, &[String], Option<&str>)] = &[
         (
             "plain",
@@ -126,7 +126,7 @@ pub(super) async fn key_records(context: &Context) -> anyhow::Result<()> {
             &[format!("v=DKIM1; p={other}")],
             Some("Signature verification failed"),
         ),
-        // Of these no name in the DNS can be made.
+        // These do not form a valid DNS name.
         ("a..b", &[], Some("Malformed selector or domain")),
         (&"x".repeat(64), &[], Some("Malformed selector or domain")),
     ];

@@ -1,4 +1,4 @@
-//! What a relay listens on, towards the world and for itself.
+//! Ports on which a relay listens, public ones and internal ones.
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
@@ -8,20 +8,20 @@ use anyhow::{Context as _, ensure};
 
 use super::Context;
 
-/// What everybody may connect to.
+/// Public ports.
 const PUBLIC: [&str; 10] = [
     "tcp 25", "tcp 80", "tcp 143", "tcp 443", "tcp 465", "tcp 587", "tcp 993", "tcp 3478", "tcp 8443",
     "udp 3478",
 ];
-/// UDP ports that calls are relayed through (`turn.minPort`, `turn.maxPort`): each is open while its call lasts.
+/// UDP ports that relay calls (`turn.minPort`, `turn.maxPort`): each is open only during its call.
 const CALLS: RangeInclusive<u16> = 50000..=52999;
 /// Metrics. Relay a has `metrics.listenAddress`, for a Prometheus server on another machine.
 const METRICS: RangeInclusive<u16> = 3903..=3912;
-/// What the relay's parts reach each other at.
+/// Ports through which the relay's services reach each other.
 const INTERNAL: [&str; 5] = ["tcp 53", "udp 53", "tcp 10465", "tcp 10904", "tcp 10993"];
 /// Ports of `federation.https.send`, which is off on relay c.
 const TRANSPORT: [&str; 2] = ["tcp 3912", "tcp 10083"];
-/// Ports of the filters, where `filter.transport` is `tcp`: on relay b.
+/// Ports of the filters if `filter.transport` is `tcp`, as on relay b.
 const FILTERS: [&str; 4] = ["tcp 10025", "tcp 10026", "tcp 10080", "tcp 10081"];
 
 /// Protocol and address of a line of `ss -Hltun`: `tcp LISTEN 0 100 0.0.0.0:25 0.0.0.0:*`.

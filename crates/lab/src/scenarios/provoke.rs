@@ -1,4 +1,4 @@
-//! Makes daemons write the lines that they have for what goes wrong: most of them would name whoever did it.
+//! Provokes the log lines of daemons about errors: by default, most of them name the client or the account.
 
 use std::time::Duration;
 
@@ -14,10 +14,10 @@ use super::Context;
 use crate::harness::mailboxes;
 
 const WITHIN: Duration = Duration::from_secs(60);
-/// Longer than Postfix reads a line (`line_length_limit`).
+/// Longer than the maximum line length of Postfix (`line_length_limit`).
 const LONG: usize = 5000;
 
-/// Says these lines, until the server has had enough.
+/// Sends these lines until the server closes the connection.
 async fn say(smtp: &mut Smtp, lines: &[String]) {
     for line in lines {
         if smtp.command(line).await.is_err() {
@@ -26,7 +26,7 @@ async fn say(smtp: &mut Smtp, lines: &[String]) {
     }
 }
 
-/// What servers and clients should not say. `address` is of somebody here.
+/// Commands that clients and servers should not send. `address` is an account of the relay.
 fn nonsense(address: &str) -> Vec<Vec<String>> {
     let with = |lines: &[&str]| {
         lines
@@ -98,7 +98,7 @@ fn nonsense(address: &str) -> Vec<Vec<String>> {
     ]
 }
 
-/// One list of commands on every port for mail, before and after TLS and a login.
+/// Sends one list of commands to every mail port, before and after TLS and a login.
 async fn smtp_sessions(account: &Account, lines: &[String]) -> anyhow::Result<()> {
     let peer = &account.peer;
     let before_tls = |port| async move {
@@ -134,7 +134,7 @@ async fn smtp(account: &Account) -> anyhow::Result<()> {
     for lines in nonsense(&account.address) {
         smtp_sessions(account, &lines).await?;
     }
-    // No TLS where TLS was announced, and silence in the middle of it.
+    // Plain text instead of a TLS handshake, and a handshake that stalls.
     for port in [465, 993, 443, 8443] {
         let mut wire = Wire::connect(peer.port(port)).await?;
         wire.write(b"\x16\x03\x01\x00\x05nonsense\r\n\r\n").await?;
@@ -149,7 +149,7 @@ async fn smtp(account: &Account) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A loop, and a header that is too long.
+/// A mail loop, and a header that is too long.
 async fn messages(account: &Account) -> anyhow::Result<()> {
     let mut looping = Vec::new();
     for hop in 0..120 {
@@ -161,7 +161,7 @@ async fn messages(account: &Account) -> anyhow::Result<()> {
     let mut long = format!("X-Long: {}{}\r\n", account.address, "x".repeat(200_000)).into_bytes();
     long.extend(&message);
     for message in [looping, long] {
-        // Refused or not: it is the lines that count.
+        // The reply does not matter, only the log lines.
         let _ = account
             .smtp()
             .await?
@@ -211,12 +211,12 @@ async fn imap(account: &Account) -> anyhow::Result<()> {
             user = account.imap().await?;
         }
     }
-    // Gone without a word.
+    // The client disconnects without QUIT.
     drop(user);
     Ok(())
 }
 
-/// Mail for an account whose folder has become unwritable, and whose indexes are broken.
+/// Mail for an account whose folder is not writable and whose indexes are corrupt.
 async fn store(context: &Context, relay: &str, account: &Account) -> anyhow::Result<()> {
     let folder = mailboxes::of(account);
     let message = pgp::encrypted(&account.address, 2000);
@@ -235,7 +235,7 @@ async fn store(context: &Context, relay: &str, account: &Account) -> anyhow::Res
     };
     until(WITHIN, waits)
         .await
-        .context("mail for a folder that nobody may write to")?;
+        .context("mail for a folder that is not writable")?;
     if let Ok(mut imap) = account.imap().await {
         for command in ["SELECT INBOX", "FETCH 1 BODY[]", "CREATE x", "LIST \"\" *"] {
             if imap.command(command).await.is_err() {
@@ -253,7 +253,7 @@ async fn store(context: &Context, relay: &str, account: &Account) -> anyhow::Res
     context.queues_empty(&[relay], WITHIN).await
 }
 
-/// Everything, on one relay.
+/// Provokes all of these errors on one relay.
 pub(super) async fn errors(context: &Context, relay: &str) -> anyhow::Result<()> {
     let account = context.account(relay).await?;
     smtp(&account).await?;

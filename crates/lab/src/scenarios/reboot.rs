@@ -1,4 +1,4 @@
-//! Machines that go and come back: mail that waits is delivered.
+//! After machines restart, queued mail is delivered.
 
 use std::time::Duration;
 
@@ -8,10 +8,10 @@ use mailtest::until;
 
 use super::{Context, hurried};
 
-/// How long mail may take until it waits, and until it is there.
+/// Time within which mail is deferred, and within which it arrives.
 const MAIL: Duration = Duration::from_secs(90);
 
-/// Relay c is off while mail for it arrives at relay b, which is then restarted as a whole.
+/// Relay c is down while relay b accepts mail for it, and then the whole machine of relay b restarts.
 pub(super) async fn keeps_the_queue(context: &Context) -> anyhow::Result<()> {
     let lab = context.machines();
     let (sender, receiver) = (context.account("b").await?, context.account("c").await?);
@@ -24,7 +24,7 @@ pub(super) async fn keeps_the_queue(context: &Context) -> anyhow::Result<()> {
             let deferred = |line: &str| line.contains("\"deferred\"") && line.contains(&receiver.address);
             Ok(queue.lines().any(deferred).then_some(()))
         };
-        until(MAIL, waits).await.context("the message does not wait")?;
+        until(MAIL, waits).await.context("the message is not deferred")?;
         lab.power_off("b").await?;
         lab.power_on("b").await
     };

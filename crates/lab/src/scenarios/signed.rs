@@ -1,4 +1,4 @@
-//! What a relay signs arrives as it was signed.
+//! Signed messages arrive unchanged.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,15 +20,15 @@ use super::Context;
 
 const WITHIN: Duration = Duration::from_secs(60);
 
-/// Relay b signs its report about a message with characters beyond ASCII and lines that `smtp(8)` would fold, and delivers
-/// it to a server that has no 8BITMIME.
+/// Relay b signs a bounce for a message with non-ASCII characters and lines that `smtp(8)` would fold, and delivers it
+/// to a server without 8BITMIME.
 pub(super) async fn leaves_unchanged(context: &Context) -> anyhow::Result<()> {
     context.publish_outside().await?;
     let machines = context.machines();
     let certificate = machines.certificate(&[DOMAIN.to_owned()])?;
     let listener = TcpListener::bind((context.topology.host, 25))
         .await
-        .context("cannot be a mail server")?;
+        .context("cannot start a mail server")?;
     let peer = context.peer("b")?;
     let nobody = format!("{}@{}", random_name(9), peer.mail_domain);
     let from = format!("someone@{DOMAIN}");
@@ -46,7 +46,7 @@ pub(super) async fn leaves_unchanged(context: &Context) -> anyhow::Result<()> {
         deliver(&peer, &from, &nobody, &message)
     );
     reply?.expect(250)?;
-    let report = received.context("no report arrives")??;
+    let report = received.context("no bounce arrives")??;
     let text = String::from_utf8_lossy(&report);
     ensure!(
         text.contains(&format!("X-Long: {long}\r\n")),
@@ -67,7 +67,7 @@ pub(super) fn tls((chain, key): &(String, String)) -> anyhow::Result<TlsAcceptor
     Ok(TlsAcceptor::from(Arc::new(config)))
 }
 
-/// Receives one message as a mail server without any extension but STARTTLS.
+/// Receives one message as a mail server whose only extension is STARTTLS.
 pub(super) async fn receive(listener: &TcpListener, acceptor: TlsAcceptor) -> anyhow::Result<Vec<u8>> {
     let (stream, _) = listener.accept().await?;
     let stream = secure(stream, acceptor).await?;
@@ -101,19 +101,22 @@ async fn secure(
     Ok(acceptor.accept(stream.into_inner()).await?)
 }
 
-/// Answers commands until this one comes.
+/// Replies to commands until this one arrives.
 async fn converse<S>(stream: &mut BufReader<S>, ehlo: &str, last: &str) -> anyhow::Result<()>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     loop {
         let mut line = String::new();
-        ensure!(stream.read_line(&mut line).await? > 0, "the relay went away");
+        ensure!(
+            stream.read_line(&mut line).await? > 0,
+            "the relay closed the connection"
+        );
         let line = line.trim_end();
         if line == last {
             return Ok(());
         }
-        ensure!(!line.contains("8BITMIME"), "the relay says {line}");
+        ensure!(!line.contains("8BITMIME"), "the relay sends {line}");
         let reply = if line.starts_with("EHLO ") {
             ehlo
         } else {

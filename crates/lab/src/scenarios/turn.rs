@@ -1,4 +1,4 @@
-//! Calls: a TURN client with the credentials of an account relays through the relay's coturn.
+//! Calls: a TURN client with the credentials of an account relays data through the relay's coturn.
 
 use std::process::Output;
 use std::time::{Duration, SystemTime};
@@ -9,24 +9,24 @@ use mailtest::until;
 
 use super::Context;
 
-/// The relay whose TURN server is used.
+/// The relay with the TURN server.
 const RELAY: &str = "a";
-/// Where the client runs, and where what it sends arrives.
+/// Machines of the client and of its peer.
 const CLIENT: &str = "b";
 const PEER: &str = "c";
 
-/// Port of the peer, which sends back what it gets.
+/// Port of the peer, which echoes everything.
 const PEER_PORT: &str = "3480";
-/// Unit that it runs as.
+/// Unit of the peer.
 const PEER_UNIT: &str = "lab-turn-peer";
-/// How the client reaches the server, and what it asks for.
+/// Options of the client: the transport to the server, and the kind of allocation.
 const OVER_UDP: &[&str] = &[];
 const OVER_TCP: &[&str] = &["-t"];
 const CONNECTIONS: &[&str] = &["-T"];
-/// Messages that the client sends.
+/// Number of messages that the client sends.
 const MESSAGES: &str = "5";
 
-/// A TURN server and who may use it.
+/// A TURN server with credentials for it.
 struct Access {
     host: String,
     user: String,
@@ -34,7 +34,7 @@ struct Access {
 }
 
 impl Access {
-    /// For a new account.
+    /// Gets credentials for a new account.
     async fn announced(context: &Context) -> anyhow::Result<Self> {
         Self::of(&context.account(RELAY).await?).await
     }
@@ -56,7 +56,7 @@ impl Access {
         })
     }
 
-    /// Credentials that the relay gave out once, and that ended a minute ago.
+    /// Returns valid credentials of the relay that expired a minute ago.
     async fn expired(&self, context: &Context) -> anyhow::Result<Self> {
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?;
         let user = (now.as_secs() - 60).to_string();
@@ -70,12 +70,12 @@ impl Access {
         })
     }
 
-    /// Runs the client against a peer, with the options that say how it reaches the server.
+    /// Runs the client against a peer, with these options for the transport.
     async fn call(&self, context: &Context, options: &[&str], peer: &str) -> anyhow::Result<Output> {
         self.calls(context, options, peer, "1").await
     }
 
-    /// The same with several allocations at once.
+    /// The same with several concurrent allocations.
     async fn calls(
         &self,
         context: &Context,
@@ -113,7 +113,7 @@ impl Access {
     ) -> anyhow::Result<()> {
         let output = self.call(context, options, peer).await?;
         let text = text(&output);
-        ensure!(!output.status.success(), "the client got through: {text}");
+        ensure!(!output.status.success(), "the client succeeded: {text}");
         ensure!(text.contains(why), "no `{why}`: {text}");
         Ok(())
     }
@@ -125,7 +125,7 @@ fn text(output: &Output) -> String {
     text
 }
 
-/// A client gets back everything that it sends to a peer.
+/// A client receives everything that it sends to a peer back from it.
 async fn relay(context: &Context, options: &[&str]) -> anyhow::Result<()> {
     let access = Access::announced(context).await?;
     let peer = context.peer(PEER)?.port(0).ip().to_string();
@@ -154,7 +154,7 @@ pub(super) async fn relays_over_tcp(context: &Context) -> anyhow::Result<()> {
     relay(context, OVER_TCP).await
 }
 
-/// Connections in the name of the relay (RFC 6062) are not for clients.
+/// Clients cannot open TCP connections from the relay (RFC 6062).
 pub(super) async fn connections(context: &Context) -> anyhow::Result<()> {
     let peer = context.peer(PEER)?.port(0).ip().to_string();
     Access::announced(context)
@@ -179,7 +179,7 @@ pub(super) async fn credentials(context: &Context) -> anyhow::Result<()> {
     wrong.refused(context, OVER_UDP, &peer, WHY).await
 }
 
-/// A public peer is reached without being named in the settings, and an address of the relay's own is not, public or
+/// The TURN server relays to public peers without configuration, but not to the relay's own addresses, public or
 /// private.
 pub(super) async fn public_peers(context: &Context) -> anyhow::Result<()> {
     const PUBLIC: &str = "11.22.33.44";
@@ -198,7 +198,7 @@ pub(super) async fn public_peers(context: &Context) -> anyhow::Result<()> {
         .run(RELAY, &["ip", "address", "add", &own, "dev", "lo"])
         .await?;
     let played = async {
-        // It learns the addresses of its host when it starts.
+        // coturn reads the addresses of its host when it starts.
         context
             .run(RELAY, &["systemctl", "restart", "chatmail-turn"])
             .await?;
@@ -231,7 +231,7 @@ pub(super) async fn public_peers(context: &Context) -> anyhow::Result<()> {
     played
 }
 
-/// One account cannot take what others need for their calls, with whatever credentials it asks for.
+/// One account cannot exhaust the TURN server for others, however many credentials it requests.
 pub(super) async fn quota(context: &Context) -> anyhow::Result<()> {
     const MANY: &str = "40";
     const WHY: &str = "486";

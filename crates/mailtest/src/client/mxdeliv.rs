@@ -1,7 +1,7 @@
 //! Delivery over HTTPS, as from other relays: `POST /mxdeliv`.
 //!
-//! This module writes requests itself instead of using hyper: scenarios send requests that no HTTP client sends, such as
-//! two lengths for one body, and bodies that arrive slowly or never.
+//! This module writes requests itself instead of using hyper: scenarios send requests that no HTTP client sends, such
+//! as two lengths for one body, and bodies that arrive slowly or never.
 
 use anyhow::Context as _;
 

@@ -187,8 +187,8 @@ impl Smtp {
 
     /// Sends a message, pipelined as in Delta Chat: MAIL, every RCPT and DATA in one write.
     ///
-    /// Returns the reply that decides: the first rejection, or else the reply after the final dot. After a rejection, the
-    /// server may still have accepted DATA; callers then drop the connection, like Delta Chat.
+    /// Returns the reply that decides: the first rejection, or else the reply after the final dot. After a rejection,
+    /// the server may still have accepted DATA, so callers drop the connection, like Delta Chat.
     pub async fn send(&mut self, from: &str, to: &[&str], message: &[u8]) -> anyhow::Result<Reply> {
         let mut commands = format!("MAIL FROM:<{from}> BODY=8BITMIME\r\n");
         for recipient in to {

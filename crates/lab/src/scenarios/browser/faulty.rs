@@ -1,4 +1,4 @@
-//! Every fault that the scenarios look for is found where there is one.
+//! The checks find every fault that they look for.
 
 use anyhow::{Context as _, ensure};
 use mailtest::client::browser::Browser;
@@ -12,7 +12,7 @@ const GOOD: &str = "<!doctype html><html lang=en dir=ltr><title>Good</title>\
     <meta name=viewport content='width=device-width'>\
     <header><nav>Menu</nav></header><main><h1>Good</h1><p>See <a href=/>this</a>.</main><footer>End</footer>";
 
-/// What is replaced in it, by what, and the fault that this is.
+/// Text in the page, its replacement, and the resulting fault.
 const FAULTS: [(&str, &str, &str); 14] = [
     ("lang=en", "lang=de", "language: \"de\""),
     ("dir=ltr", "dir=rtl", "direction: rtl"),
@@ -68,11 +68,14 @@ pub(in crate::scenarios) async fn finds_faults(context: &Context) -> anyhow::Res
     self_signed_is_refused(context, &browser).await
 }
 
-/// A visitor of a relay whose certificate a CA signed would notice another one.
+/// A browser that trusts only the CA rejects a self-signed certificate.
 async fn self_signed_is_refused(context: &Context, browser: &Browser) -> anyhow::Result<()> {
     let other = context.peer(SELF_SIGNED)?.domain;
     let refused = browser.open(&format!("https://{other}/")).await.err();
     let reason = refused.map(|error| format!("{error:#}")).unwrap_or_default();
-    ensure!(reason.contains("CERT"), "{other} is not refused: {reason}");
+    ensure!(
+        reason.contains("CERT"),
+        "the browser does not reject {other}: {reason}"
+    );
     Ok(())
 }

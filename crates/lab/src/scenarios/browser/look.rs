@@ -1,4 +1,4 @@
-//! What is wrong with a page, seen in a browser.
+//! Finds faults of a page in a browser.
 
 use std::path::Path;
 
@@ -6,10 +6,10 @@ use anyhow::{Context as _, ensure};
 use mailtest::client::browser::{Browser, Picture, Screen};
 use serde::Deserialize;
 
-/// Run in pages; gives [`Seen`].
+/// JavaScript that runs in pages and returns [`Seen`].
 const MEASURE: &str = include_str!("../../../files/measure.js");
 
-/// A phone of the small kind, and a laptop; by day and by night.
+/// A small phone and a laptop, in light and in dark mode.
 pub(super) const SCREENS: [Screen; 4] = [
     PHONE,
     Screen {
@@ -43,40 +43,40 @@ const DESKTOP: Screen = Screen {
     dark: false,
 };
 
-/// What a page is like on a screen.
+/// Measurements of a page on a screen.
 #[derive(Debug, Deserialize)]
 pub(super) struct Seen {
-    /// Language that it says it is in.
+    /// Declared language.
     pub(super) lang: String,
-    /// `ltr` or `rtl`.
+    /// Text direction, `ltr` or `rtl`.
     dir: String,
     title: String,
-    /// What there is for the page, and what it needs, in CSS pixels.
+    /// Width of the viewport and width of the page, in CSS pixels.
     width: f64,
     needed: f64,
-    /// Pictures that are not there.
+    /// Missing images.
     broken: Vec<String>,
-    /// Landmarks that are not there.
+    /// Missing landmarks.
     missing: Vec<String>,
-    /// Links that are hard to hit with a finger.
+    /// Links that are too small to tap.
     small: Vec<String>,
-    /// Text that is hard to read on what is behind it.
+    /// Text with too little contrast.
     pale: Vec<String>,
-    /// How many links there are.
+    /// Number of links.
     pub(super) links: usize,
-    /// Where the invitation leads to.
+    /// Target of the invitation link.
     pub(super) button: Option<String>,
-    /// Where its lower edge is.
+    /// Position of its lower edge.
     fold: Option<f64>,
 }
 
-/// Shows the page that is open on a screen and measures it.
+/// Shows the open page on a screen and measures it.
 pub(super) async fn see(browser: &Browser, screen: &Screen) -> anyhow::Result<Seen> {
     browser.show_on(screen).await?;
     browser.ask(MEASURE).await
 }
 
-/// All that is wrong with a page that should be in this language.
+/// Returns the faults of a page that should be in this language.
 pub(super) fn faults(seen: &Seen, screen: &Screen, language: &str) -> Vec<String> {
     let direction = if language == "fa" { "rtl" } else { "ltr" };
     let width = f64::from(screen.width);
@@ -108,7 +108,7 @@ pub(super) fn faults(seen: &Seen, screen: &Screen, language: &str) -> Vec<String
     faults
 }
 
-/// What a page did besides being shown since this was asked last: it complained, or asked other hosts.
+/// Returns the console messages of a page and its requests to other hosts since the last call.
 pub(super) async fn side_effects(browser: &Browser, domain: &str) -> anyhow::Result<Vec<String>> {
     let own = format!("https://{domain}/");
     let requests = browser.requests().await?.into_iter();
@@ -120,7 +120,7 @@ pub(super) async fn side_effects(browser: &Browser, domain: &str) -> anyhow::Res
         .collect())
 }
 
-/// Keeps a picture of the page that is open.
+/// Saves a screenshot of the open page.
 pub(super) async fn keep(browser: &Browser, folder: &Path, name: &str) -> anyhow::Result<Picture> {
     let picture = browser.picture().await?;
     std::fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
@@ -129,7 +129,7 @@ pub(super) async fn keep(browser: &Browser, folder: &Path, name: &str) -> anyhow
     Ok(picture)
 }
 
-/// Fails with the faults, and tells which picture shows them.
+/// Fails if there are faults; the error lists them with the screenshot.
 pub(super) fn none(faults: &[String], folder: &Path, name: &str) -> anyhow::Result<()> {
     let picture = folder.join(format!("{name}.png"));
     ensure!(

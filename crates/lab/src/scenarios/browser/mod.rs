@@ -1,4 +1,4 @@
-//! The web site in a real browser, and whether its faults are found.
+//! The web site in a real browser, and a test that these checks find faults.
 
 mod faulty;
 mod look;

@@ -9,14 +9,14 @@ use url::Url;
 use super::look::{PHONE, SCREENS, Seen, faults, keep, none, see, side_effects};
 use crate::scenarios::Context;
 
-/// Relays with a certificate of their own and with one that a CA signed.
+/// Relays with a self-signed certificate and with one from a CA.
 pub(super) const SELF_SIGNED: &str = "a";
 pub(super) const STRICT: &str = "c";
 
 const LANGUAGES: [&str; 5] = ["en", "de", "es", "ru", "fa"];
 const PAGES: [&str; 3] = ["index", "info", "privacy"];
 
-/// A visitor whose browser is in this language.
+/// Starts a browser with this language.
 pub(super) fn visitor(languages: &str) -> Visitor<'_> {
     Visitor {
         languages,
@@ -32,14 +32,14 @@ pub(in crate::scenarios) async fn pages_strict(context: &Context) -> anyhow::Res
     pages(context, STRICT).await
 }
 
-/// Every page in every language on every screen.
+/// Checks every page in every language on every screen.
 async fn pages(context: &Context, relay: &str) -> anyhow::Result<()> {
     let domain = context.peer(relay)?.domain;
     let folder = context.pictures();
     for language in LANGUAGES {
         let browser = Browser::start(&context.topology, relay, visitor(language)).await?;
         for page in PAGES {
-            // The visitor's language is found where none is named.
+            // Paths without a language use the language of the browser.
             browser.open(&format!("https://{domain}/{page}.html")).await?;
             let name = format!("{relay}-{language}-{page}");
             for screen in &SCREENS {
@@ -58,11 +58,11 @@ async fn pages(context: &Context, relay: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The link to tap and the code to scan say the same; where each is an account of its own, they are of one kind.
+/// Checks that the link and the QR code are equal, or, on a self-signed relay, that each creates its own account.
 fn check_invitation(seen: &Seen, code: &str, domain: &str) -> anyhow::Result<()> {
-    let link = seen.button.as_deref().context("no link to tap")?;
-    // Capitals make smaller codes, and do not matter in a scheme (RFC 3986 section 3.1).
-    let (scheme, rest) = code.split_once(':').context("the code is no link")?;
+    let link = seen.button.as_deref().context("no invitation link")?;
+    // Upper case makes QR codes smaller, and schemes ignore case (RFC 3986 section 3.1).
+    let (scheme, rest) = code.split_once(':').context("the QR code is not a URL")?;
     let code = format!("{}:{rest}", scheme.to_lowercase());
     if link.starts_with("https:") {
         ensure!(
@@ -89,7 +89,7 @@ pub(in crate::scenarios) async fn languages(context: &Context) -> anyhow::Result
                 browser.open(&format!("https://{domain}/info.html")).await?;
                 browser.click(&format!("footer a[hreflang={chosen}]")).await?;
                 ensure_address(&browser, &domain, &format!("/{chosen}/info.html")).await?;
-                // The choice holds wherever the visitor goes from here.
+                // The selected language applies to all pages that the visitor opens from here.
                 browser.click("header nav a:last-child").await?;
                 ensure_address(&browser, &domain, &format!("/{chosen}/privacy.html")).await?;
                 browser.click("a.home").await?;
@@ -120,14 +120,14 @@ async fn ensure_address(browser: &Browser, domain: &str, path: &str) -> anyhow::
     Ok(())
 }
 
-/// Somebody scans the code of a self-signed relay and logs in with what it says.
+/// A client logs in with the credentials in the QR code of a self-signed relay.
 pub(in crate::scenarios) async fn invitation(context: &Context) -> anyhow::Result<()> {
     let peer = context.peer(SELF_SIGNED)?;
     let browser = Browser::start(&context.topology, SELF_SIGNED, visitor("en")).await?;
     browser.open(&format!("https://{}/", peer.domain)).await?;
     browser.show_on(&PHONE).await?;
     let picture = keep(&browser, &context.pictures(), "invitation").await?;
-    let link = Url::parse(&picture.code()?).context("the code is no link")?;
+    let link = Url::parse(&picture.code()?).context("the QR code is not a URL")?;
     let password = link.query_pairs().find(|(key, _)| key == "p");
     let account = Account {
         address: link.path().to_owned(),
@@ -137,11 +137,11 @@ pub(in crate::scenarios) async fn invitation(context: &Context) -> anyhow::Resul
     account
         .imap()
         .await
-        .context("logging in with what the code says")?;
+        .context("logging in with the credentials in the QR code")?;
     Ok(())
 }
 
-/// All is there for people who have switched scripts off, and looks the same.
+/// The pages are complete and look the same without JavaScript.
 pub(in crate::scenarios) async fn without_scripts(context: &Context) -> anyhow::Result<()> {
     let domain = context.peer(STRICT)?.domain;
     let mut pictures = Vec::new();
@@ -155,7 +155,7 @@ pub(in crate::scenarios) async fn without_scripts(context: &Context) -> anyhow::
             .open("data:text/html,<body><script>document.title='run'</script>")
             .await?;
         let title: String = browser.ask("return document.title").await?;
-        ensure!((title == "run") == scripts, "the browser's setting does not act");
+        ensure!((title == "run") == scripts, "the browser ignores the setting");
         let mut seen = Vec::new();
         for page in PAGES {
             browser.open(&format!("https://{domain}/{page}.html")).await?;
@@ -181,7 +181,7 @@ pub(in crate::scenarios) async fn without_scripts(context: &Context) -> anyhow::
     Ok(())
 }
 
-/// What has the focus, and how its outline is drawn.
+/// JavaScript that returns the focused element and its outline.
 #[derive(Debug, PartialEq, Eq, Deserialize)]
 struct Focus {
     place: usize,
@@ -193,7 +193,7 @@ const FOCUS: &str = "const link = document.activeElement, style = getComputedSty
     const place = [...document.querySelectorAll('a[href]')].indexOf(link) + 1;
     return { place, style: style.outlineStyle, width: style.outlineWidth };";
 
-/// The Tab key leads to every link in the order of the page, and one sees where it has led.
+/// The Tab key focuses every link in page order, and the focus is visible.
 pub(in crate::scenarios) async fn keyboard(context: &Context) -> anyhow::Result<()> {
     let domain = context.peer(STRICT)?.domain;
     let browser = Browser::start(&context.topology, STRICT, visitor("en")).await?;
@@ -214,7 +214,7 @@ pub(in crate::scenarios) async fn keyboard(context: &Context) -> anyhow::Result<
     Ok(())
 }
 
-/// Tries what an injected piece of a page would; the promise gives what was blocked.
+/// JavaScript that tries what injected content would; its promise resolves to true if the browser blocks all of it.
 const INTRUDE: &str = "return new Promise(done => {
     const blocked = [], wanted = ['script-src-elem', 'img-src', 'style-src-elem', 'frame-src', 'connect-src'];
     document.addEventListener('securitypolicyviolation', event => {
@@ -237,7 +237,11 @@ pub(in crate::scenarios) async fn content_policy(context: &Context) -> anyhow::R
         browser.open(&format!("https://{domain}/")).await?;
         let blocked: bool = browser.ask(INTRUDE).await?;
         let said = browser.complaints().await?;
-        ensure!(blocked, "the browser let something in: {}", said.join("; "));
+        ensure!(
+            blocked,
+            "the browser did not block everything: {}",
+            said.join("; ")
+        );
     }
     Ok(())
 }

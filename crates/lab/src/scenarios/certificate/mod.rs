@@ -1,4 +1,4 @@
-//! A new certificate is served at every port, and who is about to send can still do so.
+//! The relay serves a new certificate on every port, and open submission sessions keep working.
 
 mod pebble;
 
@@ -13,12 +13,12 @@ use mailtest::until;
 
 use super::Context;
 
-/// How long the daemons may take until they serve what they were told to load.
+/// Time within which the daemons serve a new certificate.
 const RELOAD: Duration = Duration::from_secs(30);
-/// How long the relay may take to deliver to itself.
+/// Maximum time for local delivery.
 const ARRIVAL: Duration = Duration::from_secs(15);
 
-/// Shakes hands at every port that has TLS, and verifies the certificate as this client does.
+/// Performs a TLS handshake on every port, and verifies the certificate with the peer's TLS settings.
 async fn handshakes(peer: &Peer) -> anyhow::Result<()> {
     peer.exchange(outside::DOMAIN).await.context("port 25")?;
     peer.submission().await.context("port 465")?;
@@ -32,19 +32,19 @@ async fn handshakes(peer: &Peer) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Waits until this client can verify the certificate at every port.
+/// Waits until the certificate on every port is valid for this client.
 async fn served(peer: &Peer) -> anyhow::Result<()> {
     let everywhere = || async { Ok(handshakes(peer).await.ok()) };
     if until(RELOAD, everywhere).await.is_err() {
         handshakes(peer)
             .await
-            .context("the new certificate is not served")?;
+            .context("the relay does not serve the new certificate")?;
     }
     Ok(())
 }
 
-/// Plays `change` while a client is logged in for submission; then the client sends, as if nothing had happened. IMAP is not
-/// asked for this: Dovecot ends sessions that were quiet for 10 s when it reloads, and clients connect again.
+/// Runs `change` while a client is logged in for submission; afterwards, the client can still send. This does not hold
+/// for IMAP: Dovecot closes sessions that were idle for 10 s when it reloads, and clients connect again.
 async fn survives(
     context: &Context,
     relay: &str,
@@ -62,22 +62,22 @@ async fn survives(
     Ok(())
 }
 
-/// Units that NixOS makes of the module's settings: one makes a certificate itself, one orders another from the server, and a
-/// timer starts the latter every day.
+/// Units that NixOS generates from the module's settings: one creates a self-signed certificate, one orders a
+/// certificate from the server, and a timer starts the latter daily.
 const SELF_SIGNED: &str = "acme-e.test.service";
 const ORDER: &str = "acme-order-renew-e.test.service";
 const TIMER: &str = "acme-renew-e.test.timer";
 
 pub(super) async fn acme(context: &Context) -> anyhow::Result<()> {
     const RELAY: &str = "e";
-    /// The pause before an order is repeated is 10 s; see nix/eval/hosts/lab-e.nix.
+    /// The delay before an order is retried is 10 s; see nix/eval/hosts/lab-e.nix.
     const REPEATED: Duration = Duration::from_secs(60);
     let property = async |name: &str, unit: &str| {
         let show = ["systemctl", "show", "--property", name, "--value", unit];
         anyhow::Ok(context.run(RELAY, &show).await?.trim().to_owned())
     };
-    // No server answers: this is a relay whose DNS records are not known yet. What an earlier server has given, on a lab
-    // that stays, is forgotten.
+    // No server responds, as for a relay whose DNS records are not published yet. Certificates of an earlier run, in a
+    // lab that is kept running, are removed.
     pebble::stop(context).await?;
     let forget = format!(
         "systemctl stop {ORDER} && rm -rf /var/lib/acme/.lego/e.test/*/* /var/lib/acme/.lego/accounts/*/* \
@@ -90,24 +90,24 @@ pub(super) async fn acme(context: &Context) -> anyhow::Result<()> {
     };
     until(REPEATED, failed)
         .await
-        .context("an order that fails is not repeated")?;
+        .context("a failed order is not retried")?;
     for unit in [SELF_SIGNED, TIMER, "nginx.service"] {
         context.run(RELAY, &["systemctl", "is-active", unit]).await?;
     }
     let triggers = property("Triggers", TIMER).await?;
     ensure!(triggers == ORDER, "{TIMER} starts {triggers}");
 
-    // nginx answers the server's challenge: the next order starts it.
+    // nginx serves the server's challenge: the next order starts nginx.
     context
         .run(RELAY, &["systemctl", "stop", "nginx.service"])
         .await?;
     let trusting = context.peer(RELAY)?.with_tls(pebble::start(context).await?);
     survives(context, RELAY, async {
-        // One that waits until it is repeated counts as activating.
+        // A unit that waits for its restart is in state activating.
         let ordered = || async { Ok((property("ActiveState", ORDER).await? == "inactive").then_some(())) };
         until(REPEATED, ordered)
             .await
-            .context("the server is not asked again")?;
+            .context("the order is not retried")?;
         served(&trusting).await?;
         for name in ["www.e.test", "mta-sts.e.test"] {
             http::request(trusting.port(443), &trusting.tls, name, "GET", "/")
@@ -118,7 +118,7 @@ pub(super) async fn acme(context: &Context) -> anyhow::Result<()> {
     })
     .await?;
 
-    // The next day no new one is due.
+    // On the next day, the certificate is not due for renewal.
     let files = async || {
         let print = "sha256sum /var/lib/acme/e.test/fullchain.pem /var/lib/acme/e.test/key.pem";
         context.run(RELAY, &["sh", "-c", print]).await
@@ -132,16 +132,16 @@ pub(super) async fn acme(context: &Context) -> anyhow::Result<()> {
     pebble::stop(context).await
 }
 
-/// Writes what the operator would: over the file, which keeps its owner and mode.
+/// Overwrites the file as the operator would, which keeps its owner and mode.
 fn replace(folder: &Path, name: &str, text: &str) -> anyhow::Result<()> {
     fs::write(folder.join(name), text).with_context(|| format!("cannot write {name}"))
 }
 
-/// A certificate that comes long after the daemons were started: they come up by themselves.
+/// If the certificate arrives long after the daemons were started, they start without intervention.
 pub(super) async fn late(context: &Context) -> anyhow::Result<()> {
     const RELAY: &str = "c";
     const UNITS: [&str; 3] = ["dovecot.service", "nginx.service", "postfix.service"];
-    /// More starts than systemd allows a unit by default.
+    /// More starts than systemd's default start limit allows.
     const STARTS: u32 = 6;
     const WAITING: Duration = Duration::from_secs(90);
     context
@@ -160,7 +160,7 @@ pub(super) async fn late(context: &Context) -> anyhow::Result<()> {
             };
             until(WAITING, started)
                 .await
-                .with_context(|| format!("{unit} is not started again and again"))?;
+                .with_context(|| format!("systemd does not keep restarting {unit}"))?;
         }
         Ok(())
     }
@@ -176,7 +176,7 @@ pub(super) async fn late(context: &Context) -> anyhow::Result<()> {
         };
         until(WAITING, active)
             .await
-            .with_context(|| format!("{unit} does not come up with the certificate"))?;
+            .with_context(|| format!("{unit} does not start when the certificate exists"))?;
     }
     served(&context.peer(RELAY)?).await?;
     waited
@@ -187,7 +187,7 @@ pub(super) async fn external(context: &Context) -> anyhow::Result<()> {
     const UNIT: &str = "chatmail-certificate";
     let lab = context.machines();
     let peer = context.peer(RELAY)?;
-    // A name that the certificate before does not hold tells them apart.
+    // The new certificate has a name that the old one lacks, so clients can distinguish them.
     let new = format!("{}.{}", mailtest::client::message::random_name(8), peer.domain);
     let names = [
         &peer.domain,

@@ -1,4 +1,4 @@
-//! An ACME server (RFC 8555) on the machine of the lab's name server: Pebble, made for tests.
+//! Pebble, an ACME server (RFC 8555) for tests, on the machine of the lab's name server.
 
 use std::fs;
 use std::time::Duration;
@@ -9,11 +9,11 @@ use mailtest::until;
 
 use crate::scenarios::Context;
 
-/// Machine that it runs on; nix/eval/hosts/lab-e.nix has the address and the port.
+/// Machine that runs Pebble; nix/eval/hosts/lab-e.nix contains the address and the port.
 const MACHINE: &str = "dns";
 const UNIT: &str = "pebble.service";
 const FOLDER: &str = "/etc/pebble";
-/// It verifies names where the relay answers, and gives its root certificate to who asks on loopback.
+/// Pebble validates names on the relay's port 80, and serves its root certificate on loopback.
 const CONFIGURATION: &str = r#"{"pebble": {
   "listenAddress": "0.0.0.0:14000",
   "managementListenAddress": "127.0.0.1:15000",
@@ -25,7 +25,7 @@ const CONFIGURATION: &str = r#"{"pebble": {
 "#;
 const ROOT: &str = "https://127.0.0.1:15000/roots/0";
 
-/// Starts the server anew, with a new root; gives what trusts it.
+/// Restarts the server with a new root; returns TLS settings that trust it.
 pub(super) async fn start(context: &Context) -> anyhow::Result<Tls> {
     stop(context).await?;
     let lab = context.machines();
@@ -41,7 +41,7 @@ pub(super) async fn start(context: &Context) -> anyhow::Result<Tls> {
     }
     let unit = format!("--unit={UNIT}");
     let configuration = format!("{FOLDER}/config.json");
-    // Without the variable it waits some seconds before it verifies a name, as if it were far away.
+    // By default, Pebble waits some seconds before it validates a name.
     let mut line = vec![
         "systemd-run",
         "--quiet",
@@ -52,26 +52,26 @@ pub(super) async fn start(context: &Context) -> anyhow::Result<Tls> {
     line.extend(["pebble", "-config", &configuration, "-dnsserver", "127.0.0.1:53"]);
     context.run(MACHINE, &line).await?;
 
-    // It has no way to say that it listens.
+    // Pebble does not notify when it is ready.
     let root = until(Duration::from_secs(10), || async {
         let asked = lab
             .exec(MACHINE, &["curl", "--silent", "--insecure", ROOT])
             .await?;
         Ok(asked.status.success().then_some(asked.stdout))
     });
-    let root = root.await.context("Pebble does not answer")?;
+    let root = root.await.context("Pebble does not respond")?;
     let file = tempfile::NamedTempFile::new()?;
     fs::write(file.path(), root)?;
     Tls::with_ca(file.path()).context("Pebble's root certificate")
 }
 
-/// Ends the server, if it runs.
+/// Stops the server if it is running.
 pub(super) async fn stop(context: &Context) -> anyhow::Result<()> {
     let stopped = context
         .machines()
         .exec(MACHINE, &["systemctl", "stop", UNIT])
         .await?;
-    // 5: there is no such unit (systemctl(1)).
+    // systemctl(1): status 5 means that the unit is not loaded.
     ensure!(
         matches!(stopped.status.code(), Some(0 | 5)),
         "cannot stop Pebble: {}",

@@ -1,4 +1,4 @@
-//! Realtime connections: peers of a webxdc app meet at the relay that METADATA announces.
+//! Realtime connections: peers of a webxdc app connect through the iroh relay that METADATA announces.
 
 mod peers;
 
@@ -6,10 +6,10 @@ use anyhow::{Context as _, ensure};
 
 use super::Context;
 
-/// One relay of each kind: with a certificate of its own, and with one that everybody accepts.
+/// One relay of each kind: with a self-signed certificate, and with one from a trusted CA.
 const RELAYS: [&str; 2] = ["a", "c"];
 
-/// The URL that an account's client is told.
+/// Returns the URL that the relay announces to an account's client.
 async fn announced(context: &Context, relay: &str) -> anyhow::Result<String> {
     let account = context.account(relay).await?;
     let mut imap = account.imap().await?;
@@ -18,7 +18,7 @@ async fn announced(context: &Context, relay: &str) -> anyhow::Result<String> {
         .context("no iroh relay is announced")
 }
 
-/// Two endpoints send each other data through the relay, and cannot without it.
+/// Two endpoints exchange data through the relay, and cannot do so without it.
 pub(super) async fn peers_meet(context: &Context) -> anyhow::Result<()> {
     let peers = peers::prepare(context.cache()).await?;
     let resolver = context.topology.resolver.into();

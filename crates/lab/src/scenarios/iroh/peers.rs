@@ -1,4 +1,4 @@
-//! Real iroh, of the version that Delta Chat has: two endpoints in a program of their own.
+//! Real iroh endpoints of the version in Delta Chat: a separate program runs two of them.
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
@@ -11,20 +11,20 @@ use tokio::process::Command;
 
 use crate::{cargo_install, project};
 
-/// The program, below the root of the source tree.
+/// Source folder of the program, relative to the root of the source tree.
 const SOURCE: &str = "crates/lab/iroh-peers";
 
-/// What it is made from.
+/// Source files of the program.
 const FILES: [&str; 3] = [
     include_str!("../../../iroh-peers/Cargo.toml"),
     include_str!("../../../iroh-peers/Cargo.lock"),
     include_str!("../../../iroh-peers/src/main.rs"),
 ];
 
-/// The program gives up earlier and says why.
+/// Timeout of the program; the program itself times out earlier and reports why.
 const DEADLINE: Duration = Duration::from_secs(60);
 
-/// Builds the program into `cache` when it is not there yet.
+/// Builds the program into `cache` unless it is already there.
 pub(crate) async fn prepare(cache: &Path) -> anyhow::Result<Peers> {
     let mut hash = Sha256::new();
     for text in FILES {
@@ -45,13 +45,13 @@ pub(crate) async fn prepare(cache: &Path) -> anyhow::Result<Peers> {
     })
 }
 
-/// The program that has two endpoints meet.
+/// The program that connects two endpoints.
 pub(crate) struct Peers {
     program: std::path::PathBuf,
 }
 
 impl Peers {
-    /// Fails unless two endpoints that know of each other's key and this relay only can write to each other.
+    /// Fails unless two endpoints that know only each other's key and this relay can exchange data.
     pub(crate) async fn meet(&self, url: &str, resolver: IpAddr) -> anyhow::Result<()> {
         let resolver = SocketAddr::new(resolver, 53).to_string();
         let output = Command::new(&self.program)
@@ -61,7 +61,7 @@ impl Peers {
             .output();
         let output = tokio::time::timeout(DEADLINE, output)
             .await
-            .context("iroh-peers does not end")?
+            .context("iroh-peers does not exit")?
             .context("cannot run iroh-peers")?;
         ensure!(
             output.status.success(),

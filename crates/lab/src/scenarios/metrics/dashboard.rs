@@ -1,4 +1,4 @@
-//! The dashboard and the alerts, with a Prometheus server that asks a relay.
+//! The dashboard and the alerts, with a Prometheus server that scrapes a relay.
 
 use std::fs;
 use std::time::Duration;
@@ -11,10 +11,10 @@ use super::figures::{RELAY, own_services, storage_report};
 use super::prometheus::{Prometheus, documented, promtool};
 use crate::scenarios::Context;
 
-/// How long numbers may take to reach a panel.
+/// Time within which panels have data.
 const WITHIN: Duration = Duration::from_secs(60);
 
-/// Title of the panel and expression.
+/// Returns the title and the expression of each panel.
 fn expressions(panels: &Value) -> Vec<(String, String)> {
     let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
     let text = |value: &Value, key: &str| {
@@ -27,7 +27,7 @@ fn expressions(panels: &Value) -> Vec<(String, String)> {
     let mut found = Vec::new();
     for panel in list(panels) {
         for target in list(panel.get("targets").unwrap_or(&Value::Null)) {
-            // What Grafana puts there, for a server that asks every second.
+            // The value that Grafana inserts for a scrape interval of one second.
             let expression = text(&target, "expr").replace("$__rate_interval", "1m");
             found.push((text(&panel, "title"), expression));
         }
@@ -35,7 +35,7 @@ fn expressions(panels: &Value) -> Vec<(String, String)> {
     found
 }
 
-/// Every expression of the dashboard is valid and has series once there was traffic, and the alerts are accepted.
+/// Every expression of the dashboard is valid and has data after some traffic, and Prometheus accepts the alerts.
 pub(in crate::scenarios) async fn has_data(context: &Context) -> anyhow::Result<()> {
     promtool(&["check", "rules", &documented("alerts.yml").display().to_string()]).await?;
     promtool(&[
@@ -59,7 +59,7 @@ pub(in crate::scenarios) async fn has_data(context: &Context) -> anyhow::Result<
     until(WITHIN, ready).await.context("Prometheus does not start")?;
     own_services(context).await?;
     storage_report(context).await?;
-    // Mail to the other relay, of which mtail reads.
+    // Mail to the other relay, which mtail counts.
     let (sender, receiver) = (context.account(RELAY).await?, context.account("b").await?);
     let message = mailtest::client::pgp::encrypted(&sender.address, 1000);
     sender.submit(&receiver.address, &message).await?.expect(250)?;
@@ -70,7 +70,7 @@ pub(in crate::scenarios) async fn has_data(context: &Context) -> anyhow::Result<
     };
     if let Err(error) = until(WITHIN, all_up).await {
         let up = prometheus.query("up").await?;
-        return Err(error.context(format!("not every target answers: {up:#?}")));
+        return Err(error.context(format!("not every target is up: {up:#?}")));
     }
     for (title, expression) in &expressions {
         let some = || async { Ok((!prometheus.query(expression).await?.is_empty()).then_some(())) };

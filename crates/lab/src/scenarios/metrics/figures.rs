@@ -1,4 +1,4 @@
-//! What Prometheus is told: by Dovecot, by the relay's own services, and by the report on the mailboxes.
+//! Metrics of Dovecot, of the relay's services, and of the report on the mailboxes.
 
 use std::time::Duration;
 
@@ -10,23 +10,23 @@ use mailtest::until;
 use super::samples::Samples;
 use crate::scenarios::{Context, push};
 
-/// The relay that is looked at.
+/// The relay whose metrics are checked.
 pub(super) const RELAY: &str = "a";
-/// How long mail may take, and a number to appear.
+/// Time within which mail arrives and a metric changes.
 const WITHIN: Duration = Duration::from_secs(30);
-/// Ports of doveauth, the two filters, chatmail-metadata, newemail, lastlogin, and of mail over HTTPS in both directions.
+/// Metrics ports of doveauth, both filters, chatmail-metadata, newemail, lastlogin, and HTTPS delivery both ways.
 const SERVICES: [u16; 8] = [3905, 3906, 3907, 3908, 3909, 3910, 3911, 3912];
 /// Dovecot's port.
 const DOVECOT: u16 = 3904;
 
-/// What a port of the relay tells.
+/// Fetches the metrics from a port of the relay.
 async fn read(context: &Context, port: u16) -> anyhow::Result<String> {
     let host = context.topology.relay(RELAY).context("no such relay")?.ipv4;
     let url = format!("http://{host}:{port}/metrics");
     context.run(RELAY, &["curl", "-sSf", &url]).await
 }
 
-/// What all services of the relay tell.
+/// Fetches the metrics of all services of the relay.
 async fn services(context: &Context) -> anyhow::Result<Samples> {
     let mut text = String::new();
     for port in SERVICES {
@@ -35,7 +35,7 @@ async fn services(context: &Context) -> anyhow::Result<Samples> {
     Samples::parse(&text)
 }
 
-/// Everything that the reference relay has Dovecot count is told, but for what has a label and did not happen yet.
+/// Dovecot exports every metric of the reference relay, except labelled ones whose event has not occurred yet.
 pub(in crate::scenarios) async fn dovecot(context: &Context) -> anyhow::Result<()> {
     const HAPPENED: [&str; 12] = [
         "imap_command",
@@ -69,7 +69,7 @@ pub(in crate::scenarios) async fn dovecot(context: &Context) -> anyhow::Result<(
         password: "another password".to_owned(),
         ..receiver.clone()
     };
-    ensure!(wrong.imap().await.is_err(), "a wrong password is taken");
+    ensure!(wrong.imap().await.is_err(), "the relay accepts a wrong password");
     let (mut imap, _) = receiver.inbox().await?;
     let message = pgp::encrypted(&sender.address, 1000);
     sender.submit(&receiver.address, &message).await?.expect(250)?;
@@ -85,22 +85,20 @@ pub(in crate::scenarios) async fn dovecot(context: &Context) -> anyhow::Result<(
             samples.sum(&names.each_ref().map(String::as_str), "")
         };
         let missing: Vec<_> = TOLD.iter().filter(|name| count(name).is_none()).collect();
-        ensure!(missing.is_empty(), "Dovecot does not tell {missing:?}:\n{text}");
+        ensure!(missing.is_empty(), "Dovecot does not export {missing:?}:\n{text}");
         let none: Vec<_> = HAPPENED
             .iter()
             .filter(|name| count(name).unwrap_or_default() < 1.0)
             .collect();
         Ok(none.is_empty().then_some(()))
     };
-    until(WITHIN, told)
-        .await
-        .context("not everything that happened is counted")
+    until(WITHIN, told).await.context("some events are not counted")
 }
 
-/// Each service counts what it is known to have done.
+/// Each service counts the events that this scenario causes.
 pub(in crate::scenarios) async fn own_services(context: &Context) -> anyhow::Result<()> {
     let before = services(context).await?;
-    // One message to oneself, and one from another relay that wakes two devices of a new account.
+    // One message to the account itself, and one from another relay that wakes two devices of a new account.
     push::message_wakes_devices(context).await?;
     let account = context.account(RELAY).await?;
     account.imap().await.context("a second login")?;
@@ -108,12 +106,12 @@ pub(in crate::scenarios) async fn own_services(context: &Context) -> anyhow::Res
         password: "another password".to_owned(),
         ..account.clone()
     };
-    ensure!(wrong.imap().await.is_err(), "a wrong password is taken");
+    ensure!(wrong.imap().await.is_err(), "the relay accepts a wrong password");
     let short = Account {
         password: "short".to_owned(),
         ..Account::random(&account.peer)
     };
-    ensure!(short.imap().await.is_err(), "a short password is taken");
+    ensure!(short.imap().await.is_err(), "the relay accepts a short password");
     let (from, cleartext) = (&account.address, "Nobody shall read this.");
     let refused = account
         .smtp()
@@ -124,10 +122,10 @@ pub(in crate::scenarios) async fn own_services(context: &Context) -> anyhow::Res
             &Message::cleartext(from, from, "hello", cleartext).bytes(),
         )
         .await?;
-    ensure!(refused.code == 523, "cleartext was answered with: {refused}");
+    ensure!(refused.code == 523, "the reply to cleartext is: {refused}");
     let peer = &account.peer;
     let new = http::request(peer.port(443), &peer.tls, &peer.domain, "POST", "/new").await?;
-    ensure!(new.status == 200, "POST /new was answered with: {}", new.head);
+    ensure!(new.status == 200, "the response to POST /new is: {}", new.head);
 
     let exactly = [
         ("chatmail_accounts_created_total", "", 2.0),

@@ -1,4 +1,4 @@
-//! What Prometheus is told, and what it makes of it.
+//! Metrics, and the dashboard and alerts that use them.
 
 mod dashboard;
 mod figures;

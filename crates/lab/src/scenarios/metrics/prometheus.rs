@@ -1,4 +1,4 @@
-//! A Prometheus server and a node exporter on this machine, set up as docs/metrics.md tells operators.
+//! A Prometheus server and a node exporter on this machine, configured as in docs/metrics.md.
 
 use std::fs;
 use std::net::IpAddr;
@@ -12,30 +12,30 @@ use super::figures::RELAY;
 use crate::project;
 use crate::scenarios::Context;
 
-/// Ports of the node exporter and the server here: not the usual ones, which may be in use on this machine.
+/// Ports of the node exporter and the server: not the default ones, which may be in use on this machine.
 const NODE_EXPORTER: u16 = 19100;
 const PORT: u16 = 19090;
-/// The relay in the example configuration, and its node exporter.
+/// Addresses of the relay and of its node exporter in the example configuration.
 const EXAMPLE: &str = "relay.example.org";
 const EXAMPLE_NODE: &str = "relay.example.org:9100";
 
-/// Both running; ended when dropped.
+/// Both programs; killed when dropped.
 pub(super) struct Prometheus {
     url: String,
-    /// Ports that the configuration names.
+    /// Ports in the configuration.
     targets: usize,
     _server: Child,
     _node_exporter: Child,
     _folder: tempfile::TempDir,
 }
 
-/// Files of the project that operators copy.
+/// Files in the repository that operators copy.
 pub(super) fn documented(name: &str) -> PathBuf {
     project::root().join("docs/grafana").join(name)
 }
 
 impl Prometheus {
-    /// Starts both; the documented configuration names the relay of the lab and asks every second.
+    /// Starts both with the documented configuration, changed to scrape the lab's relay every second.
     pub(super) async fn start(context: &Context) -> anyhow::Result<Self> {
         let host: IpAddr = context.topology.host.into();
         let relay = context.topology.relay(RELAY).context("no such relay")?.ipv4;
@@ -78,12 +78,12 @@ impl Prometheus {
         })
     }
 
-    /// How many ports it reads.
+    /// Returns the number of ports that Prometheus scrapes.
     pub(super) fn targets(&self) -> usize {
         self.targets
     }
 
-    /// The series that an expression has now, one a line.
+    /// Returns the current series of an expression, one per line.
     pub(super) async fn query(&self, expression: &str) -> anyhow::Result<Vec<String>> {
         let output = run(&["query", "instant", &self.url, expression]).await?;
         let errors = String::from_utf8_lossy(&output.stderr).into_owned();
@@ -95,14 +95,14 @@ impl Prometheus {
             .collect())
     }
 
-    /// Whether it answers.
+    /// Whether Prometheus is ready.
     pub(super) async fn is_ready(&self) -> anyhow::Result<bool> {
         let answer = run(&["query", "instant", &self.url, "1"]).await?;
         Ok(answer.status.success())
     }
 }
 
-/// Runs promtool; an error quotes what it says.
+/// Runs promtool; errors quote its output.
 pub(super) async fn promtool(arguments: &[&str]) -> anyhow::Result<()> {
     let output = run(arguments).await?;
     ensure!(
@@ -122,7 +122,7 @@ async fn run(arguments: &[&str]) -> anyhow::Result<Output> {
         .kill_on_drop(true)
         .output()
         .await
-        .context("cannot run promtool; it is in Debian's package prometheus")
+        .context("cannot run promtool; install the Debian package prometheus")
 }
 
 fn spawn(program: &str, arguments: &[String]) -> anyhow::Result<Child> {
@@ -133,5 +133,5 @@ fn spawn(program: &str, arguments: &[String]) -> anyhow::Result<Child> {
         .stderr(Stdio::null())
         .kill_on_drop(true)
         .spawn()
-        .with_context(|| format!("cannot run {program}; Debian has a package of that name"))
+        .with_context(|| format!("cannot run {program}; install the Debian package of that name"))
 }

@@ -1,4 +1,4 @@
-//! Numbers in the text formats of Prometheus and OpenMetrics.
+//! Samples in the text formats of Prometheus and OpenMetrics.
 
 use anyhow::{Context as _, ensure};
 
@@ -9,13 +9,13 @@ pub(super) struct Samples(Vec<Sample>);
 #[derive(Debug)]
 struct Sample {
     name: String,
-    /// As written, without the braces.
+    /// The labels as text, without the braces.
     labels: String,
     value: f64,
 }
 
 impl Samples {
-    /// Reads `NAME{LABELS} VALUE`; the labels may be left out, and what follows the value is a time.
+    /// Parses `NAME{LABELS} VALUE`; the labels are optional, and a timestamp may follow the value.
     pub(super) fn parse(text: &str) -> anyhow::Result<Self> {
         let lines = text
             .lines()
@@ -24,7 +24,7 @@ impl Samples {
         Ok(Self(samples.collect::<Result<_, _>>()?))
     }
 
-    /// The sum of the samples with one of these names whose labels hold `labels`; none when there are none.
+    /// Returns the sum of the samples with one of these names whose labels contain `labels`, if there are any.
     pub(super) fn sum(&self, names: &[&str], labels: &str) -> Option<f64> {
         self.0
             .iter()

@@ -1,4 +1,4 @@
-//! Installation of the client: a program that already exists, or the binary from the wheel `deltachat-rpc-server` on PyPI.
+//! Installation of the client: an existing program, or the binary from the wheel `deltachat-rpc-server` on PyPI.
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -2,8 +2,8 @@
 //!
 //! Client libraries hide what scenarios need. Scenarios write commands as text: every command that the relay offers,
 //! with literals, wrong arguments and a name that does not exist (`every-imap-command`). They check the exact greeting
-//! and response texts of the server (`wrong-password-refused`). They must see data that arrives before the TLS handshake
-//! (`WireError::Injected`), and when an IDLE notification arrives (`idle-wakes-the-receiver`).
+//! and response texts of the server (`wrong-password-refused`). They must see data that arrives before the TLS
+//! handshake (`WireError::Injected`), and when an IDLE notification arrives (`idle-wakes-the-receiver`).
 
 mod metadata;
 mod parse;
