@@ -1,4 +1,4 @@
-//! What has to hold of the committed rendering of whole hosts, beyond that it is what the module gives.
+//! Properties of the committed rendering of complete hosts, beyond that it is the output of the module.
 
 use std::path::Path;
 
@@ -14,7 +14,7 @@ fn nginx(host: &str) -> String {
     text(host, "etc/nginx/nginx.conf")
 }
 
-/// The server blocks of nginx for this name.
+/// Returns nginx's server blocks for this name.
 fn servers(host: &str, name: &str) -> Vec<String> {
     let nginx = nginx(host);
     let web = nginx.split("stream {").next().unwrap_or_default();
@@ -52,13 +52,13 @@ fn a_site_of_the_host_keeps_its_name_its_certificate_and_its_files() {
         site.contains("ssl_certificate /var/lib/acme/www.example.net/fullchain.pem;"),
         "{site}"
     );
-    // Neither its pages nor its log are the relay's, and it is not who answers for unknown names.
+    // The site does not use the relay's pages or log, and it is not the default server.
     assert!(!site.contains("default_server"), "{site}");
     let of_its_own = site.replace(front, "");
     for other in ["chatmail", "newemail"] {
         assert!(!of_its_own.contains(other), "{site}");
     }
-    // Only the front has the port that clients connect to; it hands the site on as it hands on the relay.
+    // Only the front listens on the public port; it forwards connections to the site like those to the relay.
     let nginx = nginx("existing-site");
     let on_443: Vec<_> = nginx.lines().filter(|line| line.contains(":443;")).collect();
     assert_eq!(on_443.len(), 2, "{on_443:?}");
@@ -106,7 +106,7 @@ fn firewall_rules_of_the_host_stay_beside_those_of_the_relay() {
     assert!(minimal.contains("udp 3478\nudp 50000-52999\n"), "{minimal}");
 }
 
-/// Host, whether it has IPv6.
+/// Hosts, and whether each has IPv6.
 const HOSTS: [(&str, bool); 2] = [("minimal", true), ("lab-a", false)];
 
 #[test]
@@ -133,13 +133,13 @@ fn daemons_listen_on_ipv6_exactly_where_it_is_wanted() {
         let unbound = text(host, "store/unbound.conf");
         let expected = if v6 { "yes" } else { "no" };
         assert_eq!(lines(&unbound, "do-ip6: "), [expected], "{host}");
-        // It takes every address that the host has.
+        // coturn listens on all addresses of the host.
         let turn = text(host, "store/turnserver.conf");
         assert!(lines(&turn, "listening-ip").is_empty(), "{host}");
     }
 }
 
-/// The operator guide promises that settings of the daemons reach their files.
+/// The operator guide states that the settings of daemons in a host's configuration appear in the daemons' files.
 #[test]
 fn settings_of_the_host_reach_the_daemons() {
     for (file, changed, before) in [

@@ -1,4 +1,4 @@
-//! The rendering as it is committed below `tests/rendered`: one host in whole files, the others by what they differ in.
+//! The rendering as committed below `tests/rendered`: one host in complete files, the others as differences.
 
 #[cfg(test)]
 mod expectations;
@@ -12,26 +12,26 @@ use anyhow::{Context as _, ensure};
 pub(crate) use self::overlay::Files;
 use crate::project;
 
-/// Where the rendering is committed.
+/// Folder of the committed rendering.
 pub(crate) const FOLDER: &str = "tests/rendered";
-/// The host that is there in whole files.
+/// The host with complete files.
 const WHOLE: &str = "minimal";
-/// A host with nearly all that the module has.
+/// A host that uses nearly all features of the module.
 const FULL: &str = "full";
-/// The host that the others of the lab are compared with.
+/// The base of the other hosts of the lab.
 const LAB: &str = "lab-a";
-/// What is linked to below /etc: lines `PATH ENTRY`, by the name in the store.
+/// List of the links below /etc: lines `PATH ENTRY`, with the name of the entry in the store.
 const ETC: &str = "etc";
 
-/// A host as it was rendered.
+/// A rendered host.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Host {
-    /// Its mail domain, which stands in most files.
+    /// Its mail domain, which occurs in most files.
     pub(crate) domain: String,
     pub(crate) files: Files,
 }
 
-/// What a host is compared with; none for the one that is whole.
+/// Returns the base of a host; none for the host with complete files.
 fn base(host: &str) -> Option<&'static str> {
     match host {
         WHOLE => None,
@@ -41,7 +41,7 @@ fn base(host: &str) -> Option<&'static str> {
     }
 }
 
-/// The files that these hosts are committed as, by their path below [`FOLDER`].
+/// Returns the files to commit for these hosts, by their path below [`FOLDER`].
 pub(crate) fn stored(hosts: &BTreeMap<String, Host>) -> anyhow::Result<Files> {
     let mut stored = Files::new();
     for (name, host) in hosts {
@@ -57,13 +57,16 @@ pub(crate) fn stored(hosts: &BTreeMap<String, Host>) -> anyhow::Result<Files> {
         }
         let text = overlay::make(base, &other.files, &renames, &host.files)?;
         let back = overlay::apply(&text, &mut |_| Ok(other.files.clone()))?;
-        ensure!(back == host.files, "{name} does not come back from its overlay");
+        ensure!(
+            back == host.files,
+            "the overlay of {name} does not restore the host"
+        );
         stored.insert(format!("{name}.diff").into(), text);
     }
     Ok(stored)
 }
 
-/// Names of the hosts that are committed.
+/// Returns the names of the committed hosts.
 pub(crate) fn hosts() -> anyhow::Result<Vec<String>> {
     let mut hosts = vec![WHOLE.to_owned()];
     for path in project::files_below(&folder())? {
@@ -73,7 +76,7 @@ pub(crate) fn hosts() -> anyhow::Result<Vec<String>> {
     Ok(hosts)
 }
 
-/// All files of a committed host, those below `/etc` among them.
+/// Returns all files of a committed host, including those below `/etc`.
 pub(crate) fn load(host: &str) -> anyhow::Result<Files> {
     let mut files = assembled(host)?;
     let links = files.remove(Path::new(ETC)).unwrap_or_default();
@@ -83,7 +86,7 @@ pub(crate) fn load(host: &str) -> anyhow::Result<Files> {
             .with_context(|| format!("{host}: etc: {line}"))?;
         let text = files
             .get(&Path::new("store").join(entry))
-            .with_context(|| format!("{host}: /etc/{path} links to {entry}, which is not there"))?;
+            .with_context(|| format!("{host}: /etc/{path} links to {entry}, which does not exist"))?;
         files.insert(Path::new(ETC).join(path), text.clone());
     }
     Ok(files)
@@ -96,7 +99,7 @@ fn assembled(host: &str) -> anyhow::Result<Files> {
     let path = folder().join(format!("{host}.diff"));
     let text = std::fs::read_to_string(&path)
         .with_context(|| format!("cannot read {}; `cargo lab render` writes it", path.display()))?;
-    // A base that is not the one that this program takes could go round in circles.
+    // Other bases than those of this program could form a cycle.
     ensure!(overlay::base(&text) == base(host), "{host} has another base");
     overlay::apply(&text, &mut |base| assembled(base)).with_context(|| format!("{}", path.display()))
 }
@@ -105,7 +108,7 @@ fn folder() -> PathBuf {
     project::root().join(FOLDER)
 }
 
-/// All files below a folder, by their path in it; none when there is no such folder.
+/// Returns all files below a folder, by their path in it; none if the folder does not exist.
 pub(crate) fn read(folder: &Path) -> anyhow::Result<Files> {
     let mut files = Files::new();
     for path in project::files_below(folder)? {
@@ -134,7 +137,7 @@ mod tests {
         }
     }
 
-    /// What stands in one place only differs in one place only.
+    /// A change to a shared part of the rendering changes only one committed file.
     #[test]
     fn a_change_that_all_hosts_have_is_stored_once() {
         let host = |domain: &str, size: u8| Host {

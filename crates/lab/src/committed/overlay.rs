@@ -1,17 +1,17 @@
-//! A host as what it differs in from another one.
+//! A host as its differences from another host.
 //!
-//! An overlay is a text in the manner of a diff, without line numbers: a place is named by the lines that stand there. So
-//! a change of the base that an overlay has nothing to do with leaves the overlay as it is. First comes the head:
+//! An overlay is a text similar to a diff, but without line numbers: the surrounding lines identify a place. So an
+//! unrelated change to the base does not change the overlay. It begins with the head:
 //!
 //! ```text
 //! base lab-a
 //! rename _a.test _b.test
 //! ```
 //!
-//! `rename` replaces a text everywhere in the base, in paths too. Then, by path, `gone PATH`, `new PATH` with the text, and
-//! `changed PATH` with hunks. A hunk begins with `@@`. Its lines with a space in front and those with `-` follow each
-//! other in the base, at the first such place after the hunk before; those with `-` give way to those with `+`. What
-//! follows the last line feed of a text is a line as well: an empty one, as a rule.
+//! `rename` replaces a text everywhere in the base, including paths. Then, sorted by path, come `gone PATH`, `new PATH`
+//! with the text, and `changed PATH` with hunks. A hunk begins with `@@`. Its lines that begin with a space or `-` are
+//! consecutive in the base, at the first match after the previous hunk; its `+` lines replace the `-` lines. The text
+//! after the last line feed also counts as a line, usually an empty one.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -21,12 +21,12 @@ use anyhow::{Context as _, bail, ensure};
 use similar::algorithms::{Capture, Replace, myers};
 use similar::{DiffOp, DiffTag};
 
-/// Files of a host by their path: below `etc`, `store` and `units`, and some lists.
+/// Files of a host by path: below `etc`, `store` and `units`, and some lists.
 pub(crate) type Files = BTreeMap<PathBuf, String>;
 
 const HUNK: &str = "@@";
 
-/// Describes `target` by what it differs in from `base`, a host of this name, after these replacements.
+/// Returns the differences of `target` from `base`, the files of a host with this name, after these replacements.
 pub(super) fn make(
     name: &str,
     base: &Files,
@@ -63,7 +63,7 @@ pub(super) fn make(
     Ok(text)
 }
 
-/// The host that this overlay makes of its base, which `load` finds by its name.
+/// Applies an overlay to its base, which `load` returns by name.
 pub(super) fn apply(
     overlay: &str,
     load: &mut dyn FnMut(&str) -> anyhow::Result<Files>,
@@ -75,7 +75,7 @@ pub(super) fn apply(
         if let Some(content) = line.strip_prefix(['+', '-', ' ', '@']) {
             let (_, section): &mut (_, Vec<(char, &str)>) = sections
                 .last_mut()
-                .with_context(|| format!("a line of no file: {line}"))?;
+                .with_context(|| format!("a line outside of a file: {line}"))?;
             section.push((line.chars().next().unwrap_or_default(), content));
         } else if let Some(name) = line.strip_prefix("base ") {
             base = Some(name);
@@ -85,7 +85,9 @@ pub(super) fn apply(
                     .with_context(|| format!("not two texts: {line}"))?,
             );
         } else {
-            let head = line.split_once(' ').with_context(|| format!("no file: {line}"))?;
+            let head = line
+                .split_once(' ')
+                .with_context(|| format!("not a file: {line}"))?;
             sections.push((head, Vec::new()));
         }
     }
@@ -97,7 +99,7 @@ pub(super) fn apply(
             "gone" => {
                 files
                     .remove(&path)
-                    .with_context(|| format!("{}: there is none", file()))?;
+                    .with_context(|| format!("{}: the base has no such file", file()))?;
             }
             "new" => {
                 let text: Vec<_> = lines.iter().map(|(_, line)| *line).collect();
@@ -106,11 +108,11 @@ pub(super) fn apply(
             "changed" => {
                 let old = files
                     .get(&path)
-                    .with_context(|| format!("{}: there is none", file()))?;
+                    .with_context(|| format!("{}: the base has no such file", file()))?;
                 let new = change(old, &lines).with_context(file)?;
                 files.insert(path, new);
             }
-            _ => bail!("an overlay cannot say: {}", file()),
+            _ => bail!("not a statement of an overlay: {}", file()),
         }
     }
     Ok(files)
@@ -141,7 +143,7 @@ fn lines(text: &str) -> Vec<&str> {
     text.split('\n').collect()
 }
 
-/// Writes the hunks that turn `old` into `new`, each with as few lines in front as name its place.
+/// Writes the hunks that turn `old` into `new`, each with the fewest preceding lines that identify its place.
 fn hunks(text: &mut String, old: &[&str], new: &[&str]) {
     let mut start = 0;
     for op in operations(old, new) {
@@ -149,7 +151,7 @@ fn hunks(text: &mut String, old: &[&str], new: &[&str]) {
         if tag == DiffTag::Equal {
             continue;
         }
-        // An insertion follows a line that is seen, where there is one.
+        // An insertion includes the line before it, if there is one.
         let least = usize::from(before.is_empty());
         let mut context = least.min(before.start - start);
         let rest = old.get(start..).unwrap_or_default();
@@ -174,15 +176,15 @@ fn hunks(text: &mut String, old: &[&str], new: &[&str]) {
     }
 }
 
-/// What turns `old` into `new`. `similar::capture_diff` also moves operations past each other, and places of some are wrong
-/// afterwards.
+/// Returns the operations that turn `old` into `new`. `similar::capture_diff` also reorders operations, after which
+/// some positions are wrong.
 fn operations(old: &[&str], new: &[&str]) -> Vec<DiffOp> {
     let mut hook = Replace::new(Capture::new());
     let Ok(()) = myers::diff(&mut hook, old, 0..old.len(), new, 0..new.len());
     hook.into_inner().into_ops()
 }
 
-/// Where these lines begin first.
+/// Returns the first position of these lines.
 fn find(lines: &[&str], wanted: &[&str]) -> Option<usize> {
     if wanted.is_empty() {
         return Some(0);
@@ -190,7 +192,7 @@ fn find(lines: &[&str], wanted: &[&str]) -> Option<usize> {
     lines.windows(wanted.len()).position(|window| window == wanted)
 }
 
-/// Carries out the hunks of one file.
+/// Applies the hunks of one file.
 fn change(old: &str, hunks: &[(char, &str)]) -> anyhow::Result<String> {
     let old = lines(old);
     let mut rest = old.as_slice();
@@ -204,7 +206,7 @@ fn change(old: &str, hunks: &[(char, &str)]) -> anyhow::Result<String> {
         let kept: Vec<_> = of(' ').collect();
         let wanted: Vec<_> = kept.iter().copied().chain(of('-')).collect();
         let at = find(rest, &wanted)
-            .with_context(|| format!("the base has no such lines any more: {}", wanted.join("\n")))?;
+            .with_context(|| format!("the base no longer contains these lines: {}", wanted.join("\n")))?;
         new.extend(rest.iter().take(at).copied());
         new.extend(kept);
         new.extend(of('+'));
@@ -214,12 +216,12 @@ fn change(old: &str, hunks: &[(char, &str)]) -> anyhow::Result<String> {
     Ok(new.join("\n"))
 }
 
-/// The host that an overlay is based on.
+/// Returns the host on which an overlay is based.
 pub(super) fn base(overlay: &str) -> Option<&str> {
     overlay.lines().find_map(|line| line.strip_prefix("base "))
 }
 
-/// Whether a file holds an overlay: `HOST.diff`.
+/// Whether a file is an overlay: `HOST.diff`.
 pub(super) fn host(path: &Path) -> Option<&str> {
     path.to_str()?.strip_suffix(".diff")
 }

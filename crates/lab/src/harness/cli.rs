@@ -11,24 +11,24 @@ use super::Context;
 use crate::machine::{Lab, Progress, cache, install, interrupted};
 use crate::{render, scenarios};
 
-/// Runs all tests: what `cargo lab render --check` looks at, the tests of the crates, then the scenarios on five relays.
-/// With filters only the last two
+/// Runs all tests: the checks of `cargo lab render --check`, the tests of the crates, then the scenarios on five
+/// relays. With filters, runs only the last two
 #[derive(Debug, clap::Args)]
 pub(crate) struct Test {
-    /// Plays the scenarios whose name holds one of these words; all without any
+    /// Runs only scenarios whose names contain one of these words (default: all)
     filters: Vec<String>,
-    /// Leaves the tests of the crates out
+    /// Skips the tests of the crates
     #[arg(long)]
     scenarios_only: bool,
-    /// Leaves the relays running
+    /// Keeps the relays running afterwards
     #[arg(long)]
     keep: bool,
-    /// Lists the scenarios and does nothing
+    /// Lists the scenarios without running them
     #[arg(long)]
     list: bool,
 }
 
-/// Runs it; fails when a test or a scenario failed.
+/// Runs the command; fails if a test or a scenario fails.
 pub(crate) async fn test(arguments: &Test) -> anyhow::Result<ExitCode> {
     let all = scenarios::all();
     if arguments.list {
@@ -37,7 +37,7 @@ pub(crate) async fn test(arguments: &Test) -> anyhow::Result<ExitCode> {
     }
     let chosen = run::chosen(&all, &arguments.filters);
     if chosen.is_empty() {
-        bail!("no scenario is called like this; `cargo lab test --list` shows them all");
+        bail!("no scenario matches; run `cargo lab test --list` to list all scenarios");
     }
     if chosen.iter().any(|scenario| scenario.needs == Needs::Browser) {
         install(Need::Browser)?;
@@ -60,7 +60,7 @@ pub(crate) async fn test(arguments: &Test) -> anyhow::Result<ExitCode> {
     Ok(played?.report())
 }
 
-/// The tests of the crates.
+/// Runs the tests of the crates.
 async fn crates() -> anyhow::Result<()> {
     let status = Command::from(crate::project::cargo())
         .args(["test", "--profile", "lab", "--workspace", "--quiet"])

@@ -1,4 +1,4 @@
-//! What scenarios share: the machines, and what all scenarios do with them.
+//! State that scenarios share: the machines, and operations on them.
 
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
@@ -11,13 +11,13 @@ use tokio::sync::OnceCell;
 
 use crate::machine::{Cursor, Lab};
 
-/// How often relays are asked to try again at once.
+/// Interval between requests to the relays to retry deferred mail.
 const HURRY: Duration = Duration::from_secs(5);
 
-/// Lines of each relay's journal that are shown with a failure.
+/// Number of lines of each relay's journal that the report of a failure shows.
 const JOURNAL_LINES: usize = 40;
 
-/// Everything that a scenario works with: what clients know, and the machines that the relays run on.
+/// The environment of a scenario: that of clients, and the machines on which the relays run.
 pub(crate) struct Context {
     outer: mailtest::Context,
     machines: Lab,
@@ -27,7 +27,7 @@ pub(crate) struct Context {
 }
 
 impl Context {
-    /// The relays of a lab. `cache` is where programs and pictures are kept.
+    /// Creates a context for the relays of a lab. `cache` is the directory for programs and screenshots.
     pub(crate) fn new(machines: Lab, cache: PathBuf) -> Self {
         Self {
             outer: mailtest::Context::new(machines.topology().clone(), cache.clone()),
@@ -38,27 +38,27 @@ impl Context {
         }
     }
 
-    /// The machines that the relays run on.
+    /// Returns the machines on which the relays run.
     pub(crate) fn machines(&self) -> &Lab {
         &self.machines
     }
 
-    /// Gives the machines back, to be ended. Ends the clients.
+    /// Stops the clients and returns the machines, so that the caller can stop them.
     pub(crate) fn into_machines(self) -> Lab {
         self.machines
     }
 
-    /// Where programs are kept that take long to build.
+    /// Directory for programs that take long to build.
     pub(crate) fn cache(&self) -> &Path {
         &self.cache
     }
 
-    /// Where pictures of pages are kept.
+    /// Directory for screenshots of pages.
     pub(crate) fn pictures(&self) -> PathBuf {
         self.cache.join("browser")
     }
 
-    /// Runs a command in a machine; its output, or an error that quotes it.
+    /// Runs a command in a machine; returns its output, or an error that quotes it.
     pub(crate) async fn run(&self, relay: &str, argv: &[&str]) -> anyhow::Result<String> {
         let output = self.machines.exec(relay, argv).await?;
         let stdout = String::from_utf8_lossy(&output.stdout).into_owned();
@@ -72,7 +72,7 @@ impl Context {
         Ok(stdout)
     }
 
-    /// Makes the domains outside of the lab known to its resolver.
+    /// Publishes the zones of the outside domains in the lab's DNS.
     pub(crate) async fn publish_outside(&self) -> anyhow::Result<()> {
         let publish = || async {
             for (zone, text) in outside::zones(self.topology.host.into())? {
@@ -84,7 +84,7 @@ impl Context {
         Ok(())
     }
 
-    /// Waits until no relay has mail under way.
+    /// Waits until the queues of these relays are empty.
     pub(crate) async fn queues_empty(&self, relays: &[&str], within: Duration) -> anyhow::Result<()> {
         for relay in relays {
             let empty = || async {
@@ -99,7 +99,7 @@ impl Context {
     }
 }
 
-/// What clients know is in reach of every scenario.
+/// Every scenario can also use the environment of clients.
 impl Deref for Context {
     type Target = mailtest::Context;
 
@@ -156,7 +156,7 @@ impl Environment for Context {
     }
 }
 
-/// Mail that one relay did not get rid of waits there for minutes; asking for it at once changes nothing else.
+/// Makes relays retry deferred mail immediately, which they would otherwise retry after minutes.
 pub(crate) async fn hurried<T>(
     context: &Context,
     relays: &[&str],

@@ -1,21 +1,21 @@
-//! Where the relays of the lab keep mailboxes.
+//! Paths of mailboxes on the relays of the lab.
 
 use mailtest::client::Account;
 
-/// The mailboxes of all domains.
+/// Folder with the mailboxes of all domains.
 const ROOT: &str = "/home/vmail/mail";
 
-/// The mailboxes of a domain.
+/// Returns the folder with the mailboxes of a domain.
 pub(crate) fn of_domain(domain: &str) -> String {
     format!("{ROOT}/{domain}")
 }
 
-/// The folder of an address.
+/// Returns the folder of an address.
 pub(crate) fn of_address(domain: &str, address: &str) -> String {
     format!("{ROOT}/{domain}/{address}")
 }
 
-/// The folder of an account.
+/// Returns the folder of an account.
 pub(crate) fn of(account: &Account) -> String {
     of_address(&account.peer.mail_domain, &account.address)
 }

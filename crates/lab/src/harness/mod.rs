@@ -1,4 +1,4 @@
-//! What plays scenarios: `cargo lab test`, and what they share.
+//! The runner of scenarios, `cargo lab test`, and the code that scenarios share.
 
 pub(crate) mod cli;
 mod context;

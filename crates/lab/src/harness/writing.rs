@@ -1,4 +1,4 @@
-//! People who write while something happens to the relays, and what became of every message.
+//! Users who write while something happens to the relays, and the result for every message.
 
 use std::fmt;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Context, hurried};
 
-/// Who writes to whom, by relay.
+/// Pairs of relays: sender and receiver.
 pub(crate) const EVERYWHERE: [(&str, &str); 6] = [
     ("a", "b"),
     ("a", "b"),
@@ -22,14 +22,14 @@ pub(crate) const EVERYWHERE: [(&str, &str); 6] = [
     ("a", "a"),
     ("a", "a"),
 ];
-/// An address may submit 60 messages a minute.
+/// Interval between messages: an account may submit 60 messages per minute.
 const PACE: Duration = Duration::from_millis(1010);
-/// How soon a client comes back that was told to, or cut off.
+/// Time after which a client retries after a temporary error or a disconnect.
 const RETRY: Duration = Duration::from_millis(200);
-/// How long the relays may take to deliver what they have.
+/// Time within which the relays deliver all queued mail.
 const DELIVERED: Duration = Duration::from_secs(90);
 
-/// Two people on relays a and b who write to each other with Delta Chat.
+/// Two users on relays a and b who write to each other with Delta Chat.
 pub(crate) struct Chat<'a> {
     context: &'a Context,
     pair: &'a Pair,
@@ -50,7 +50,7 @@ impl<'a> Chat<'a> {
         })
     }
 
-    /// Both write a text that begins like this.
+    /// Both users send a text that begins with `text`.
     pub(crate) async fn both_write(&mut self, text: &str) -> anyhow::Result<()> {
         let text = format!("{text} {}", random_name(6));
         self.pair.one.send(self.pair.one_chat, &text).await?;
@@ -59,7 +59,7 @@ impl<'a> Chat<'a> {
         Ok(())
     }
 
-    /// Waits until both see everything that the other wrote, and once.
+    /// Waits until both see every message of the other exactly once.
     pub(crate) async fn all_arrived(self) -> anyhow::Result<()> {
         let pair = self.pair;
         let arrive = async {
@@ -73,7 +73,7 @@ impl<'a> Chat<'a> {
         for (user, chat) in [(&pair.other, pair.other_chat), (&pair.one, pair.one_chat)] {
             let seen = user.texts(chat).await?;
             for text in &self.texts {
-                // A chat shows what both have written, and both wrote this.
+                // Each chat shows the messages of both users, who both sent this text.
                 let times = seen.iter().filter(|known| *known == text).count();
                 if times != 2 {
                     bail!("{} sees {text:?} {times} times instead of twice", user.name);
@@ -84,15 +84,15 @@ impl<'a> Chat<'a> {
     }
 }
 
-/// How one attempt to submit a message ended.
+/// Result of an attempt to submit a message.
 enum Attempt {
     Accepted,
-    /// The client comes back. When the connection broke after the final dot, the relay may have the message already.
+    /// The client retries. If the connection broke after the final dot, the relay may already have the message.
     Later {
         doubtful: bool,
     },
-    /// The right password is refused, seen once while Dovecot took over new settings on a machine under load. Delta Chat
-    /// bears it once and tells its user the second time.
+    /// The relay rejects the correct password, which occurred once during a reload of Dovecot on a machine under load.
+    /// Delta Chat ignores the first rejection, and reports the second one to the user.
     LoginRefused,
 }
 
@@ -110,7 +110,7 @@ async fn attempt(sender: &Account, receiver: &Account, message: &Message) -> any
         Ok(reply) if reply.code == 250 => Ok(Attempt::Accepted),
         Ok(reply) if reply.code == 535 => Ok(Attempt::LoginRefused),
         Ok(reply) if reply.is_transient() => Ok(Attempt::Later { doubtful: false }),
-        Ok(reply) => bail!("the relay refuses a message: {reply}"),
+        Ok(reply) => bail!("the relay rejects a message: {reply}"),
         Err(error) if error.downcast_ref::<WireError>().is_some() => Ok(Attempt::Later {
             doubtful: error.to_string() == mailtest::client::smtp::AFTER_THE_DOT,
         }),
@@ -118,11 +118,11 @@ async fn attempt(sender: &Account, receiver: &Account, message: &Message) -> any
     }
 }
 
-/// What one writer has sent.
+/// Messages of one sender.
 struct SentMail {
     sender: Account,
     receiver: Account,
-    /// Message-ID, and whether the relay may have taken it twice.
+    /// Message-ID, and whether the relay may have accepted the message twice.
     sent: Vec<(String, bool)>,
     again: usize,
     refused: usize,
@@ -143,7 +143,7 @@ impl SentMail {
                         refused = false;
                     }
                     Attempt::LoginRefused => {
-                        ensure!(!refused, "the right password is refused twice in a row");
+                        ensure!(!refused, "the relay rejects the correct password twice in a row");
                         refused = true;
                         self.refused += 1;
                     }
@@ -156,7 +156,7 @@ impl SentMail {
         Ok(self)
     }
 
-    /// Everything is there and nothing came back; gives how many came twice that the relay may have taken twice.
+    /// Checks that every message arrived and none bounced; returns the number of duplicates after broken connections.
     async fn check(&self, context: &Context) -> anyhow::Result<usize> {
         let (mut imap, _) = self.receiver.inbox().await?;
         let mut doubled = 0;
@@ -172,16 +172,16 @@ impl SentMail {
             }
         }
         let (_, returned) = self.sender.inbox().await?;
-        ensure!(returned == 0, "{returned} messages came back to their sender");
+        ensure!(returned == 0, "{returned} messages bounced");
         Ok(doubled)
     }
 
-    /// What the journals of both relays say about a message: where it came twice, or was lost.
+    /// Returns the lines about a message in the journals of both relays, which show where it was duplicated or lost.
     async fn seen(&self, context: &Context, id: &str) -> anyhow::Result<String> {
         let mut all = String::new();
         for relay in ["a", "b"] {
             let argv = ["journalctl", "--quiet", "--output=short-precise", "--grep", id];
-            // It fails where it finds nothing.
+            // grep fails if nothing matches.
             let found = context.machines().exec(relay, &argv).await?.stdout;
             all.push_str(&String::from_utf8_lossy(&found));
         }
@@ -189,22 +189,22 @@ impl SentMail {
     }
 }
 
-/// People on both relays who each send a message a second.
+/// Users on both relays who each send a message per second.
 pub(crate) struct Writers {
     stop: CancellationToken,
     tasks: JoinSet<anyhow::Result<SentMail>>,
 }
 
-/// What became of the messages: nothing is lost and nothing came back.
+/// Counts of messages, none of which was lost or bounced.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Tally {
-    /// How many were sent.
+    /// Number of messages sent.
     pub(crate) sent: usize,
-    /// How often a client had to come back.
+    /// Number of retries.
     pub(crate) again: usize,
-    /// How often the right password was refused among these.
+    /// Number of these retries that followed the rejection of a correct password.
     pub(crate) refused: usize,
-    /// How many came twice because the connection broke after the relay had taken them.
+    /// Number of duplicates, because the connection broke after the relay had accepted the message.
     pub(crate) doubled: usize,
 }
 
@@ -219,7 +219,7 @@ impl fmt::Display for Tally {
 }
 
 impl Writers {
-    /// One for each pair of the relays of sender and receiver.
+    /// One sender for each pair of relays.
     pub(crate) async fn begin(context: &Context, pairs: &[(&str, &str)]) -> anyhow::Result<Self> {
         let mut writers = Self {
             stop: CancellationToken::new(),
@@ -238,7 +238,7 @@ impl Writers {
         Ok(writers)
     }
 
-    /// Ends the writing and waits for all mail.
+    /// Stops the senders and waits for all mail.
     pub(crate) async fn finish(mut self, context: &Context) -> anyhow::Result<Tally> {
         self.stop.cancel();
         let mut all = Vec::new();

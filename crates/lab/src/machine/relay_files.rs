@@ -1,4 +1,4 @@
-//! Puts a host that `cargo lab render` wrote into a machine: every file as it is, to where NixOS has it.
+//! Installs a host that `cargo lab render` wrote in a machine: every file unchanged, at its path on NixOS.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -13,9 +13,9 @@ use super::generation::{Generation, Names, UNITS, store_name, write};
 use super::packages::{self, IROH_RELAY_UNIT};
 use crate::committed::{self, Files};
 
-/// What the lab adds at boot: paths that exist on every NixOS system, and the certificate that an operator would have
-/// put in place for the mode `external`. Debian's nginx keeps request bodies in /var/lib/nginx, which its unit on
-/// NixOS may not write to; there they are in the cache directory.
+/// Files that the lab adds at boot: paths that exist on every NixOS system, and the certificate that an operator
+/// provides in the mode `external`. Debian's nginx stores request bodies in /var/lib/nginx, which its unit on NixOS
+/// cannot write to; NixOS uses the cache directory.
 const TMPFILES: &str = "\
 d /var/empty 0555 root root -
 L /run/current-system - - - - /nix/store/system-path
@@ -26,13 +26,13 @@ d /var/lib/node-exporter 0755 vmail vmail -
 z /etc/site/key.pem 0640 root nginx -
 ";
 
-/// Where nix/eval/hosts/lab-c.nix expects the certificates of the operator: for the relay, and for a site of its own.
+/// Folders of the operator's certificates in nix/eval/hosts/lab-c.nix: for the relay, and for another site on the host.
 pub(super) const EXTERNAL_TLS: [&str; 2] = ["etc/chatmail/tls", "etc/site"];
 
-/// The iroh relay starts when the lab has built it.
+/// The iroh relay starts only if the lab has built it.
 const IROH_RELAY_CONDITION: &str = "[Unit]\nConditionPathExists=/nix/store/iroh-relay/bin/iroh-relay\n";
 
-/// One rendered host.
+/// A rendered host.
 #[derive(Debug, Clone)]
 pub(super) struct RelayFiles {
     host: String,
@@ -40,7 +40,7 @@ pub(super) struct RelayFiles {
 }
 
 impl RelayFiles {
-    /// The rendering of a relay of the lab.
+    /// Loads the rendering of a relay of the lab.
     pub(super) fn of(relay: &str) -> anyhow::Result<Self> {
         let host = format!("lab-{relay}");
         let files = committed::load(&host)?;
@@ -49,18 +49,18 @@ impl RelayFiles {
         Ok(relay_files)
     }
 
-    /// All files by their path.
+    /// Returns all files by path.
     pub(super) fn texts(&self) -> &Files {
         &self.files
     }
 
-    /// Text of one file.
+    /// Returns the text of a file.
     fn text(&self, file: &Path) -> anyhow::Result<&str> {
         let text = self.files.get(file).map(String::as_str);
         text.with_context(|| format!("{} has no {}", self.host, file.display()))
     }
 
-    /// Units that the machine starts at boot and that are active from then on.
+    /// Returns the units that the machine starts at boot and that remain active.
     pub(super) fn lasting_units(&self) -> anyhow::Result<BTreeSet<String>> {
         let mut lasting = BTreeSet::new();
         for (_, unit) in self.wants()? {
@@ -72,7 +72,7 @@ impl RelayFiles {
         Ok(lasting)
     }
 
-    /// Target, unit.
+    /// Returns pairs of target and unit.
     fn wants(&self) -> anyhow::Result<Vec<(String, String)>> {
         let text = self.text(Path::new("wants"))?;
         let pair = |line: &str| {
@@ -80,16 +80,16 @@ impl RelayFiles {
                 .map(|(target, unit)| (target.to_owned(), unit.to_owned()))
         };
         text.lines()
-            .map(|line| pair(line).with_context(|| format!("wants: no target and unit: {line}")))
+            .map(|line| pair(line).with_context(|| format!("wants: not a target and a unit: {line}")))
             .collect()
     }
 
-    /// The host as NixOS has it, with these packages under other names.
+    /// Returns the generation of the host, with these packages under other names.
     pub(super) fn generation(&self, packages: &Names) -> anyhow::Result<Generation> {
         Generation::new(&self.files, self.wants()?, packages)
     }
 
-    /// Writes the host into a machine's tree. `certificates` are for the mode `external`, each with its folder.
+    /// Writes the host to a machine's root. `certificates` are for the mode `external`, each with its folder.
     pub(super) fn apply(
         &self,
         root: &Path,
@@ -113,7 +113,7 @@ impl RelayFiles {
         Ok(())
     }
 
-    /// Builds the relay's web site into its tree with the command that Nix runs, from the settings as rendered.
+    /// Builds the relay's web site in its root with the command that Nix runs, from the rendered settings.
     pub(super) fn build_site(&self, root: &Path, chatmail: &Path, sources: &Path) -> anyhow::Result<()> {
         let output = std::process::Command::new(chatmail)
             .arg("--settings")
@@ -133,7 +133,7 @@ impl RelayFiles {
         Ok(())
     }
 
-    /// Fails when the rendering names something in the store that is neither in it nor a package with a stand-in.
+    /// Fails if the rendering refers to a store path that is neither in it nor a package with a replacement.
     fn check_packages(&self) -> anyhow::Result<()> {
         let mut unknown = BTreeSet::new();
         let stored: BTreeSet<_> = self
@@ -160,7 +160,7 @@ impl RelayFiles {
     }
 }
 
-/// The first components of all paths into the store that a text names.
+/// Returns the first components of all store paths in a text.
 fn store_names(text: &str) -> impl Iterator<Item = &str> {
     text.split("/nix/store/").skip(1).filter_map(store_name)
 }

@@ -1,4 +1,4 @@
-//! The flake as others import it: every output is evaluated with parts of nixpkgs in place of its one input.
+//! The flake as others import it: every output evaluates with parts of nixpkgs in place of its only input.
 
 use std::collections::BTreeMap;
 use std::io::Write as _;
@@ -11,7 +11,7 @@ use serde::de::DeserializeOwned;
 use super::nix::Nixpkgs;
 use crate::project::files_below;
 
-/// What the flake's outputs are made from, and what they must not depend on.
+/// The sources of the flake's outputs, and files on which they must not depend.
 const SOURCES: [&str; 15] = [
     "ARCHITECTURE.md",
     "Cargo.lock",
@@ -30,22 +30,22 @@ const SOURCES: [&str; 15] = [
     "www",
 ];
 
-/// A file of documentation: a change of it builds nothing anew.
+/// A documentation file: changing it must not rebuild packages.
 const DOCUMENTATION: &str = "README.md";
-/// A file of the services: a change of it does.
+/// A source file of the services: changing it must rebuild packages.
 const SERVICE: &str = "crates/doveauth/src/lib.rs";
 
-/// The package that both are tried with.
+/// The package to test with both.
 const PACKAGE: &str = "packages.x86_64-linux.chatmail.drvPath";
 
-/// The tests in virtual machines, and what gives their scripts by name.
+/// The VM tests, and an expression that returns their scripts by name.
 const CHECKS: &str = "checks.x86_64-linux";
 const SCRIPTS: &str = "checks: builtins.listToAttrs (map \
      (name: { inherit name; value = checks.${name}.config.testScriptString; }) \
      (builtins.filter (name: builtins.substring 0 3 name == \"vm-\") (builtins.attrNames checks)))";
 
-/// Evaluates all outputs as `nix flake check` does, has Python read the scripts of the tests in virtual machines, and
-/// makes sure that a package is built anew by a change of its sources and by no other.
+/// Evaluates all outputs as `nix flake check` does, checks the Python syntax of the scripts of VM tests, and checks
+/// that only changes to its sources rebuild a package.
 pub(super) fn check(project: &Path, nixpkgs: &Nixpkgs) -> anyhow::Result<()> {
     let folder = tempfile::tempdir()?;
     let flake = Flake::copy(project, nixpkgs, folder.path())?;
@@ -53,11 +53,14 @@ pub(super) fn check(project: &Path, nixpkgs: &Nixpkgs) -> anyhow::Result<()> {
     println!("render: every output of the flake evaluates");
 
     let scripts: BTreeMap<String, String> = flake.eval(CHECKS, &["--apply", SCRIPTS])?;
-    ensure!(!scripts.is_empty(), "{CHECKS} has no test in a virtual machine");
+    ensure!(!scripts.is_empty(), "{CHECKS} has no VM test");
     for (name, script) in &scripts {
         compile(script).with_context(|| format!("the script of {CHECKS}.{name}"))?;
     }
-    println!("render: {} scripts of tests are Python", scripts.len());
+    println!(
+        "render: {} scripts of VM tests have valid Python syntax",
+        scripts.len()
+    );
 
     let before: String = flake.eval(PACKAGE, &[])?;
     flake.touch(DOCUMENTATION)?;
@@ -76,7 +79,7 @@ pub(super) fn check(project: &Path, nixpkgs: &Nixpkgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A copy of the project, with what stands in for nixpkgs beside it.
+/// A copy of the project, with a substitute for nixpkgs beside it.
 struct Flake {
     project: PathBuf,
     nixpkgs: PathBuf,
@@ -94,7 +97,7 @@ impl Flake {
             };
             for file in files {
                 let inner = Path::new(top).join(file);
-                // Joining nothing leaves a slash behind.
+                // Joining an empty path would append a slash.
                 let inner: PathBuf = inner.components().collect();
                 let to = copy.join(&inner);
                 let written = to
@@ -107,14 +110,14 @@ impl Flake {
         let stand_in = folder.join("nixpkgs");
         std::fs::create_dir_all(&stand_in)?;
         std::fs::write(stand_in.join("flake.nix"), nixpkgs.flake(project)?)
-            .context("cannot write the flake that stands in for nixpkgs")?;
+            .context("cannot write the flake that replaces nixpkgs")?;
         Ok(Self {
             project: copy,
             nixpkgs: stand_in,
         })
     }
 
-    /// How Nix is told of an output.
+    /// Returns the flake reference of an output.
     fn reference(&self, output: &str) -> String {
         let separator = if output.is_empty() { "" } else { "#" };
         format!("path:{}{separator}{output}", self.project.display())
@@ -125,15 +128,15 @@ impl Flake {
         let mut arguments = vec!["eval", "--json", &reference];
         arguments.extend(more);
         let json = self.nix(&arguments)?;
-        serde_json::from_slice(&json).with_context(|| format!("{output} is something else than expected"))
+        serde_json::from_slice(&json).with_context(|| format!("{output} has an unexpected format"))
     }
 
-    /// Runs Nix; gives its output.
+    /// Runs Nix; returns its output.
     fn nix(&self, arguments: &[&str]) -> anyhow::Result<Vec<u8>> {
         let output = Command::new("nix")
             .args(arguments)
             .args(["--extra-experimental-features", "nix-command flakes"])
-            // Nothing is built and nothing fetched.
+            // Nix must not build or fetch anything.
             .args([
                 "--option",
                 "sandbox",
@@ -155,7 +158,7 @@ impl Flake {
         Ok(output.stdout)
     }
 
-    /// Changes a file of the copy.
+    /// Changes a file in the copy.
     fn touch(&self, file: &str) -> anyhow::Result<()> {
         let path = self.project.join(file);
         let text = std::fs::read_to_string(&path).with_context(|| format!("cannot read {file}"))?;
@@ -163,7 +166,7 @@ impl Flake {
     }
 }
 
-/// Python reads a script without running it.
+/// Compiles a script with Python without running it.
 fn compile(script: &str) -> anyhow::Result<()> {
     let mut python = Command::new("python3")
         .args(["-c", "import sys; compile(sys.stdin.read(), 'script', 'exec')"])

@@ -1,4 +1,4 @@
-//! Form and lints of the Nix code, the shell scripts and the workflows, where their programs are at hand.
+//! Formatters and linters for the Nix code, the shell scripts and the workflows, if they are installed.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -7,13 +7,13 @@ use anyhow::{Context as _, bail};
 
 use crate::project::files_below;
 
-/// Files of one kind, and the programs that look at them.
+/// Files of one kind, and the programs that check them.
 struct Kind {
     name: &'static str,
     extension: &'static str,
-    /// Folders of the project, and single files, where they are.
+    /// Folders and files of the project to check.
     sources: &'static [&'static str],
-    /// Programs with the arguments that make them only look; the files follow.
+    /// Programs with the arguments that check without changing files; the files follow.
     programs: &'static [(&'static str, &'static [&'static str])],
 }
 
@@ -38,7 +38,7 @@ const KINDS: [Kind; 3] = [
     },
 ];
 
-/// Fails when a program has found something. Says which ones are missing.
+/// Fails if a program reports a problem. Prints which programs are missing.
 pub(super) fn run(project: &Path) -> anyhow::Result<()> {
     KINDS.iter().try_for_each(|kind| kind.look(project))
 }
@@ -54,7 +54,7 @@ impl Kind {
                 .output();
             let output = match output {
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                    println!("render: {program} not run, it is not installed");
+                    println!("render: skipped {program}, which is not installed");
                     continue;
                 }
                 other => other.with_context(|| format!("cannot run {program}"))?,
@@ -64,7 +64,7 @@ impl Kind {
                 bail!("{program}:\n{}", String::from_utf8_lossy(&text).trim_end());
             }
         }
-        println!("render: {} files of {} were looked at", files.len(), self.name);
+        println!("render: checked {} files of {}", files.len(), self.name);
         Ok(())
     }
 

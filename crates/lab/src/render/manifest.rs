@@ -1,7 +1,7 @@
-//! The manifest of the rendering: what was rendered with, and hashes of what goes into it and of what came out.
+//! The manifest of the rendering: the release of nixpkgs, and hashes of all inputs and outputs.
 //!
-//! When an input changed and the manifest did not, somebody forgot to render; when an output changed, somebody edited
-//! it by hand. Both show on machines that cannot evaluate the module.
+//! If an input differs from the manifest, somebody forgot to render; if an output differs, somebody edited it by hand.
+//! Machines that cannot evaluate the module can check both.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -14,24 +14,24 @@ use super::nix::Release;
 use crate::committed::FOLDER as RENDERED;
 use crate::project;
 
-/// The reference of the options, which is rendered too.
+/// The options reference, which is also rendered.
 pub(super) const OPTIONS: &str = "docs/options.md";
 
-/// Name of the manifest in the folder of the rendering.
+/// File name of the manifest in the folder of the rendering.
 pub(super) const NAME: &str = "MANIFEST";
 
-/// What the rendering is made from.
+/// Inputs of the rendering.
 const INPUTS: [&str; 4] = ["examples", "flake.nix", "nix", "nixos"];
 
-/// What the first line begins with; the release follows.
+/// Beginning of the first line; the release follows.
 const RELEASE: &str = "# Rendered with ";
 
-/// The manifest for the project as it is now and was rendered with this release.
+/// Returns the manifest for the current state of the project, rendered with this release.
 pub(super) fn made(project: &Path, release: &Release) -> anyhow::Result<String> {
     Ok(format!("{RELEASE}{release}\n{}", current(project)?))
 }
 
-/// Whether the committed rendering was made with this release; only then can it be compared.
+/// Whether the committed rendering used this release; otherwise, it cannot be compared.
 pub(super) fn is_of(project: &Path, release: &Release) -> anyhow::Result<bool> {
     let committed = committed(project)?;
     let first = committed
@@ -67,7 +67,7 @@ fn current(project: &Path) -> anyhow::Result<String> {
         .collect())
 }
 
-/// What the committed manifest and the project disagree about, one line per file.
+/// Returns the differences between the committed manifest and the project, one line per file.
 pub(super) fn complaints(project: &Path) -> anyhow::Result<Vec<String>> {
     Ok(compare(&committed(project)?, &current(project)?))
 }

@@ -1,7 +1,7 @@
-//! Rendering: what the NixOS module makes of a few hosts, committed below `tests/rendered/`.
+//! Rendering: the output of the NixOS module for a few hosts, committed below `tests/rendered/`.
 //!
-//! A change of the module shows there as a diff that a person can read, and the lab runs exactly these files. Rendering
-//! needs Nix and nixpkgs; the manifest beside the files tells machines without them that nobody forgot to render.
+//! A change to the module appears there as a readable diff, and the lab runs exactly these files. Rendering needs Nix
+//! and nixpkgs; the manifest beside the files shows machines without them whether the rendering is up to date.
 
 mod flake;
 mod lints;
@@ -20,10 +20,10 @@ use self::store::Store;
 use crate::committed::{self, FOLDER as RENDERED, Files, Host};
 use crate::project;
 
-/// Renders every host and the reference of the options. With `check` nothing is written, and it is an error when what is
-/// committed differs, when the Nix code has faults of form, or when an output of the flake does not evaluate.
+/// Renders every host and the options reference. With `check`, writes nothing, and fails if the committed files differ,
+/// if the Nix code violates formatting or lints, or if an output of the flake does not evaluate.
 ///
-/// Without nixpkgs at hand a check compares the manifest only and says so.
+/// Without nixpkgs, a check only compares the manifest, and reports this.
 pub(crate) fn run(check: bool) -> anyhow::Result<()> {
     let project = project::root();
     if check {
@@ -37,7 +37,7 @@ pub(crate) fn run(check: bool) -> anyhow::Result<()> {
             );
         }
         println!(
-            "render: not evaluated, nixpkgs is not at hand ({})",
+            "render: not evaluated, because nixpkgs is not available ({})",
             nix::HOW_TO_POINT_TO_NIXPKGS
         );
         return check_manifest(project);
@@ -72,7 +72,7 @@ pub(crate) fn run(check: bool) -> anyhow::Result<()> {
             different.extend(differences(&committed, &stored));
         } else {
             println!(
-                "render: not compared, the committed files were rendered with another nixpkgs than {release}"
+                "render: not compared, because the committed files were rendered with another nixpkgs than {release}"
             );
         }
         for difference in &different {
@@ -80,7 +80,7 @@ pub(crate) fn run(check: bool) -> anyhow::Result<()> {
         }
         if !different.is_empty() {
             bail!(
-                "{} rendered files differ from what the module gives; run `cargo lab render`",
+                "{} rendered files differ from the output of the module; run `cargo lab render`",
                 different.len()
             );
         }
@@ -95,7 +95,7 @@ pub(crate) fn run(check: bool) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Writes the reference of the options, or gives how the committed one differs.
+/// Writes the options reference, or returns the differences from the committed one.
 fn options(project: &Path, nixpkgs: &Nixpkgs, check: bool) -> anyhow::Result<Vec<String>> {
     let options = nixpkgs.options(project).context("cannot describe the options")?;
     if !options.undescribed.is_empty() {
@@ -126,12 +126,12 @@ fn check_manifest(project: &Path) -> anyhow::Result<()> {
         return Ok(());
     }
     bail!(
-        "the rendering is not what its manifest says:\n{}",
+        "the rendering does not match its manifest:\n{}",
         complaints.join("\n")
     )
 }
 
-/// Hosts by name, with the file that configures each: all examples, and the relays of the lab.
+/// Returns all examples and the relays of the lab: the name and the configuration file of each host.
 fn hosts(project: &Path) -> anyhow::Result<BTreeMap<String, PathBuf>> {
     let mut hosts = BTreeMap::new();
     for (folder, prefix) in [("examples", ""), ("nix/eval/hosts", "lab-")] {
@@ -153,7 +153,7 @@ fn hosts(project: &Path) -> anyhow::Result<BTreeMap<String, PathBuf>> {
     Ok(hosts)
 }
 
-/// One host, in the format that `machine/` puts into a container.
+/// Renders a host in the format that `machine/` installs in a container.
 fn render(host: &str, evaluation: &Evaluation) -> anyhow::Result<Host> {
     if !evaluation.failed.is_empty() {
         bail!(
@@ -198,7 +198,7 @@ fn render(host: &str, evaluation: &Evaluation) -> anyhow::Result<Host> {
     })
 }
 
-/// What differs between the committed files and those that were rendered now, by file.
+/// Returns the differences between the committed and the newly rendered files, by file.
 fn differences(committed: &Files, stored: &Files) -> Vec<String> {
     let mut paths: Vec<_> = committed.keys().chain(stored.keys()).collect();
     paths.sort();
@@ -221,14 +221,14 @@ fn difference(name: &str, committed: &str, rendered: &str) -> String {
         .to_string()
 }
 
-/// Makes the committed files those that were rendered now.
+/// Replaces the committed files with the newly rendered ones.
 fn write(folder: &Path, committed: &Files, stored: &Files) -> anyhow::Result<()> {
     use std::os::unix::fs::PermissionsExt as _;
 
     for path in committed.keys().filter(|path| !stored.contains_key(*path)) {
         let path = folder.join(path);
         std::fs::remove_file(&path).with_context(|| format!("cannot remove {}", path.display()))?;
-        // Folders that are empty now go with it.
+        // Also remove folders that are now empty.
         let _ = path
             .ancestors()
             .skip(1)
@@ -258,7 +258,7 @@ fn write(folder: &Path, committed: &Files, stored: &Files) -> anyhow::Result<()>
 mod tests {
     use super::*;
 
-    /// Runs everywhere, also where Nix is absent.
+    /// Also runs without Nix.
     #[test]
     fn nobody_forgot_to_render() {
         let complaints = manifest::complaints(project::root()).unwrap();

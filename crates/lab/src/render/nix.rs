@@ -9,14 +9,14 @@ use anyhow::{Context as _, bail};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
-/// For messages about a missing nixpkgs.
+/// Hint in messages about a missing nixpkgs.
 pub(super) const HOW_TO_POINT_TO_NIXPKGS: &str = "set NIXPKGS to a checkout, or NIX_PATH with nixpkgs=CHECKOUT, \
      or CHATMAIL_NIXPKGS_LIB and CHATMAIL_NIXOS_TREE to its lib folder and to a folder with its nixos folder";
 
-/// What `nix/eval/render.nix` says about a host.
+/// Result of `nix/eval/render.nix` for a host.
 #[derive(Debug, Deserialize)]
 pub(super) struct Evaluation {
-    /// Messages of assertions that do not hold.
+    /// Messages of failed assertions.
     pub(super) failed: Vec<String>,
     /// Warnings that a rebuild would print.
     pub(super) warnings: Vec<String>,
@@ -24,11 +24,11 @@ pub(super) struct Evaluation {
     pub(super) domain: String,
     /// Files below /etc, with the store paths of their contents.
     pub(super) etc: BTreeMap<String, PathBuf>,
-    /// Units with their texts.
+    /// Units with their contents.
     pub(super) units: BTreeMap<String, String>,
     /// Lines `TARGET UNIT`.
     pub(super) wants: Vec<String>,
-    /// Lines `[INTERFACE] PROTOCOL PORT` that the firewall lets through.
+    /// Lines `[INTERFACE] PROTOCOL PORT` that the firewall permits.
     pub(super) firewall: Vec<String>,
     /// Lines for systemd-sysusers.
     pub(super) sysusers: Vec<String>,
@@ -36,7 +36,7 @@ pub(super) struct Evaluation {
     pub(super) tmpfiles: Vec<String>,
 }
 
-/// What `nix/eval/release.nix` says.
+/// Result of `nix/eval/release.nix`.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Release {
@@ -44,7 +44,7 @@ pub(super) struct Release {
     lib: String,
     /// Release of its NixOS modules.
     modules: String,
-    /// Modules that were too old, and that this project has stand-ins for.
+    /// Modules that are too old, which the project replaces.
     stand_ins: Vec<String>,
 }
 
@@ -62,38 +62,38 @@ impl fmt::Display for Release {
     }
 }
 
-/// What `nix/eval/options.nix` says.
+/// Result of `nix/eval/options.nix`.
 #[derive(Debug, Deserialize)]
 pub(super) struct Options {
-    /// Options that do not say what they are for, or what a value looks like.
+    /// Options without a description, or with neither a default nor an example.
     pub(super) undescribed: Vec<String>,
-    /// The page that describes all of them.
+    /// The reference page of all options.
     pub(super) text: String,
 }
 
-/// What `nix/eval/assertions.nix` says.
+/// Result of `nix/eval/assertions.nix`.
 #[derive(Debug, Deserialize)]
 pub(super) struct Assertions {
-    /// Configurations that were tried.
+    /// Number of configurations tested.
     pub(super) cases: usize,
-    /// Those that did not fail with their message, and assertions that no configuration fails.
+    /// Configurations that do not fail with the expected message, and assertions that no configuration tests.
     pub(super) complaints: Vec<String>,
 }
 
-/// The host that stands for all where only the module counts.
+/// The host to evaluate if the result depends only on the module.
 const PLAIN_HOST: &str = "examples/minimal.nix";
 
-/// Where the parts of nixpkgs are that evaluation needs.
+/// Paths of the parts of nixpkgs that evaluation needs.
 #[derive(Debug)]
 pub(super) struct Nixpkgs {
-    /// Its `lib` folder.
+    /// The `lib` folder of nixpkgs.
     lib: PathBuf,
-    /// A folder with its `nixos` folder.
+    /// A folder that contains the `nixos` folder of nixpkgs.
     tree: PathBuf,
 }
 
 impl Nixpkgs {
-    /// Looks where the environment points to; none when nothing does, or when there is no Nix.
+    /// Finds nixpkgs through environment variables; returns none if they are not set, or if Nix is not installed.
     pub(super) fn find() -> anyhow::Result<Option<Self>> {
         let variable = |name| std::env::var_os(name).map(PathBuf::from);
         let in_nix_path = std::env::var("NIX_PATH")
@@ -118,13 +118,13 @@ impl Nixpkgs {
         Ok(nix.is_ok().then_some(Self { lib, tree }))
     }
 
-    /// A flake that stands in for nixpkgs, with `nix/eval/nixpkgs.nix` of the project.
+    /// Returns a flake that replaces nixpkgs, with `nix/eval/nixpkgs.nix` of the project.
     pub(super) fn flake(&self, project: &Path) -> anyhow::Result<String> {
         let name = self.lib.file_name().and_then(|name| name.to_str());
         let (Some(name), Some(above)) = (name, self.lib.parent()) else {
-            bail!("{} is no folder with a name", self.lib.display());
+            bail!("{} is not a folder with a name", self.lib.display());
         };
-        // The folder above: what is in a checkout's lib may point there.
+        // The parent folder, because files in a checkout's lib may refer to it.
         let input = |name: &str, path: &Path| {
             format!(
                 "  inputs.{name} = {{ url = \"path:{}\"; flake = false; }};\n",
@@ -136,7 +136,7 @@ impl Nixpkgs {
             input("tree", &self.tree),
             input("eval", &project.join("nix/eval")),
         ];
-        // Inputs are strings that the store knows; the module system compares modules by paths.
+        // Inputs are strings with store context, but the module system compares modules by path.
         let path = "path = input: /. + builtins.unsafeDiscardStringContext \"${input}\";";
         Ok(format!(
             "{{\n{}  outputs = inputs: let {path} in import (path inputs.eval + \"/nixpkgs.nix\") {{\n    \
@@ -145,7 +145,7 @@ impl Nixpkgs {
         ))
     }
 
-    /// Evaluates hosts, all at once.
+    /// Evaluates hosts in parallel.
     pub(super) fn evaluate(
         &self,
         project: &Path,
@@ -174,24 +174,24 @@ impl Nixpkgs {
         self.run(project, "render", host)
     }
 
-    /// The reference of the options, and what lacks in it. It is the same for every host.
+    /// Returns the options reference, and the gaps in it. It is the same for every host.
     pub(super) fn options(&self, project: &Path) -> anyhow::Result<Options> {
         self.run(project, "options", &project.join(PLAIN_HOST))
     }
 
-    /// Which nixpkgs this is.
+    /// Returns the release of this nixpkgs.
     pub(super) fn release(&self, project: &Path) -> anyhow::Result<Release> {
         self.run(project, "release", &project.join(PLAIN_HOST))
     }
 
-    /// Whether every assertion of the module fails where it should.
+    /// Tests that every assertion of the module fails for its configuration.
     pub(super) fn assertions(&self, project: &Path) -> anyhow::Result<Assertions> {
         self.run(project, "assertions", &project.join(PLAIN_HOST))
     }
 
     /// Evaluates `nix/eval/WHAT.nix` for a host.
     fn run<T: DeserializeOwned>(&self, project: &Path, what: &str, host: &Path) -> anyhow::Result<T> {
-        // Texts land in the store, where they are read from: hence read-write.
+        // Evaluation writes texts to the store and reads them from it, so the store must be writable.
         let output = Command::new("nix-instantiate")
             .args(["--eval", "--strict", "--json", "--read-write-mode"])
             .arg(project.join(format!("nix/eval/{what}.nix")))
@@ -210,6 +210,6 @@ impl Nixpkgs {
             bail!("{}", String::from_utf8_lossy(&output.stderr).trim_end());
         }
         serde_json::from_slice(&output.stdout)
-            .with_context(|| format!("nix/eval/{what}.nix gives something else than expected"))
+            .with_context(|| format!("nix/eval/{what}.nix returns an unexpected format"))
     }
 }

@@ -1,4 +1,4 @@
-//! Texts of the Nix store: found by the paths that others name them by, and freed of hashes.
+//! Texts in the Nix store: collected by the paths that refer to them, with hashes removed.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -6,22 +6,22 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, bail};
 
 const STORE: &str = "/nix/store/";
-/// Characters of the hash in a store path.
+/// Length of the hash in a store path.
 const HASH_LENGTH: usize = 32;
 
-/// A path into the store, as it stands in a text.
+/// A store path in a text.
 #[derive(Debug, PartialEq, Eq)]
 struct Reference<'a> {
     /// `HASH-NAME`.
     entry: &'a str,
     /// `NAME`.
     name: &'a str,
-    /// What follows below it, without the leading slash; may be empty.
+    /// The rest of the path, without the leading slash; may be empty.
     below: &'a str,
 }
 
-/// Collects the texts that rendered files refer to. Paths that hold nothing on this machine are packages: they were
-/// evaluated, not built.
+/// Collects the texts to which rendered files refer. Paths that do not exist on this machine are packages: they were
+/// evaluated but not built.
 #[derive(Debug, Default)]
 pub(super) struct Store {
     files: BTreeMap<PathBuf, String>,
@@ -29,7 +29,7 @@ pub(super) struct Store {
 }
 
 impl Store {
-    /// Collects the text at a store path; gives the name that it has below the store.
+    /// Collects the text at a store path; returns its name in the store.
     pub(super) fn entry(&mut self, path: &Path) -> anyhow::Result<String> {
         let reference = path
             .to_str()
@@ -48,7 +48,7 @@ impl Store {
         self.strip(&text)
     }
 
-    /// Takes hashes out of store paths in a text, and collects the texts behind those paths.
+    /// Removes the hashes from store paths in a text, and collects the texts at those paths.
     pub(super) fn strip(&mut self, text: &str) -> anyhow::Result<String> {
         let mut stripped = String::with_capacity(text.len());
         let mut rest = text;
@@ -66,7 +66,7 @@ impl Store {
         Ok(stripped)
     }
 
-    /// What was collected, by the path below the store.
+    /// Returns the collected texts by their path in the store.
     pub(super) fn into_files(self) -> BTreeMap<PathBuf, String> {
         self.files
     }
@@ -78,7 +78,7 @@ impl Store {
                 self.collect_file(&path.join(&file), &Path::new(reference.name).join(&file))?;
             }
         } else if path.is_file() {
-            // A program in a package of its own was written as one file: where it lies in the package is said here.
+            // For a program in its own package, the text is stored as one file; this is its path in the package.
             let target = Path::new(reference.name).join(reference.below);
             self.collect_file(
                 &path,
@@ -113,7 +113,7 @@ impl Store {
     }
 }
 
-/// Reads what follows `/nix/store/`.
+/// Parses the part after `/nix/store/`.
 fn reference(text: &str) -> Option<Reference<'_>> {
     let end = text
         .find(|c: char| !(c.is_ascii_alphanumeric() || "+-._?=/".contains(c)))

@@ -1,4 +1,4 @@
-//! Accounts come into being by the first login.
+//! The first login creates an account.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use mailtest::scenarios::accounts::{REFUSED, refused};
 use super::Context;
 use crate::harness::mailboxes;
 
-/// How long a log line may take to appear.
+/// Time within which a log line appears.
 const LOGGED: Duration = Duration::from_secs(10);
 const RELAY: &str = "a";
 
@@ -102,7 +102,7 @@ pub(super) async fn two_first_logins(context: &Context) -> anyhow::Result<()> {
     let lab = context.machines();
     let account = Account::random(&context.peer(RELAY)?);
     let start = lab.cursor(RELAY).await?;
-    // Both connections stand before either logs in, as when a client configures IMAP and SMTP at once.
+    // Both connections are open before either logs in, as when a client configures IMAP and SMTP at the same time.
     let (mut imap, mut smtp) = tokio::try_join!(account.peer.imap(), account.peer.submission())?;
     let (login, auth) = tokio::try_join!(
         imap.login(&account.address, &account.password),
@@ -117,7 +117,7 @@ pub(super) async fn two_first_logins(context: &Context) -> anyhow::Result<()> {
     created(context, &account).await
 }
 
-/// An attempt is refused over IMAP and SMTP, leaves nothing behind, and the log says why.
+/// Checks that IMAP and SMTP reject a login, that it creates no files, and that the log contains the reason.
 async fn not_created(context: &Context, address: &str, password: &str, log: &str) -> anyhow::Result<()> {
     let lab = context.machines();
     let peer = context.peer(RELAY)?;
@@ -133,7 +133,7 @@ async fn not_created(context: &Context, address: &str, password: &str, log: &str
 pub(super) async fn bad_localpart(context: &Context) -> anyhow::Result<()> {
     let domain = context.peer(RELAY)?.domain;
     let password = random_name(12);
-    // Dovecot refuses most characters itself; brackets it lets through, for addresses of relays without a domain.
+    // Dovecot itself rejects most characters; it permits brackets, for addresses of relays without a domain.
     let bad = format!("{}[x]", random_name(6));
     let log = format!("localpart '{bad}' contains invalid characters");
     not_created(context, &format!("{bad}@{domain}"), &password, &log).await?;
@@ -145,7 +145,7 @@ pub(super) async fn bad_localpart(context: &Context) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Names that Postfix and other servers take no mail from, and names that speak for the relay.
+/// Names from which Postfix and other servers accept no mail, and names that represent the relay.
 pub(super) async fn reserved_names(context: &Context) -> anyhow::Result<()> {
     let domain = context.peer(RELAY)?.domain;
     let password = random_name(12);
@@ -158,7 +158,7 @@ pub(super) async fn reserved_names(context: &Context) -> anyhow::Result<()> {
         let log = format!("localpart '{role}' is reserved for the operator");
         not_created(context, &format!("{role}@{domain}"), &password, &log).await?;
     }
-    // The operator may have them.
+    // The operator can create them.
     let created = context
         .run(RELAY, &["chatmail", "account", "create", "postmaster"])
         .await?;
@@ -179,14 +179,15 @@ pub(super) async fn reserved_names(context: &Context) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A login with these bytes as the password.
+/// Logs in with these bytes as the password.
 async fn login_with(account: &Account, password: &[u8]) -> anyhow::Result<Completed> {
     let plain = [b"\0", account.address.as_bytes(), b"\0", password].concat();
     let command = format!("AUTHENTICATE PLAIN {}", BASE64.encode(plain));
     account.peer.imap().await?.command(&command).await
 }
 
-/// Passwords that no account has, of forms that doveauth could refuse as a request, tell nothing and disturb nobody.
+/// Wrong passwords in forms that doveauth might reject as malformed requests get the usual response, and do not affect
+/// other users.
 pub(super) async fn odd_passwords(context: &Context) -> anyhow::Result<()> {
     let lab = context.machines();
     let known = context.account(RELAY).await?;
@@ -221,7 +222,7 @@ pub(super) async fn odd_passwords(context: &Context) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Neither an unprivileged process nor one of another service that owns the mailboxes can ask doveauth anything.
+/// Neither an unprivileged process nor another service with access to the mailboxes can send requests to doveauth.
 pub(super) async fn doveauth_socket(context: &Context) -> anyhow::Result<()> {
     const SOCKET: &str = "/run/doveauth/doveauth.socket";
     let lab = context.machines();
@@ -236,7 +237,7 @@ pub(super) async fn doveauth_socket(context: &Context) -> anyhow::Result<()> {
         "http://doveauth/users",
     ];
     let root = context.run(RELAY, &ask).await?;
-    ensure!(root.contains('@'), "root is answered: {root}");
+    ensure!(root.contains('@'), "the response to root is: {root}");
     for user in ["nobody", "vmail", "postfix"] {
         let setpriv = ["setpriv", "--reuid", user, "--regid", user, "--clear-groups"];
         let argv = [&setpriv[..], &ask[..]].concat();
@@ -247,14 +248,15 @@ pub(super) async fn doveauth_socket(context: &Context) -> anyhow::Result<()> {
             "{user} could connect: {error}"
         );
     }
-    // Dovecot's auth workers can.
+    // Dovecot's auth workers can send requests.
     let users = context.run(RELAY, &["doveadm", "user", "*"]).await?;
     ensure!(users.contains('@'), "doveadm lists: {users}");
     Ok(())
 }
 
-/// A disk without room, at each of the moments of a creation: nothing stays, and nobody is told that a password is
-/// wrong. Files run out before bytes do here, because the relay looks for bytes before it creates an account.
+/// The disk is full at each step of account creation: no file remains, and no client gets the response for a wrong
+/// password. Here, inodes run out rather than bytes, because the relay checks the free bytes before it creates an
+/// account.
 pub(super) async fn full_disk(context: &Context) -> anyhow::Result<()> {
     let lab = context.machines();
     let peer = context.peer(RELAY)?;
@@ -280,12 +282,12 @@ pub(super) async fn full_disk(context: &Context) -> anyhow::Result<()> {
             }
             ensure!(
                 login.text != REFUSED,
-                "with room for {files} files a new user is told that the password is wrong"
+                "with room for {files} files, a new user gets the response for a wrong password"
             );
             failed += 1;
             let left = context.run(RELAY, &["find", &store, "-mindepth", "1"]).await?;
             if left.lines().any(|line| line.ends_with("/password")) {
-                // The account came into being, and Dovecot finds no room for its own files.
+                // The relay created the account, and there is no room for Dovecot's own files.
                 break;
             }
             ensure!(left.is_empty(), "room for {files} files leaves:\n{left}");
@@ -305,13 +307,13 @@ pub(super) async fn full_disk(context: &Context) -> anyhow::Result<()> {
     let script = format!("umount -l {store}; systemctl restart doveauth dovecot postfix");
     context.run(RELAY, &["sh", "-ec", &script]).await?;
     played?;
-    // Who could not sign up is nobody's business.
+    // The log must not name users who could not sign up.
     let domain = format!("@{}", peer.domain);
     let named = lines
         .iter()
         .find(|line| line.contains(&domain) && !line.contains("Created address: "));
     ensure!(named.is_none(), "the log says: {named:?}");
-    // What a crash leaves at the same moments is removed by the next expiry.
+    // The next expiry removes what a crash at the same steps leaves behind.
     let left = Account::random(&peer);
     let home = format!("{store}/{}", left.address);
     let script = "install -d -o vmail -g vmail -m 0700 \"$0\"; \

@@ -1,4 +1,4 @@
-//! What the operator guide says about backup and about moving from the reference relay, played on relay c.
+//! Backup and the move from a reference relay, with the commands of the operator guide, on relay c.
 
 use std::time::Duration;
 
@@ -14,12 +14,12 @@ const RELAY: &str = "c";
 const OTHER: &str = "a";
 const DELIVERED: Duration = Duration::from_secs(60);
 const KEY: &str = "/var/lib/chatmail-dkim/opendkim.private";
-/// State that a new host does not have, or has of its own.
+/// State that a new host lacks, or that differs on it.
 const STATE: [&str; 2] = [KEY, "/var/lib/chatmail-turn/secret"];
-/// What stands for the old host's `/`.
+/// Folder in place of the old host's `/`.
 const OLD: &str = "/root/reference";
 
-/// A message from one account to another, there and signed so that the other relay takes it.
+/// Sends a message from one account to another; it must arrive, with a signature that the other relay accepts.
 async fn delivered(context: &Context, from: &Account, to: &Account) -> anyhow::Result<String> {
     let message = pgp::encrypted(&from.address, 4_000);
     from.smtp()
@@ -52,11 +52,11 @@ async fn refused(account: &Account, password: &str) -> anyhow::Result<()> {
         .await?
         .login(&account.address, password)
         .await?;
-    ensure!(answer.status == Status::No, "a wrong password is let in");
+    ensure!(answer.status == Status::No, "the relay accepts a wrong password");
     Ok(())
 }
 
-/// A relay as it is right after its installation: no mailboxes, keys and secrets of its own.
+/// Resets a relay to its state right after installation: no mailboxes, and new keys and secrets.
 async fn install_anew(context: &Context) -> anyhow::Result<()> {
     let script = "\
         systemctl stop postfix dovecot doveauth.socket doveauth lastlogin.socket lastlogin \
@@ -67,7 +67,7 @@ async fn install_anew(context: &Context) -> anyhow::Result<()> {
     context.run(RELAY, &["bash", "-euc", script]).await.map(drop)
 }
 
-/// A backup made while the relay runs brings a freshly installed one to where the old one was.
+/// A backup made while the relay runs restores its state on a freshly installed host.
 pub(super) async fn restore(context: &Context) -> anyhow::Result<()> {
     let (user, other) = (context.account(RELAY).await?, context.account(OTHER).await?);
     let id = delivered(context, &other, &user).await?;
@@ -106,8 +106,8 @@ pub(super) async fn restore(context: &Context) -> anyhow::Result<()> {
     context.run(RELAY, &["rm", "/root/relay.tar"]).await.map(drop)
 }
 
-/// A mailbox as the reference relay leaves it: hashes of the old scheme, indexes that this Dovecot cannot read,
-/// compressed and plain messages, tokens in a list.
+/// Creates a mailbox of a reference relay: password hashes of the old scheme, indexes that this Dovecot cannot read,
+/// compressed and plain messages, and tokens in a list.
 const MAILBOX: &str = r#"
 umask 077
 home=$OLD/home/vmail/mail/$DOMAIN/$ADDRESS
@@ -128,7 +128,7 @@ openssl genrsa -out "$OLD/etc/dkimkeys/opendkim.private" 2048
 chown -R vmail:vmail "$OLD/home/vmail"
 "#;
 
-/// The tree of a reference relay takes the place of a new relay's.
+/// The state of a reference relay replaces that of a new relay.
 pub(super) async fn move_in(context: &Context) -> anyhow::Result<()> {
     let peer = context.peer(RELAY)?;
     let (user, other) = (Account::random(&peer), context.account(OTHER).await?);
@@ -146,13 +146,13 @@ pub(super) async fn move_in(context: &Context) -> anyhow::Result<()> {
     context.run(RELAY, &make).await?;
 
     let [pack, unpack] = &guide::blocks("Moving from the reference relay")?[..] else {
-        anyhow::bail!("the guide packs and unpacks");
+        anyhow::bail!("the guide must have one block that packs and one that unpacks");
     };
     guide::run(context, RELAY, pack, OLD).await?;
     guide::run(context, RELAY, unpack, "/").await?;
     let zone = context.run(RELAY, &["chatmail", "dns", "--zone"]).await?;
     context.machines().publish(&peer.domain, &zone).await?;
-    // For the others the key is a new one; they would remember the old one for as long as its record says.
+    // For other relays, the DKIM key changes; they would cache the old one for the TTL of its record.
     for unit in ["unbound.service", "filtermail-incoming.service"] {
         context.run(OTHER, &["systemctl", "restart", unit]).await?;
     }

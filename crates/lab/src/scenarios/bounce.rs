@@ -1,4 +1,4 @@
-//! Mail to nobody comes back.
+//! Mail to a nonexistent address bounces.
 
 use std::time::Duration;
 
@@ -8,8 +8,8 @@ use mailtest::client::{arrival_of, pgp};
 
 use super::Context;
 
-/// Relay b takes the message and finds out at delivery that the address does not exist. Its report is signed, so
-/// relay a takes it although it is not encrypted.
+/// Relay b accepts the message, and finds at delivery that the address does not exist. It signs the bounce, so relay a
+/// accepts it although it is not encrypted.
 pub(super) async fn unknown_user(context: &Context) -> anyhow::Result<()> {
     let lab = context.machines();
     let sender = context.account("a").await?;
@@ -39,10 +39,10 @@ pub(super) async fn unknown_user(context: &Context) -> anyhow::Result<()> {
     );
     lab.follow("b", Some("opendkim"), &at_b, &signed, within)
         .await
-        .context("relay b signs its report")?;
+        .context("relay b does not log the signature of its bounce")?;
     let log = "Incoming: Filtering mailer-daemon message from";
     lab.follow("a", Some("filtermail-incoming"), &at_a, log, within)
         .await
-        .context("relay a takes the report")?;
+        .context("relay a does not log that it accepts the bounce")?;
     Ok(())
 }

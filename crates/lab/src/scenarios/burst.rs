@@ -1,4 +1,4 @@
-//! Much mail for one account at once: the relay delivers all of it now, and once.
+//! Many messages for one account at once: the relay delivers each of them immediately and exactly once.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -15,15 +15,15 @@ use tokio::task::JoinSet;
 use super::Context;
 
 const RELAY: &str = "a";
-/// Senders, and what each of them sends at once: no more than an account may.
+/// Number of senders, and of messages that each sends at once, within the rate limit of an account.
 const SENDERS: usize = 8;
 const EACH: usize = 8;
-/// As many as a message may have.
+/// Maximum number of recipients of a message.
 const RECIPIENTS: usize = 1000;
-/// A deferred message waits for a minute at least, so that no look at the queue misses it.
+/// Timeout. A deferred message stays in the queue for at least a minute, so polling the queue does not miss it.
 const DELIVERED: Duration = Duration::from_secs(150);
 
-/// Waits until the queue is empty; fails as soon as a delivery has been put off.
+/// Waits until the queue is empty; fails as soon as a delivery is deferred.
 async fn nothing_deferred(context: &Context) -> anyhow::Result<()> {
     let look = || async {
         let queue = context.machines().queue(RELAY).await?;
@@ -37,7 +37,7 @@ async fn nothing_deferred(context: &Context) -> anyhow::Result<()> {
         .context("the queue does not become empty")
 }
 
-/// Sends one message over a connection that stands before anybody sends; gives its Message-ID.
+/// Sends a message over a connection that was opened before; returns its Message-ID.
 async fn send(sender: Account, to: String, all_ready: Arc<Barrier>) -> anyhow::Result<String> {
     let message = pgp::encrypted(&sender.address, 2000);
     let mut smtp = sender.smtp().await?;
@@ -48,12 +48,12 @@ async fn send(sender: Account, to: String, all_ready: Arc<Barrier>) -> anyhow::R
     Ok(message.id().to_owned())
 }
 
-/// How often each of these messages is in the folder.
+/// Returns the number of copies of each of these messages in the folder.
 async fn copies(imap: &mut Imap, id: &str) -> anyhow::Result<usize> {
     Ok(imap.search(&format!("HEADER Message-ID {id}")).await?.len())
 }
 
-/// Many people write to one at the same moment.
+/// Many users write to one user at the same time.
 pub(super) async fn messages(context: &Context) -> anyhow::Result<()> {
     let receiver = context.account(RELAY).await?;
     let all_ready = Arc::new(Barrier::new(SENDERS * EACH));
@@ -86,7 +86,7 @@ pub(super) async fn messages(context: &Context) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// One message to as many addresses of one account as it may have.
+/// Sends one message to the maximum number of addresses of one account.
 pub(super) async fn address_extensions(context: &Context) -> anyhow::Result<()> {
     let (sender, receiver) = (context.account(RELAY).await?, context.account(RELAY).await?);
     let message = pgp::encrypted(&sender.address, 2000);

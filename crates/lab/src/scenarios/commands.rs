@@ -245,7 +245,7 @@ pub(super) async fn bounded_account(context: &Context) -> anyhow::Result<()> {
         "a folder too many is refused with: {}",
         refused.text
     );
-    ensure!(made + 10 > FOLDERS, "only an account can create {made} folders");
+    ensure!(made + 10 > FOLDERS, "an account can create only {made} folders");
 
     let mut stored = 0;
     let refused = loop {
@@ -261,7 +261,7 @@ pub(super) async fn bounded_account(context: &Context) -> anyhow::Result<()> {
         "a message too many is refused with: {}",
         refused.text
     );
-    ensure!(stored == MESSAGES, "only an account can store {stored} messages");
+    ensure!(stored == MESSAGES, "an account can store only {stored} messages");
 
     for number in 0..ENTRIES * 3 {
         let command = format!(

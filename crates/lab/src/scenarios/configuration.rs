@@ -1,4 +1,4 @@
-//! What the NixOS module has rendered is accepted by the daemons that it is for.
+//! The daemons accept the configuration that the NixOS module renders.
 
 use std::fs;
 
@@ -8,18 +8,18 @@ use super::Context;
 use crate::committed;
 
 const RELAYS: [&str; 5] = ["a", "b", "c", "d", "e"];
-/// It has no key, and nothing that signs.
+/// This relay has no DKIM key and no signer.
 const WITHOUT_NAME: &str = "d";
-/// Units of NixOS's that are rendered with ours.
+/// Units of NixOS in the rendering.
 const FOREIGN: [&str; 5] = ["acme", "dovecot", "nginx", "postfix", "unbound"];
 /// Settings of Postfix 3.11.
 const NEWER: [&str; 2] = ["requiretls_enable", "requiretls_esmtp_header"];
-/// The exposure that `systemd-analyze security` may find, of 10.
+/// Maximum exposure level of `systemd-analyze security`, out of 10.
 const EXPOSURE: f64 = 1.5;
-/// Where units are put in a machine to be rated.
+/// Folder in a machine for the units to rate.
 const RATED: &str = "/var/lib/lab-rated-units";
 
-/// Names of the rendered units of a relay that end with `suffix`.
+/// Returns the names of a relay's rendered units that end with `suffix`.
 fn units(relay: &str, suffix: &str) -> anyhow::Result<Vec<String>> {
     let files = committed::load(&format!("lab-{relay}"))?;
     let names = files
@@ -29,11 +29,14 @@ fn units(relay: &str, suffix: &str) -> anyhow::Result<Vec<String>> {
         .filter(|name| name.ends_with(suffix))
         .map(str::to_owned)
         .collect();
-    ensure!(!names.is_empty(), "no {suffix} was rendered for relay {relay}");
+    ensure!(
+        !names.is_empty(),
+        "the rendering of relay {relay} has no {suffix}"
+    );
     Ok(names)
 }
 
-/// The services of ours that are rendered for any host, each of their forms once: name and text.
+/// Returns every distinct version of our services in the rendering of any host, as name and text.
 fn our_services() -> anyhow::Result<Vec<(String, String)>> {
     let mut services = Vec::new();
     for host in committed::hosts()? {
@@ -47,7 +50,7 @@ fn our_services() -> anyhow::Result<Vec<(String, String)>> {
             }
         }
     }
-    ensure!(!services.is_empty(), "no services were rendered");
+    ensure!(!services.is_empty(), "the rendering has no services");
     Ok(services)
 }
 
@@ -57,7 +60,7 @@ fn is_ours(unit: &str) -> bool {
         .any(|foreign| unit.split(['.', '-', '@']).next() == Some(foreign))
 }
 
-/// The program that a unit starts, and the argument after `option` on its command line.
+/// Returns the program that a unit starts, and the argument after `option` on its command line.
 async fn command(
     context: &Context,
     relay: &str,
@@ -76,14 +79,14 @@ async fn command(
             return Ok((program.to_owned(), value.to_owned()));
         }
     }
-    bail!("{unit} of relay {relay} starts nothing with {option}")
+    bail!("{unit} of relay {relay} has no command with {option}")
 }
 
 pub(super) async fn accepted(context: &Context) -> anyhow::Result<()> {
     for relay in RELAYS {
         let (nginx, nginx_conf) = command(context, relay, "nginx.service", "-c").await?;
         let (_, unbound_conf) = command(context, relay, "unbound.service", "-c").await?;
-        // Postfix and Dovecot read their files in /etc, also when systemd starts them.
+        // Postfix and Dovecot read their files in /etc, as when systemd starts them.
         let checks: [&[&str]; 4] = [
             &["postfix", "check"],
             &["doveconf", "-n"],
@@ -97,8 +100,8 @@ pub(super) async fn accepted(context: &Context) -> anyhow::Result<()> {
             let (opendkim, conf) = command(context, relay, "opendkim.service", "-x").await?;
             context.run(relay, &[&opendkim, "-n", "-x", &conf]).await?;
         }
-        // The module sets what a newer Postfix than Debian's has besides.
-        // Postfix takes names that it does not know for a user's own, and says so here only.
+        // The module sets parameters of a newer Postfix than Debian's.
+        // Postfix treats unknown names as user-defined parameters, and warns about them only here.
         let output = context.machines().exec(relay, &["postconf", "-n"]).await?;
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         let warnings: String = said
@@ -122,7 +125,7 @@ pub(super) async fn accepted(context: &Context) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The unit and its exposure, in the last line that `systemd-analyze security` prints about it.
+/// Parses the unit and its exposure level from the last line of `systemd-analyze security`.
 fn rating(line: &str) -> Option<(&str, f64)> {
     let (_, rest) = line.split_once("Overall exposure level for ")?;
     let (unit, rest) = rest.split_once(": ")?;
@@ -134,7 +137,7 @@ pub(super) async fn sandboxed(context: &Context) -> anyhow::Result<()> {
     let services = our_services()?;
     let mut open = Vec::new();
     for (number, (unit, text)) in services.iter().enumerate() {
-        // The same name again is another form of the unit, and rated on its own.
+        // The same name again is another version of the unit, rated separately.
         let place = format!("{number}/{unit}");
         let file = directory.join(&place);
         fs::create_dir_all(directory.join(number.to_string()))?;
@@ -158,7 +161,11 @@ pub(super) async fn sandboxed(context: &Context) -> anyhow::Result<()> {
         }
     }
     fs::remove_dir_all(&directory)?;
-    ensure!(open.is_empty(), "units that may do too much: {}", open.join(", "));
+    ensure!(
+        open.is_empty(),
+        "units with too much exposure: {}",
+        open.join(", ")
+    );
     Ok(())
 }
 
@@ -181,7 +188,7 @@ mod tests {
         assert_eq!(rating("✓ PrivateTmp= Service has no access"), None);
     }
 
-    /// The values that a unit sets for `key`, empty ones left out.
+    /// Returns the non-empty values of `key` in a unit.
     fn set<'a>(text: &'a str, key: &str) -> Vec<&'a str> {
         text.lines()
             .filter_map(|line| line.strip_prefix(key)?.strip_prefix('='))

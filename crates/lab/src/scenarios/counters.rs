@@ -1,4 +1,4 @@
-//! What mtail counts.
+//! Counters of mtail.
 
 use std::time::Duration;
 
@@ -10,16 +10,16 @@ use mailtest::until;
 use super::{Context, kill};
 
 const RELAY: &str = "a";
-/// How long mail may take, and a line to mtail.
+/// Time within which mail arrives and mtail processes a line.
 const WITHIN: Duration = Duration::from_secs(30);
-/// What the scenario makes go up.
+/// Counters that the scenario increases.
 const COUNTERS: [&str; 3] = [
     "created_accounts",
     "delivered_mail",
     "rejected_unencrypted_mail_count",
 ];
 
-/// How a unit's processes may come to an end: as `systemctl` is told, in words.
+/// Ways to end the processes of a unit: arguments of `systemctl`, and a description.
 const ENDINGS: [&[&str]; 4] = [
     &["kill", "--kill-whom=main", "--signal=KILL"],
     &["kill", "--kill-whom=all", "--signal=KILL"],
@@ -55,7 +55,7 @@ pub(super) async fn count(context: &Context) -> anyhow::Result<()> {
     arrival(&mut imap, message.id(), WITHIN).await?;
     let cleartext = Message::cleartext(from, to, "hello", "Nobody shall read this.");
     let refused = smtp.send(from, &[to], &cleartext.bytes()).await?;
-    ensure!(refused.code == 523, "cleartext was answered with: {refused}");
+    ensure!(refused.code == 523, "the reply to cleartext is: {refused}");
 
     let counted = || async {
         let now = read(context).await?;
@@ -70,9 +70,9 @@ pub(super) async fn count(context: &Context) -> anyhow::Result<()> {
         .with_context(|| format!("the counters were {before:?}"))
 }
 
-/// Delivers this many messages and waits until they are there.
+/// Delivers this many messages and waits until they arrive.
 async fn deliver(context: &Context, receiver: &Account, messages: u64) -> anyhow::Result<()> {
-    // Another one each time, because nobody may send many at once.
+    // A new sender each time, because of the rate limit.
     let sender = context.account(RELAY).await?;
     let mut smtp = sender.smtp().await?;
     let (mut imap, _) = receiver.inbox().await?;
@@ -86,10 +86,10 @@ async fn deliver(context: &Context, receiver: &Account, messages: u64) -> anyhow
     Ok(())
 }
 
-/// Waits until this process of mtail has counted this many deliveries, and refuses more.
+/// Waits until this process of mtail has counted this many deliveries, and fails if it counts more.
 async fn delivered(context: &Context, wanted: u64) -> anyhow::Result<()> {
     let counted = || async {
-        // mtail answers some time after its unit has started.
+        // mtail needs some time after its unit has started before it responds.
         let now = read(context).await.map_or(0, |[_, delivered, _]| delivered);
         Ok((now >= wanted).then_some(now))
     };
@@ -103,8 +103,8 @@ async fn delivered(context: &Context, wanted: u64) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// mtail and what feeds it end in every way while mail is delivered: each life counts what was logged since the end of
-/// the one before, and that once.
+/// mtail and the process that feeds it end in every way during delivery: each new process counts every line logged
+/// since the end of the previous one exactly once.
 pub(super) async fn restarts(context: &Context) -> anyhow::Result<()> {
     let receiver = context.account(RELAY).await?;
     let [_, before, _] = read(context).await?;
@@ -117,11 +117,11 @@ pub(super) async fn restarts(context: &Context) -> anyhow::Result<()> {
         deliver(context, &receiver, messages).await?;
         context.run(RELAY, &["systemctl", "start", MTAIL]).await?;
         let (other, _) = kill::state(context, RELAY, MTAIL).await?;
-        ensure!(process != other, "mtail goes on after {ending:?}");
+        ensure!(process != other, "mtail keeps running after {ending:?}");
         delivered(context, messages)
             .await
             .with_context(|| format!("after {ending:?}"))?;
-        // Whatever is counted late or twice shows here.
+        // Lines that are counted late or twice show up here.
         deliver(context, &receiver, 1).await?;
         delivered(context, messages + 1)
             .await

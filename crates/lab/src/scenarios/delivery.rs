@@ -1,4 +1,4 @@
-//! Mail to domains that take none, to servers that cannot prove their name, and what a relay tells of its addresses.
+//! Mail to domains that accept none, to servers without a valid certificate, and what a relay reveals about addresses.
 
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ async fn send(sender: &Account, to: &str) -> anyhow::Result<Message> {
 }
 
 pub(super) async fn undeliverable(context: &Context) -> anyhow::Result<()> {
-    // RFC 7505: this domain takes no mail.
+    // RFC 7505: this domain accepts no mail.
     let null_mx = "null-mx.test";
     let zone = format!("{null_mx}. 60 IN A 198.18.25.1\n{null_mx}. 60 IN MX 0 .\n");
     context.machines().publish(null_mx, &zone).await?;
@@ -38,7 +38,7 @@ pub(super) async fn undeliverable(context: &Context) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The message for this address, and why it waits, once Postfix has tried.
+/// Waits until Postfix defers a message to this address; returns the message and the reason.
 async fn deferred(context: &Context, relay: &str, address: &str) -> anyhow::Result<(String, String)> {
     let look = || async {
         for queued in context.machines().queue(relay).await? {
@@ -58,7 +58,7 @@ async fn deferred(context: &Context, relay: &str, address: &str) -> anyhow::Resu
         .with_context(|| format!("mail to {address} is not deferred"))
 }
 
-/// The mail to this address waits because the server cannot prove its name.
+/// Checks that mail to this address is deferred because the server's certificate is not valid for its name.
 async fn not_verified(context: &Context, recipient: &str) -> anyhow::Result<()> {
     let (queue_id, reason) = deferred(context, "a", recipient).await?;
     context.run("a", &["postsuper", "-d", &queue_id]).await?;
@@ -69,7 +69,7 @@ async fn not_verified(context: &Context, recipient: &str) -> anyhow::Result<()> 
     Ok(())
 }
 
-/// The MX of this domain is a relay, whose certificate is for another name.
+/// The MX of this domain is a relay whose certificate is for another name.
 pub(super) async fn names_verified(context: &Context) -> anyhow::Result<()> {
     let imposter = "imposter.test";
     let address = context.topology.relay("c").context("no relay c")?.ipv4;
@@ -79,7 +79,7 @@ pub(super) async fn names_verified(context: &Context) -> anyhow::Result<()> {
     let recipient = format!("somebody@{imposter}");
     send(&sender, &recipient).await?;
     not_verified(context, &recipient).await?;
-    // RFC 8689: a sender's wish to be delivered without, in a submitted message and in one of the host's own.
+    // RFC 8689: a sender requests delivery without TLS, in a submitted message and in one of the host itself.
     let recipient = format!("wisher@{imposter}");
     let message = pgp::encrypted(&sender.address, 2000).with("TLS-Required", "No");
     sender.submit(&recipient, &message).await?.expect(250)?;
@@ -88,7 +88,7 @@ pub(super) async fn names_verified(context: &Context) -> anyhow::Result<()> {
     let script = format!("printf 'TLS-Required: No\\n\\nfull\\n' | sendmail {recipient}");
     context.run("a", &["sh", "-c", &script]).await?;
     not_verified(context, &recipient).await?;
-    // The same relay by its own name is believed, so that the reason above is the name.
+    // Under its own name, the same relay's certificate is valid, so the reason above is the name.
     let receiver = context.account("c").await?;
     let (mut imap, _) = receiver.inbox().await?;
     let message = send(&sender, &receiver.address).await?;

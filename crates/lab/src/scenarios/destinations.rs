@@ -1,4 +1,4 @@
-//! Where mail may go: to public addresses only, never to users of the operating system; and mail of the host itself.
+//! Permitted destinations: only public addresses, and no users of the operating system; and mail of the host itself.
 
 use std::time::Duration;
 
@@ -10,8 +10,8 @@ use super::Context;
 
 const WITHIN: Duration = Duration::from_secs(60);
 
-/// Destinations that a relay must not connect to, in every form that a resolver or the C library reads. The lab allows
-/// `198.18.25.0/24`.
+/// Destinations to which a relay must not connect, in every form that a resolver or the C library accepts. The lab
+/// allows `198.18.25.0/24`.
 const PRIVATE: [&str; 26] = [
     "[10.0.0.1]",
     "[100.64.0.1]",
@@ -41,7 +41,7 @@ const PRIVATE: [&str; 26] = [
     "167772161",
 ];
 
-/// Domains whose zones lead there.
+/// Domains whose zones point to such destinations.
 const ZONES: [(&str, &str); 8] = [
     ("loopback.test", "A 127.0.0.2"),
     ("private.test", "A 10.0.0.1"),
@@ -65,7 +65,7 @@ pub(super) async fn private_addresses(context: &Context) -> anyhow::Result<()> {
             (500..600).contains(&reply.code),
             "mail to somebody@{domain}: {reply}"
         );
-        // Postfix ends a session with too many errors.
+        // Postfix closes a session after too many errors.
         smtp = sender.smtp().await?;
         smtp.command(&format!("MAIL FROM:<{}>", sender.address))
             .await?
@@ -73,7 +73,7 @@ pub(super) async fn private_addresses(context: &Context) -> anyhow::Result<()> {
     }
     let (mut imap, _) = sender.inbox().await?;
     for (domain, record) in ZONES {
-        // Without the SOA record, the resolver takes the lack of an MX record for a failure.
+        // Without an SOA record, the resolver treats a missing MX record as a failure.
         let zone = format!(
             "{domain}. 60 IN SOA {domain}. x.{domain}. 1 60 60 60 0\n{domain}. 60 IN NS {domain}.\n\
              {domain}. 0 IN {record}\n"
@@ -85,8 +85,8 @@ pub(super) async fn private_addresses(context: &Context) -> anyhow::Result<()> {
         let criteria = format!("FROM MAILER-DAEMON BODY {address}");
         let report = arrival_of(&mut imap, &criteria, WITHIN)
             .await
-            .with_context(|| format!("mail to {domain} does not come back"))?;
-        // Reports fold the reason.
+            .with_context(|| format!("mail to {domain} does not bounce"))?;
+        // Bounces fold the reason.
         let report = String::from_utf8_lossy(&report);
         let report = report.split_whitespace().collect::<Vec<_>>().join(" ");
         ensure!(
@@ -97,7 +97,7 @@ pub(super) async fn private_addresses(context: &Context) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What Postfix's local(8) would write to.
+/// Checks that no file exists to which Postfix's local(8) would deliver.
 async fn no_local_mail(context: &Context, relay: &str) -> anyhow::Result<()> {
     let script = "find /var/mail/ /var/spool/mail/ -type f 2>/dev/null || true";
     let found = context.run(relay, &["sh", "-c", script]).await?;
@@ -142,7 +142,7 @@ pub(super) async fn unix_users(context: &Context) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// `services.postfix.rootAlias` of relay b, with the password that this scenario gives to it.
+/// Returns the account in `services.postfix.rootAlias` of relay b; the first login of this scenario sets its password.
 fn operator(context: &Context) -> anyhow::Result<Account> {
     let peer = context.peer("b")?;
     Ok(Account {

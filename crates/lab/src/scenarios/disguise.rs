@@ -1,4 +1,4 @@
-//! Messages that programs read in two ways, and odd ones that they read in one.
+//! Ambiguous messages that programs interpret differently, and unusual messages that they interpret in the same way.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use mailtest::client::{Account, arrival, pgp};
 
 use super::Context;
 
-/// Hands a signed message from outside in.
+/// Delivers a signed message from outside.
 async fn hand_in(receiver: &Account, text: &str) -> anyhow::Result<Reply> {
     let message = signed_bytes(text.as_bytes().to_vec(), Signing::Good)?;
     let from = format!("someone@{DOMAIN}");
@@ -23,7 +23,7 @@ fn encrypted(from: &str) -> anyhow::Result<String> {
     Ok(String::from_utf8(pgp::encrypted(from, 2000).bytes())?)
 }
 
-/// What stands in the `From` field decides whom a client shows.
+/// Clients show the sender in `From`, so the relay rejects ambiguous `From` fields.
 pub(super) async fn two_senders(context: &Context) -> anyhow::Result<()> {
     context.publish_outside().await?;
     let receiver = context.account("a").await?;
@@ -60,7 +60,7 @@ pub(super) async fn two_senders(context: &Context) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Text that some programs show and that ours would take for nothing.
+/// Text that some programs show, and that a lenient parser would ignore.
 pub(super) async fn cleartext(context: &Context) -> anyhow::Result<()> {
     context.publish_outside().await?;
     let receiver = context.account("b").await?;
@@ -130,7 +130,7 @@ pub(super) async fn cleartext(context: &Context) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Gateways encode parts anew, old programs write `X-Foo : bar`, and some write a sentence for readers without MIME.
+/// Gateways re-encode parts, old programs write `X-Foo : bar`, and some add a preamble for readers without MIME.
 pub(super) async fn gateways(context: &Context) -> anyhow::Result<()> {
     context.publish_outside().await?;
     let receiver = context.account("b").await?;
@@ -171,7 +171,7 @@ pub(super) async fn gateways(context: &Context) -> anyhow::Result<()> {
         hand_in(&receiver, &text).await?.expect(250).context(kind)?;
         let stored = arrival(&mut imap, message.id(), Duration::from_secs(30)).await?;
         if kind == "obsolete" {
-            ensure!(header(&stored, "X-Foo") == ["bar"], "the field is gone");
+            ensure!(header(&stored, "X-Foo") == ["bar"], "the field is missing");
             ensure!(
                 String::from_utf8_lossy(&stored).contains("\r\nX-Foo: bar\r\n"),
                 "Postfix left white space before the colon"

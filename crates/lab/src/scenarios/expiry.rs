@@ -1,4 +1,4 @@
-//! What runs by the clock: removal of old messages and inactive accounts, and the account counts.
+//! Scheduled tasks: removal of old messages and inactive accounts, and the account counts.
 
 use std::time::Duration;
 
@@ -9,16 +9,16 @@ use super::Context;
 use crate::harness::mailboxes;
 
 const RELAY: &str = "a";
-/// How long a log line may take to appear.
+/// Time within which a log line appears.
 const LOGGED: Duration = Duration::from_secs(10);
-/// Where the account counts are.
+/// File with the account counts.
 const COUNTS: &str = "/var/lib/chatmail-metrics/metrics";
 
-/// A file of an account: folder in it, days since its last change, bytes, whether expiry removes it.
+/// A file of an account: its folder, days since its last change, size in bytes, whether expiry removes it.
 type Case = (&'static str, u32, u32, bool);
 
-/// Around both limits, 20 days and 7 days for more than 200,000 bytes, in INBOX and another folder. Large messages that
-/// no client has seen, and what a delivery left behind, only get old.
+/// Files around both limits, 20 days and 7 days for more than 200,000 bytes, in INBOX and another folder. For large
+/// messages that no client has seen, and for leftovers of a delivery, only the limit of 20 days applies.
 const CASES: [Case; 12] = [
     ("cur", 21, 6, true),
     ("cur", 19, 6, false),
@@ -34,7 +34,7 @@ const CASES: [Case; 12] = [
     (".Sent/cur", 19, 6, false),
 ];
 
-/// An account in use with a file for each case, one that nobody uses, and a folder that is no account.
+/// An active account with a file for each case, an inactive account, and a folder that is not an account.
 struct Store {
     kept: Account,
     inactive: Account,
@@ -44,7 +44,7 @@ struct Store {
 
 impl Store {
     async fn fill(context: &Context) -> anyhow::Result<Self> {
-        // What other scenarios left behind goes first, so that the summaries count nothing of theirs.
+        // First remove what other scenarios left behind, so that the summaries do not count it.
         context
             .run(RELAY, &["systemctl", "start", "chatmail-expire.service"])
             .await?;
@@ -76,7 +76,7 @@ impl Store {
         })
     }
 
-    /// Fails unless everything is there, but for what goes when `removed`.
+    /// Fails unless all files exist; if `removed`, except for those that expiry removes.
     async fn check(&self, context: &Context, removed: bool) -> anyhow::Result<()> {
         let folders = [(mailboxes::of(&self.inactive), true), (self.empty.clone(), true)];
         for (path, goes) in self.files.iter().chain(&folders) {
@@ -92,7 +92,7 @@ impl Store {
         Ok(())
     }
 
-    /// Fails unless the summary of a run counts what goes here, and nothing else goes.
+    /// Fails unless the summary of a run counts exactly these removals.
     fn check_summary(&self, line: &str) -> anyhow::Result<()> {
         let numbers: Vec<&str> = line
             .split(' ')
@@ -127,7 +127,7 @@ pub(super) async fn removal(context: &Context) -> anyhow::Result<()> {
     store.check(context, true).await
 }
 
-/// What an operator types to see what the next run will do.
+/// The command with which operators preview the next run.
 pub(super) async fn dry_run(context: &Context) -> anyhow::Result<()> {
     let store = Store::fill(context).await?;
     let printed = context
@@ -135,14 +135,14 @@ pub(super) async fn dry_run(context: &Context) -> anyhow::Result<()> {
         .await?;
     store.check_summary(printed.trim_end())?;
     store.check(context, false).await?;
-    // For the next scenario the store is as it was.
+    // Remove the old files before the next scenario.
     context
         .run(RELAY, &["systemctl", "start", "chatmail-expire.service"])
         .await?;
     Ok(())
 }
 
-/// systemd starts them at the times that operators know, also after a time that the machine was off.
+/// systemd starts the tasks at the documented times, and catches up after the machine was off.
 pub(super) async fn clocks(context: &Context) -> anyhow::Result<()> {
     for (timer, time) in [("chatmail-expire", "00:02:00"), ("chatmail-fsreport", "08:02:00")] {
         let unit = format!("{timer}.timer");

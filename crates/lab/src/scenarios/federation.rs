@@ -16,17 +16,17 @@ use super::Context;
 use super::signed::{receive, tls};
 use crate::machine::dead_addresses;
 
-/// A relay with `federation.https.send`, and one that it delivers to.
+/// A relay with `federation.https.send`, and one to which it delivers.
 const RELAY: &str = "a";
 const OTHER: &str = "b";
 /// Shorter than the time after which Postfix tries again (`minimal_backoff_time`).
 const ONE_ATTEMPT: Duration = Duration::from_secs(45);
-/// The same beside a web server that takes a request and never answers: for 60 s.
+/// The same with a web server that accepts a request and never responds, which costs 60 s.
 const WITH_SILENCE: Duration = Duration::from_secs(100);
-/// The port on which filtermail-transport takes messages from Postfix.
+/// The port on which filtermail-transport accepts messages from Postfix.
 const HOP: &str = "127.0.0.1/10083";
 
-/// A web server of another domain, which answers every request in the same way.
+/// A web server of another domain.
 struct Site {
     listener: TcpListener,
     acceptor: TlsAcceptor,
@@ -39,23 +39,23 @@ struct Request {
 }
 
 impl Site {
-    /// With a certificate for this name.
+    /// Starts a server with a certificate for this name.
     async fn new(context: &Context, name: &str) -> anyhow::Result<Self> {
         Self::at(context, context.topology.host, name).await
     }
 
-    /// The same at another address of the host.
+    /// The same on another address of the host.
     async fn at(context: &Context, address: Ipv4Addr, name: &str) -> anyhow::Result<Self> {
         let certificate = context.machines().certificate(&[name.to_owned()])?;
         Ok(Self {
             listener: TcpListener::bind((address, 443))
                 .await
-                .context("cannot be a web server")?,
+                .context("cannot start a web server")?,
             acceptor: tls(&certificate)?,
         })
     }
 
-    /// Takes the next request after a complete handshake, and answers it, or not at all.
+    /// Accepts the next request after a complete handshake, and sends this response, or none.
     async fn answer(&self, answer: Option<(&str, &str)>) -> anyhow::Result<Request> {
         loop {
             let (stream, _) = self.listener.accept().await?;
@@ -64,7 +64,10 @@ impl Site {
             };
             let mut bytes = Vec::new();
             let request = loop {
-                ensure!(stream.read_buf(&mut bytes).await? > 0, "the request was cut off");
+                ensure!(
+                    stream.read_buf(&mut bytes).await? > 0,
+                    "the request is incomplete"
+                );
                 if let Some(request) = whole(&bytes) {
                     break request;
                 }
@@ -78,7 +81,7 @@ impl Site {
                     stream.write_all(answer.as_bytes()).await?;
                     stream.shutdown().await?;
                 }
-                // The relay gives up and closes the connection.
+                // The relay times out and closes the connection.
                 None => while stream.read_buf(&mut bytes).await.is_ok_and(|read| read > 0) {},
             }
             return Ok(request);
@@ -86,7 +89,7 @@ impl Site {
     }
 }
 
-/// The request in these bytes, if all of it is there.
+/// Parses the request in these bytes, if it is complete.
 fn whole(bytes: &[u8]) -> Option<Request> {
     let end = bytes.windows(4).position(|four| four == b"\r\n\r\n")?;
     let head = String::from_utf8_lossy(bytes.get(..end)?).to_ascii_lowercase();
@@ -101,7 +104,7 @@ fn whole(bytes: &[u8]) -> Option<Request> {
     })
 }
 
-/// A new domain for each case, because the relay remembers destinations without HTTPS.
+/// Returns a new domain for each case, because the relay remembers destinations without HTTPS.
 async fn publish(context: &Context) -> anyhow::Result<String> {
     let domain = format!("{}.test", random_name(9));
     let host = context.topology.host;
@@ -116,19 +119,19 @@ async fn submit(sender: &Account, to: &str) -> anyhow::Result<Message> {
     Ok(message)
 }
 
-/// Messages that the other relay has accepted over HTTPS.
+/// Returns the number of messages that the other relay has accepted over HTTPS.
 async fn accepted(context: &Context) -> anyhow::Result<u64> {
     let text = context
         .run(OTHER, &["curl", "-sSf", "http://127.0.0.1:3911/metrics"])
         .await?;
     text.lines()
         .find_map(|line| line.strip_prefix("chatmail_mxdeliv_requests_total{result=\"accepted\"} "))
-        .context("relay b does not count requests")?
+        .context("relay b has no counter of requests")?
         .parse()
         .context("not a number")
 }
 
-/// A destination without port 25 gets its mail over HTTPS, signed and with its envelope.
+/// The relay delivers to a destination without port 25 over HTTPS, with a signature and the envelope.
 pub(super) async fn https_only(context: &Context) -> anyhow::Result<()> {
     context.publish_outside().await?;
     let sender = context.account(RELAY).await?;
@@ -152,7 +155,7 @@ pub(super) async fn https_only(context: &Context) -> anyhow::Result<()> {
     context.queues_empty(&[RELAY], ONE_ATTEMPT).await
 }
 
-/// Relays deliver to each other over HTTPS, whether or not port 25 is closed on the way.
+/// Relays deliver to each other over HTTPS, whether or not port 25 between them is blocked.
 pub(super) async fn between_relays(context: &Context) -> anyhow::Result<()> {
     let (sender, receiver) = (context.account(RELAY).await?, context.account(OTHER).await?);
     let (mut imap, _) = receiver.inbox().await?;
@@ -183,14 +186,14 @@ pub(super) async fn between_relays(context: &Context) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A destination without HTTPS, or with a web server that is no relay, gets its mail over SMTP in the same attempt.
+/// If a destination has no HTTPS, or a web server that is not a relay, mail goes over SMTP in the same attempt.
 pub(super) async fn smtp_only(context: &Context) -> anyhow::Result<()> {
     context.publish_outside().await?;
     let sender = context.account(RELAY).await?;
     let certificate = context.machines().certificate(&[DOMAIN.to_owned()])?;
     let listener = TcpListener::bind((context.topology.host, 25))
         .await
-        .context("cannot be a mail server")?;
+        .context("cannot start a mail server")?;
     let over_smtp = || async { receive(&listener, tls(&certificate)?).await };
     let cases = [
         ("nothing", None),
@@ -225,14 +228,14 @@ pub(super) async fn smtp_only(context: &Context) -> anyhow::Result<()> {
             "another message has arrived"
         );
         if what == "404" {
-            // It is not asked again.
+            // The relay does not try HTTPS again.
             let site = Site::new(context, DOMAIN).await?;
             let (sent, got) = tokio::join!(
                 submit(&sender, &to),
                 tokio::time::timeout(ONE_ATTEMPT, async {
                     tokio::select! {
                         got = over_smtp() => got,
-                        _ = site.answer(Some(("200 OK", "250 OK"))) => bail!("a host without HTTPS was asked again"),
+                        _ = site.answer(Some(("200 OK", "250 OK"))) => bail!("the relay tried HTTPS again"),
                     }
                 })
             );
@@ -241,7 +244,7 @@ pub(super) async fn smtp_only(context: &Context) -> anyhow::Result<()> {
         }
     }
 
-    // A host with the certificate of another gets nothing over HTTPS.
+    // The relay sends nothing over HTTPS to a host with another host's certificate.
     let to = format!("someone@{}", publish(context).await?);
     let site = Site::new(context, "other.test").await?;
     let (sent, got) = tokio::join!(
@@ -258,10 +261,10 @@ pub(super) async fn smtp_only(context: &Context) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A host that was remembered as one without HTTPS gets mail over HTTPS again once it is unreachable over SMTP.
+/// The relay retries HTTPS with a host remembered as one without HTTPS when the host becomes unreachable over SMTP.
 pub(super) async fn forgotten(context: &Context) -> anyhow::Result<()> {
     let sender = context.account(RELAY).await?;
-    // Postfix logs the address of a server that it cannot connect to, which must not be the address of the lab's clients.
+    // Postfix logs the address of a server to which it cannot connect; it must differ from that of the lab's clients.
     let address = *dead_addresses(RELAY, 2)?.last().context("no address")?;
     let domain = format!("{}.test", random_name(9));
     let zone = format!("{domain}. 60 IN A {address}\n{domain}. 60 IN MX 10 {domain}.\n");
@@ -270,7 +273,7 @@ pub(super) async fn forgotten(context: &Context) -> anyhow::Result<()> {
     let certificate = context.machines().certificate(std::slice::from_ref(&domain))?;
     let listener = TcpListener::bind((address, 25))
         .await
-        .context("cannot be a mail server")?;
+        .context("cannot start a mail server")?;
     let (sent, got) = tokio::join!(
         submit(&sender, &to),
         tokio::time::timeout(ONE_ATTEMPT, receive(&listener, tls(&certificate)?))
@@ -280,7 +283,7 @@ pub(super) async fn forgotten(context: &Context) -> anyhow::Result<()> {
     drop(listener);
     let site = Site::at(context, address, &domain).await?;
     let message = submit(&sender, &to).await?;
-    // The attempt over SMTP fails, and the next one is over HTTPS.
+    // The attempt over SMTP fails, and the next one uses HTTPS.
     let deferred = || async {
         let queue = context.run(RELAY, &["postqueue", "-j"]).await?;
         let failed = |line: &str| line.contains(&to) && line.contains("Connection refused");
@@ -300,7 +303,7 @@ pub(super) async fn forgotten(context: &Context) -> anyhow::Result<()> {
     context.queues_empty(&[RELAY], ONE_ATTEMPT).await
 }
 
-/// The sender gets the reason at once when the other relay rejects a message over HTTPS.
+/// If the other relay rejects a message over HTTPS, the sender gets the reason immediately.
 pub(super) async fn refused(context: &Context) -> anyhow::Result<()> {
     context.publish_outside().await?;
     let sender = context.account(RELAY).await?;
@@ -324,7 +327,7 @@ pub(super) async fn refused(context: &Context) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The first line that a user of the relay's system reads from the port of filtermail-transport.
+/// Returns the first line that this Unix user reads from the port of filtermail-transport.
 async fn greeting(context: &Context, user: &str) -> anyhow::Result<String> {
     let script = format!("exec 3<>/dev/tcp/{HOP} && timeout 20 head -n 1 <&3");
     let argv = ["setpriv", "--reuid", user, "--clear-groups", "--regid", user];
@@ -334,11 +337,11 @@ async fn greeting(context: &Context, user: &str) -> anyhow::Result<String> {
     Ok(line.trim_end().to_owned())
 }
 
-/// Any process can connect to a port of loopback, but only Postfix can deliver through it.
+/// Any local process can connect to the port, but only Postfix can deliver through it.
 pub(super) async fn only_postfix(context: &Context) -> anyhow::Result<()> {
     for user in ["root", "nginx", "vmail"] {
         let said = greeting(context, user).await?;
-        ensure!(said.is_empty(), "filtermail-transport said to {user}: {said}");
+        ensure!(said.is_empty(), "filtermail-transport sent to {user}: {said}");
     }
     let said = greeting(context, "postfix").await?;
     ensure!(
@@ -366,7 +369,7 @@ pub(super) async fn restart(context: &Context) -> anyhow::Result<()> {
     until(ONE_ATTEMPT, active)
         .await
         .context("it does not start again")?;
-    // A service that hangs holds up only mail to others.
+    // A service that hangs delays only mail to other relays.
     context
         .run(RELAY, &["systemctl", "kill", "--signal=STOP", unit])
         .await?;

@@ -1,5 +1,5 @@
-//! Who keeps connections open and says nothing closes no port for others, and daemons behind the front on port 443 know
-//! the address of each client.
+//! Silent connections do not block any port for other clients, and daemons behind the front on port 443 know the
+//! address of each client.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
@@ -16,8 +16,8 @@ use tokio::time::timeout;
 use super::Context;
 use crate::machine;
 
-/// Connections to each port. Those to nginx are more than one address gets of its front, and more than the 512 that nginx
-/// has where nothing is said; those to Postfix each take a process there.
+/// Number of connections to each port. Those to nginx exceed the limit per address of its front, and nginx's default of
+/// 512 connections; each of those to Postfix occupies a process.
 const SILENT: [(u16, usize); 8] = [
     (443, 3000),
     (80, 700),
@@ -28,17 +28,17 @@ const SILENT: [(u16, usize); 8] = [
     (465, 60),
     (587, 60),
 ];
-/// Ports whose silent connections nginx ends.
+/// Ports on which nginx closes silent connections.
 const NGINX: [u16; 3] = [443, 80, 8443];
-/// How long it may take for that on a busy machine.
+/// Time within which nginx closes them on a busy machine.
 const ENDED: Duration = Duration::from_secs(60);
-/// How long one connection may take to come about.
+/// Timeout of one connection.
 const CONNECTED: Duration = Duration::from_secs(10);
 
-/// The part of an SMTP server's sessions that one address gets on relay c.
+/// Maximum number of sessions of one address with an SMTP server on relay c.
 const SHARE: usize = 12;
 
-/// Connects from an address of the host's. A connection that is refused or closed at once is as good as one that stays.
+/// Opens connections from an address of the host. It does not matter whether the server refuses or closes some of them.
 async fn silent(from: Ipv4Addr, to: SocketAddr, count: usize) -> anyhow::Result<Vec<TcpStream>> {
     let mut streams = Vec::new();
     for _ in 0..count {
@@ -51,7 +51,7 @@ async fn silent(from: Ipv4Addr, to: SocketAddr, count: usize) -> anyhow::Result<
     Ok(streams)
 }
 
-/// Every port and everything behind port 443, for a client that does speak.
+/// Checks every port, and every service behind port 443, as an ordinary client.
 async fn works(peer: &Peer) -> anyhow::Result<()> {
     let (address, domain, tls) = (peer.port(443), &peer.domain, &peer.tls);
     for (method, path) in [("GET", "/"), ("POST", "/new")] {
@@ -65,7 +65,7 @@ async fn works(peer: &Peer) -> anyhow::Result<()> {
     ensure!(smtp.greeting().code == 220, "port 443: {}", smtp.greeting());
     let direct = http::request(peer.port(8443), tls, domain, "GET", "/").await?;
     ensure!(direct.status == 200, "port 8443: {}", direct.head);
-    // Where an ACME server asks.
+    // ACME servers connect to this port.
     let plain = http::get_plain(peer.port(80), domain, "/.well-known/acme-challenge/x").await?;
     ensure!([301, 404].contains(&plain.status), "port 80: {}", plain.head);
     peer.exchange(outside::DOMAIN).await.context("port 25")?;
@@ -80,19 +80,19 @@ async fn works(peer: &Peer) -> anyhow::Result<()> {
 pub(super) async fn idle_connections(context: &Context) -> anyhow::Result<()> {
     let peer = context.peer("a")?;
     let from = machine::other_host_address()?;
-    // Of this process: each connection is a file.
+    // The limit of this process: each connection is an open file.
     let process = format!("--pid={}", std::process::id());
     let raised = Command::new("prlimit")
         .args([&process, "--nofile=8000:"])
         .status()
         .await
         .context("cannot run prlimit")?;
-    ensure!(raised.success(), "cannot have as many connections: {raised}");
+    ensure!(raised.success(), "cannot raise the limit of open files: {raised}");
 
     let mut connections = Vec::new();
     for (port, count) in SILENT {
         let streams = silent(from, peer.port(port), count).await?;
-        ensure!(!streams.is_empty(), "port {port} takes no connection");
+        ensure!(!streams.is_empty(), "port {port} accepts no connection");
         connections.push((port, streams));
     }
     works(&peer).await.context("while others are silent")?;
@@ -109,7 +109,7 @@ pub(super) async fn idle_connections(context: &Context) -> anyhow::Result<()> {
     works(&peer).await.context("afterwards")
 }
 
-/// Postfix limits the sessions of one address and Dovecot knows it, also behind the front.
+/// Behind the front too, Postfix limits the sessions of each address, and Dovecot knows the address.
 pub(super) async fn addresses(context: &Context) -> anyhow::Result<()> {
     const RELAY: &str = "c";
     let peer = context.peer(RELAY)?;

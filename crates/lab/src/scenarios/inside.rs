@@ -1,5 +1,5 @@
-//! What processes on the host of a relay reach: its sockets, its keys, its mailboxes and its queue. A local process is
-//! not trusted because it is local.
+//! Access of local processes on a relay to its sockets, keys, mailboxes and queue. The relay does not trust a process
+//! because it is local.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -10,22 +10,22 @@ use anyhow::{Context as _, ensure};
 use super::Context;
 use crate::harness::mailboxes;
 
-/// Where the probe and what it is to try are in a machine.
+/// Folder in a machine with the probe and its targets.
 const FOLDER: &str = "var/lib/lab-probe";
 const PROBE: &str = include_str!("../../files/probe.pl");
-/// Units of the probe are called this and the name of whose sandbox it is in.
+/// Prefix of the probe's units; the name of the user or service follows.
 const UNIT: &str = "lab-probe-";
-/// Files with the probe's targets. Services are killed for trying to run programs.
+/// Files with the probe's targets. Only users try to run programs, because sandboxes kill services that do.
 const TARGETS: &str = "targets";
 const TARGETS_OF_USERS: &str = "targets-of-users";
-/// Mail that does not pass the filters and is signed.
+/// Sends mail that bypasses the filters and gets a signature.
 const SENDMAIL: &str = "run /run/wrappers/bin/sendmail -i root";
-/// Queue of Postfix, which names its sockets relative to it.
+/// Postfix's queue directory; Postfix uses socket paths relative to it.
 const QUEUE: &str = "/var/lib/postfix/queue";
 /// Sockets that belong to systemd.
 const SYSTEM: [&str; 3] = ["/run/systemd/", "/run/dbus/", "/run/user/"];
 
-/// Lines of `[Service]` that the probe's unit has otherwise, or that would touch what the service itself uses.
+/// Lines of `[Service]` that the probe's unit replaces, or that would affect files of the real service.
 const LEFT_OUT: [&str; 13] = [
     "Exec",
     "Type",
@@ -42,9 +42,9 @@ const LEFT_OUT: [&str; 13] = [
     "RemainAfterExit",
 ];
 
-/// Whose rights the probe has.
+/// Permissions of the probe.
 enum Who {
-    /// This user, in no sandbox.
+    /// This user, without a sandbox.
     User(&'static str),
     /// The user and the sandbox of this service.
     Service(&'static str),
@@ -58,21 +58,21 @@ impl Who {
     }
 }
 
-/// Ports of loopback, which everybody on the host can connect to. The front's ways to Postfix and Dovecot believe the
-/// client address that they are told, and ask for a password like the public ports.
+/// Ports on loopback, open to all local processes. The ports of Postfix and Dovecot behind the front trust the client
+/// address in the PROXY header, but require a password like the public ports.
 const OPEN: &[&str] = &[
     "tcp 127.0.0.1:53",
     // iroh-relay and the TURN server, as from outside.
     "tcp 127.0.0.1:3340",
     "tcp 127.0.0.1:3478",
-    // filtermail-transport, which serves connections of Postfix only: `only-postfix-delivers-over-https`.
+    // filtermail-transport, which serves only connections from Postfix: `only-postfix-delivers-over-https`.
     "tcp 127.0.0.1:10083",
     "tcp 127.0.0.1:10465",
-    // Counters.
+    // Metrics.
     "tcp 127.0.0.1:10904",
     "tcp 127.0.0.1:10993",
 ];
-/// What the owner of the mailboxes reaches.
+/// Targets that the owner of the mailboxes can access.
 const MAILBOXES: &[&str] = &[
     "unix /run/chatmail-lastlogin/lastlogin.socket",
     "unix /run/chatmail-metadata/metadata.socket",
@@ -83,10 +83,10 @@ const MAILBOXES: &[&str] = &[
     "list /home/vmail/mail/*",
     "read /home/vmail/mail/*",
 ];
-/// What the filters reach of Postfix: its public sockets, those behind the filters among them.
+/// Sockets of Postfix that the filters can access: its public sockets, including those behind the filters.
 const PUBLIC: &[&str] = &["unix /var/lib/postfix/queue/public/*"];
 
-/// What each may reach besides; a `*` at the end stands for anything. Everything else must be closed to it.
+/// Other targets that each may access; a `*` at the end matches anything. All other targets must be closed.
 const ALLOWED: [(Who, &[&[&str]]); 20] = [
     (Who::User("nobody"), &[]),
     (
@@ -96,7 +96,7 @@ const ALLOWED: [(Who, &[&[&str]]); 20] = [
             &[
                 "unix /run/filtermail/*",
                 "unix /run/opendkim/opendkim.sock",
-                // It is in that group for the socket; the key is for its owner only.
+                // It is in that group for the socket; only the owner can read the key.
                 "list /var/lib/chatmail-dkim",
                 "unix /var/lib/postfix/queue/private/*",
                 "list /var/lib/postfix/queue/*",
@@ -147,7 +147,7 @@ const ALLOWED: [(Who, &[&[&str]]); 20] = [
     (Who::Service("unbound"), &[]),
 ];
 
-/// Whether a line of the probe is among what is allowed.
+/// Whether a line of the probe matches an allowed target.
 fn is_allowed(line: &str, allowed: &[&[&str]]) -> bool {
     let matches = |pattern: &&str| match pattern.strip_suffix('*') {
         Some(start) => line.starts_with(start),
@@ -156,12 +156,12 @@ fn is_allowed(line: &str, allowed: &[&[&str]]) -> bool {
     OPEN.iter().any(matches) || allowed.iter().any(|group| group.iter().any(matches))
 }
 
-/// Ports of loopback in the output of `ss -Hltn`: `LISTEN 0 4096 127.0.0.1:53 0.0.0.0:*`.
+/// Parses the loopback ports in the output of `ss -Hltn`: `LISTEN 0 4096 127.0.0.1:53 0.0.0.0:*`.
 fn loopback_ports(text: &str) -> BTreeSet<String> {
     text.lines()
         .filter_map(|line| line.split_whitespace().nth(3))
         .filter(|at| at.starts_with("127."))
-        // The address may name its interface: `127.0.0.53%lo:53`.
+        // The address may include its interface: `127.0.0.53%lo:53`.
         .filter_map(|at| {
             let (address, port) = at.rsplit_once(':')?;
             Some(format!("{}:{port}", address.split('%').next()?))
@@ -169,11 +169,11 @@ fn loopback_ports(text: &str) -> BTreeSet<String> {
         .collect()
 }
 
-/// Paths of the sockets in the output of `ss -Hxl`: `u_str LISTEN 0 4096 /run/x 1234 * 0`.
+/// Parses the socket paths in the output of `ss -Hxl`: `u_str LISTEN 0 4096 /run/x 1234 * 0`.
 fn unix_sockets(text: &str) -> BTreeSet<String> {
     text.lines()
         .filter_map(|line| line.split_whitespace().nth(4))
-        // Sockets without a name on disk begin with an @.
+        // The names of abstract sockets begin with an @.
         .filter(|path| !path.starts_with('@') && *path != "*")
         .map(|path| match path.strip_prefix('/') {
             Some(_) => path.to_owned(),
@@ -183,7 +183,7 @@ fn unix_sockets(text: &str) -> BTreeSet<String> {
         .collect()
 }
 
-/// The unit that probes with the rights of a service, made from the service's own.
+/// Returns a unit that runs the probe with the permissions of a service, made from the service's unit.
 fn unit(name: &str, service: &str) -> String {
     let mut lines = vec!["[Service]".to_owned()];
     let mut inside = false;
@@ -196,7 +196,7 @@ fn unit(name: &str, service: &str) -> String {
     }
     let sets = |key: &str| lines.iter().any(|line| line.starts_with(key));
     if sets("DynamicUser=true") && !sets("User=") {
-        // Dynamic users of the same name are the same user.
+        // Units with the same dynamic user name share one user.
         lines.push(format!("User={name}"));
     }
     probe(lines, name, TARGETS)
@@ -211,7 +211,7 @@ fn probe(mut lines: Vec<String>, name: &str, targets: &str) -> String {
     lines.join("\n") + "\n"
 }
 
-/// What there is to be reached on a relay: its sockets, and files that hold secrets or mail.
+/// Returns all targets on a relay: its sockets, and files that hold secrets or mail.
 async fn targets(context: &Context, relay: &str) -> anyhow::Result<Vec<String>> {
     let sockets = unix_sockets(&context.run(relay, &["ss", "-Hxl"]).await?);
     ensure!(
@@ -296,7 +296,7 @@ pub(super) async fn processes(context: &Context) -> anyhow::Result<()> {
         let reached = fs::read_to_string(&file).with_context(|| format!("reading {}", file.display()))?;
         let reached = reached
             .strip_suffix("end\n")
-            .with_context(|| format!("the probe of {} did not come to its end", who.name()))?;
+            .with_context(|| format!("the probe of {} did not finish", who.name()))?;
         let more: Vec<&str> = reached
             .lines()
             .filter(|line| !is_allowed(line, allowed))
@@ -304,7 +304,7 @@ pub(super) async fn processes(context: &Context) -> anyhow::Result<()> {
         if !more.is_empty() {
             wrong.insert(result(who), more.join(", "));
         }
-        // Every socket must be reached by whom it is for: a probe that sees nothing proves nothing.
+        // The intended user of each socket must be able to access it: a probe that finds nothing proves nothing.
         for group in allowed.iter().chain([&OPEN]) {
             for pattern in *group {
                 let start = pattern.trim_end_matches('*');
@@ -318,15 +318,18 @@ pub(super) async fn processes(context: &Context) -> anyhow::Result<()> {
         }
     }
     let stale: Vec<&&str> = OPEN.iter().filter(|open| !seen.contains(*open)).collect();
-    ensure!(stale.is_empty(), "nobody reaches {stale:?}");
+    ensure!(stale.is_empty(), "no process can access {stale:?}");
     for needed in [
         "unix /run/filtermail/*",
         PUBLIC.concat().as_str(),
         "read /var/lib/chatmail-dkim/*",
     ] {
-        ensure!(seen.contains(needed), "nobody reaches {needed}");
+        ensure!(seen.contains(needed), "no process can access {needed}");
     }
-    ensure!(wrong.is_empty(), "processes reach what is not theirs: {wrong:#?}");
+    ensure!(
+        wrong.is_empty(),
+        "processes have access that they must not have: {wrong:#?}"
+    );
     Ok(())
 }
 

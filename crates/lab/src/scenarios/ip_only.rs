@@ -1,4 +1,4 @@
-//! A relay without a name, looked at from inside.
+//! A relay without a domain name: checks on the machine.
 
 use std::fs;
 
@@ -10,8 +10,8 @@ use super::Context;
 
 const RELAY: &str = "d";
 
-/// Nothing signs for an address, so only the host that has it may send from there, and to its own relay nobody but its
-/// users.
+/// An address literal has no DKIM key, so only the host with that address may send from it, and only users may send
+/// from the relay's own address to the relay.
 pub(super) async fn forged(context: &Context) -> anyhow::Result<()> {
     let receiver = context.account("a").await?;
     let peer = context.peer(RELAY)?;
@@ -62,7 +62,7 @@ pub(super) async fn forged(context: &Context) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// There is nothing to publish, and the command says so.
+/// The relay has no DNS records, and `chatmail dns` reports this.
 pub(super) async fn no_zone(context: &Context) -> anyhow::Result<()> {
     let asked = context.machines().exec(RELAY, &["chatmail", "dns"]).await?;
     let said = String::from_utf8_lossy(&asked.stderr).into_owned();

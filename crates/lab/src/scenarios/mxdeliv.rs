@@ -1,4 +1,4 @@
-//! Mail that arrives over HTTPS is treated as mail to port 25 is.
+//! The relay handles mail over HTTPS like mail on port 25.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -14,12 +14,12 @@ use super::Context;
 
 const RELAY: &str = "a";
 const WITHIN: Duration = Duration::from_secs(60);
-/// Recipients that one request can have, and too many: some versions of nginx take no more than 1000 header fields.
+/// Maximum recipients per request, and too many: some versions of nginx accept at most 1000 header fields.
 const MANY: usize = 900;
 const TOO_MANY: usize = 1001;
-/// The largest message (`messages.maxSize`).
+/// Maximum message size (`messages.maxSize`).
 const MAX_SIZE: usize = 52_428_800;
-/// Connections that Postfix takes of one address (`smtpd_client_connection_count_limit`).
+/// Connections that Postfix accepts per address (`smtpd_client_connection_count_limit`).
 const CONNECTIONS: usize = 50;
 
 /// A message with its envelope.
@@ -28,11 +28,11 @@ struct Case {
     from: String,
     to: Vec<String>,
     message: Vec<u8>,
-    /// How the answer begins.
+    /// Beginning of the reply.
     reply: &'static str,
 }
 
-/// Messages of every kind, good and bad, and how they are answered.
+/// Returns messages of every kind, valid and invalid, with the expected replies.
 fn cases(context: &Context, receiver: &Account) -> anyhow::Result<Vec<Case>> {
     let from = format!("someone@{DOMAIN}");
     let to = || vec![receiver.address.clone()];
@@ -136,7 +136,7 @@ fn cases(context: &Context, receiver: &Account) -> anyhow::Result<Vec<Case>> {
     ])
 }
 
-/// Without what differs between two messages: the queue ID.
+/// Removes the queue ID, which differs between messages.
 fn verdict(text: &str) -> &str {
     match text.split_once(" queued as ") {
         Some((before, _)) => before,
@@ -144,7 +144,7 @@ fn verdict(text: &str) -> &str {
     }
 }
 
-/// The same messages through both doors.
+/// Delivers the same messages over HTTPS and SMTP.
 pub(super) async fn same_verdict(context: &Context) -> anyhow::Result<()> {
     context.publish_outside().await?;
     let receiver = context.account(RELAY).await?;
@@ -170,7 +170,7 @@ pub(super) async fn same_verdict(context: &Context) -> anyhow::Result<()> {
             "{}: status {status}",
             case.what
         );
-        // Postfix cuts a syntax error's text short where it knows no address.
+        // Postfix shortens the text of a syntax error if it cannot parse the address.
         let same = verdict(&smtp) == verdict(&https) || case.reply.starts_with("501 ");
         ensure!(
             same && smtp.get(..3) == https.get(..3),
@@ -181,7 +181,7 @@ pub(super) async fn same_verdict(context: &Context) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Encrypted mail arrives as it was sent, also a large one and one for several recipients.
+/// Encrypted messages arrive unchanged, including a large one and one for several recipients.
 pub(super) async fn arrives(context: &Context) -> anyhow::Result<()> {
     context.publish_outside().await?;
     let (one, other) = (context.account(RELAY).await?, context.account(RELAY).await?);
@@ -200,7 +200,7 @@ pub(super) async fn arrives(context: &Context) -> anyhow::Result<()> {
                 let text = String::from_utf8_lossy(bytes).into_owned();
                 text.split_once("\r\n\r\n").map(|(_, body)| body.to_owned())
             };
-            ensure!(body(&stored) == body(&sent), "the message has changed");
+            ensure!(body(&stored) == body(&sent), "the message was changed");
         }
     }
     Ok(())
@@ -210,7 +210,7 @@ async fn status(peer: &Peer, fields: &str, message: &[u8]) -> anyhow::Result<(u1
     post(peer, fields, message).await
 }
 
-/// What has no counterpart in SMTP: methods, fields, sizes.
+/// Properties of requests without a counterpart in SMTP: methods, fields, sizes.
 pub(super) async fn requests(context: &Context) -> anyhow::Result<()> {
     context.publish_outside().await?;
     let receiver = context.account(RELAY).await?;
@@ -222,7 +222,7 @@ pub(super) async fn requests(context: &Context) -> anyhow::Result<()> {
         ensure!(answer.status == 405, "{method}: {}", answer.head);
     }
 
-    // Fields become one address each, or nothing.
+    // Each field must contain exactly one address.
     let bad = "501 5.1.3 Bad recipient address syntax";
     for value in [
         format!("<{to}>"),
@@ -251,7 +251,7 @@ pub(super) async fn requests(context: &Context) -> anyhow::Result<()> {
         "two senders: {got:?}"
     );
 
-    // A client does not say where it connects from.
+    // A client cannot claim another source address.
     let here: IpAddr = context.topology.host.into();
     let literal = pgp::encrypted("someone@[192.0.2.7]", 2000).bytes();
     let fields = format!(
@@ -270,7 +270,7 @@ pub(super) async fn requests(context: &Context) -> anyhow::Result<()> {
     .await?;
     ensure!(got.0 == 200, "from an address literal of its own: {got:?}");
 
-    // The last of many recipients is of another relay.
+    // The last of many recipients belongs to another relay.
     for (number, reply) in [(MANY, Some("554 5.7.1 <u@")), (TOO_MANY, None)] {
         let mut many = vec![to; number];
         let elsewhere = format!("u@{}", context.peer("b")?.mail_domain);
@@ -280,19 +280,20 @@ pub(super) async fn requests(context: &Context) -> anyhow::Result<()> {
         ensure!(got.0 == 400 && expected, "{number} recipients: {got:?}");
     }
 
-    // Who declares too much is refused before the message is sent, and who declares nothing once it is too much.
+    // The relay rejects a declared size above the limit before the body, and an undeclared one when the body
+    // exceeds the limit.
     let too_large = (413, "552 Message exceeds maximum size".to_owned());
     let request = head(peer, &envelope(&from, &[to]), MAX_SIZE + 1);
     let got = send(connect(peer).await?, request.as_bytes()).await?;
     ensure!(got == too_large, "{got:?}");
-    // An attack on parsers that read lengths differently.
+    // Request smuggling: parsers may choose different lengths.
     let both = head(peer, "transfer-encoding: chunked\r\n", 5);
     let got = send(connect(peer).await?, both.as_bytes()).await?;
     ensure!(got.0 == 400, "two lengths: {got:?}");
     Ok(())
 }
 
-/// Keeps as many requests open as Postfix takes of one address, by a byte now and then.
+/// Holds as many requests open as Postfix accepts connections per address, by sending a byte now and then.
 async fn hold(peer: &Peer, begin: &[u8]) -> anyhow::Result<std::convert::Infallible> {
     let mut held = Vec::new();
     for _ in 0..CONNECTIONS {
@@ -309,8 +310,8 @@ async fn hold(peer: &Peer, begin: &[u8]) -> anyhow::Result<std::convert::Infalli
     }
 }
 
-/// Clients that stop in the middle are cut off, one address has a bounded number of connections, and mail of others goes
-/// on meanwhile.
+/// The relay disconnects clients that stall, limits the connections of each address, and still accepts mail from others
+/// meanwhile.
 pub(super) async fn slow_clients(context: &Context) -> anyhow::Result<()> {
     context.publish_outside().await?;
     let receiver = context.account(RELAY).await?;
@@ -320,12 +321,12 @@ pub(super) async fn slow_clients(context: &Context) -> anyhow::Result<()> {
     let fields = envelope(&from, &[to]);
     let half = [head(peer, &fields, message.len()).as_bytes(), b"From: "].concat();
 
-    // Silence ends a request, and nothing of it is delivered.
+    // A stalled request times out, and the relay does not deliver it.
     let mut silent = connect(peer).await?;
     silent.write(&half).await?;
     let ended = tokio::time::timeout(WITHIN, said(silent)).await;
-    let ended = ended.context("a silent client keeps its connection")?;
-    // nginx closes without a word, or with status 408.
+    let ended = ended.context("the relay does not disconnect a silent client")?;
+    // nginx closes the connection without a response, or with status 408.
     if let Ok((status, text)) = ended {
         ensure!(status == 408, "a silent client: {status} {text}");
     }
@@ -337,10 +338,10 @@ pub(super) async fn slow_clients(context: &Context) -> anyhow::Result<()> {
         Ok(full.then_some(()))
     });
     tokio::select! {
-        refused = refused => refused.context("one address has any number of connections")?,
+        refused = refused => refused.context("the connections of one address are not limited")?,
         ended = hold(peer, &half) => { ended.context("a slow client")?; }
     }
-    // Mail to port 25 has a count of its own.
+    // Port 25 counts its connections separately.
     peer.exchange(DOMAIN)
         .await?
         .send(&from, &[to], &message)

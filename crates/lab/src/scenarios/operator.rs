@@ -1,4 +1,4 @@
-//! The operator's command line, run on a relay as its operator runs it.
+//! The command-line program `chatmail`, run on a relay.
 
 use std::time::Duration;
 
@@ -12,15 +12,15 @@ use super::Context;
 use crate::harness::mailboxes;
 
 const RELAY: &str = "a";
-/// The lab's name server, which has the relay's zone.
+/// The lab's name server, which serves the relay's zone.
 const NAME_SERVER: &str = "198.18.25.2";
 
-/// How long a session may go on after its account was banned.
+/// Time within which the relay closes the sessions of a banned account.
 const LOGGED: Duration = Duration::from_secs(10);
-/// What Dovecot says when it refuses; Delta Chat takes it for a wrong password.
+/// Dovecot's response to a rejected login; Delta Chat interprets it as a wrong password.
 const REFUSED: &str = "[AUTHENTICATIONFAILED] Authentication failed.";
 
-/// A command of the relay: whether it ended with 0, and what it printed.
+/// Runs `chatmail` on the relay; returns whether it exited with status 0, and its output.
 async fn chatmail(context: &Context, arguments: &[&str]) -> anyhow::Result<(bool, String)> {
     let argv = [&["chatmail"], arguments].concat();
     let output = context.machines().exec(RELAY, &argv).await?;
@@ -29,7 +29,7 @@ async fn chatmail(context: &Context, arguments: &[&str]) -> anyhow::Result<(bool
     Ok((output.status.success(), text))
 }
 
-/// A text in JSON, by its JSON pointer.
+/// Returns the string at a JSON pointer.
 fn text_at<'a>(json: &'a serde_json::Value, pointer: &str) -> Option<&'a str> {
     json.pointer(pointer)?.as_str()
 }
@@ -39,7 +39,7 @@ fn holds(text: &str, wanted: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Empties the cache of the relay's resolver. So often in a row that systemd would take it for a service that fails.
+/// Empties the cache of the relay's resolver. Resets the start limit, because scenarios do this many times in a row.
 async fn forget_answers(context: &Context) -> anyhow::Result<()> {
     for verb in ["reset-failed", "restart"] {
         context
@@ -49,7 +49,7 @@ async fn forget_answers(context: &Context) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Publishes the relay's zone as changed, with all old answers forgotten, and checks it.
+/// Publishes a changed zone of the relay, empties the resolver's cache, and runs the check.
 async fn check_zone(
     context: &Context,
     change: impl FnOnce(&str) -> String,
@@ -65,7 +65,7 @@ async fn check_zone(
     checked
 }
 
-/// A zone whose name server can be asked.
+/// A zone whose name server responds to the relay.
 fn delegated(zone: &str, domain: &str) -> String {
     zone.replace(&format!("IN NS {domain}."), &format!("IN NS ns.{domain}."))
         + &format!("ns.{domain}. IN A {NAME_SERVER}\n")
@@ -84,7 +84,7 @@ pub(super) async fn dns_right(context: &Context) -> anyhow::Result<()> {
     let (good, text) = check_zone(context, |zone| delegated(zone, &domain)).await?;
     ensure!(good && text.ends_with(great) && !text.contains("Note:"), "{text}");
     holds(&text, &format!("asking ns.{domain}."))?;
-    // The lab's zones name the relay itself as their server, which answers nobody: as with a hidden master.
+    // The zones of the lab name the relay itself as their server, which does not respond, as with a hidden primary.
     let (good, text) = check_zone(context, str::to_owned).await?;
     ensure!(good && text.ends_with(great), "{text}");
     holds(&text, &format!("Note: the name server {domain} cannot be asked"))?;
@@ -109,7 +109,7 @@ pub(super) async fn dns_faults(context: &Context) -> anyhow::Result<()> {
         without(&delegated(zone, &domain), &[&format!("www.{domain}"), "_dmarc"])
     })
     .await?;
-    ensure!(!good, "a missing record is no fault:\n{text}");
+    ensure!(!good, "a missing record is not reported:\n{text}");
     for wanted in [
         "Missing www CNAME record:\n",
         &format!("missing    www.{domain}  CNAME  {domain}.\n"),
@@ -120,14 +120,14 @@ pub(super) async fn dns_faults(context: &Context) -> anyhow::Result<()> {
     }
     let address = format!("{domain}. IN A ");
     let (good, text) = check_zone(context, |zone| without(&delegated(zone, &domain), &[&address])).await?;
-    ensure!(!good, "a missing address is no fault:\n{text}");
+    ensure!(!good, "a missing address is not reported:\n{text}");
     holds(&text, &format!("Missing A and/or AAAA DNS records for {domain}!"))?;
     let (good, text) = check_zone(context, |zone| {
         without(&delegated(zone, &domain), &[&key])
             + &format!("{key}. IN TXT \"v=DKIM1;k=rsa;\" \"p=AAAA\"\n")
     })
     .await?;
-    ensure!(!good, "another key is no fault:\n{text}");
+    ensure!(!good, "another key is not reported:\n{text}");
     holds(&text, &format!("differs    {key}  TXT  v=DKIM1;"))?;
     holds(&text, "published: v=DKIM1;k=rsa;p=AAAA\n")?;
     let (good, text) = check_zone(context, |zone| delegated(zone, &domain).replace("~all", "-all")).await?;
@@ -138,7 +138,7 @@ pub(super) async fn dns_faults(context: &Context) -> anyhow::Result<()> {
     )
 }
 
-/// What a resolver remembers counts for nothing where the zone's own servers can be asked.
+/// The check ignores the resolver's cache if the zone's own servers respond.
 pub(super) async fn dns_old_answers(context: &Context) -> anyhow::Result<()> {
     let lab = context.machines();
     let domain = context.peer(RELAY)?.domain;
@@ -155,7 +155,7 @@ pub(super) async fn dns_old_answers(context: &Context) -> anyhow::Result<()> {
     holds(&after, &format!("does not know {domain} TXT yet")).context("the resolver forgot at once")
 }
 
-/// Logins are refused as those with a wrong password are, whoever verifies.
+/// Checks that IMAP and SMTP reject the login with the response for a wrong password.
 async fn locked_out(account: &Account) -> anyhow::Result<()> {
     let imap = account
         .peer
@@ -163,7 +163,11 @@ async fn locked_out(account: &Account) -> anyhow::Result<()> {
         .await?
         .login(&account.address, &account.password)
         .await?;
-    ensure!(imap.status == Status::No, "IMAP lets {} in", account.address);
+    ensure!(
+        imap.status == Status::No,
+        "IMAP accepts the login of {}",
+        account.address
+    );
     ensure!(imap.text == REFUSED, "IMAP answers with: {}", imap.text);
     let smtp = account
         .peer
@@ -175,7 +179,7 @@ async fn locked_out(account: &Account) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Waits until the relay has closed a session.
+/// Waits until the relay closes a session.
 async fn ended(session: &mut Imap) -> anyhow::Result<()> {
     let asking = async { while session.command("NOOP").await.is_ok() {} };
     tokio::time::timeout(LOGGED, asking).await.context("not in time")
@@ -188,7 +192,9 @@ pub(super) async fn account_ban(context: &Context) -> anyhow::Result<()> {
         .run(RELAY, &["chatmail", "account", "ban", &banned.address])
         .await?;
     holds(&text, &format!("{} is banned", banned.address))?;
-    ended(&mut session).await.context("the open session goes on")?;
+    ended(&mut session)
+        .await
+        .context("the relay does not close the open session")?;
 
     locked_out(&banned).await.context("with doveauth")?;
     context
@@ -271,7 +277,7 @@ pub(super) async fn account_life(context: &Context) -> anyhow::Result<()> {
         .run(RELAY, &["chatmail", "account", "show", &account.address])
         .await?;
     holds(&shown, "banned:             no")?;
-    ensure!(!shown.contains("ARGON2ID"), "a hash is shown: {shown}");
+    ensure!(!shown.contains("ARGON2ID"), "the output contains a hash: {shown}");
     let list = context
         .run(RELAY, &["chatmail", "account", "list", "--json"])
         .await?;
@@ -302,7 +308,9 @@ pub(super) async fn account_life(context: &Context) -> anyhow::Result<()> {
             &["chatmail", "account", "delete", "--yes", &account.address],
         )
         .await?;
-    ended(&mut session).await.context("the open session goes on")?;
+    ended(&mut session)
+        .await
+        .context("the relay does not close the open session")?;
     let left = "ls -A \"${0%/*}\" | grep -cF \"${0##*/}\" || true";
     let left = context.run(RELAY, &["bash", "-c", left, &home]).await?;
     ensure!(left.trim() == "0", "something is left of {home}");
@@ -312,7 +320,7 @@ pub(super) async fn account_life(context: &Context) -> anyhow::Result<()> {
 
 pub(super) async fn queue(context: &Context) -> anyhow::Result<()> {
     let sender = context.account(RELAY).await?;
-    // A host that refuses mail connections, so that Postfix keeps the message.
+    // A host that refuses connections to port 25, so that Postfix keeps the message.
     let to = format!("{}@queue.test", random_name(9));
     let zone = format!(
         "queue.test. 60 IN SOA queue.test. x.queue.test. 1 60 60 60 0\nqueue.test. 60 IN NS queue.test.\n\
@@ -396,7 +404,7 @@ pub(super) async fn status(context: &Context) -> anyhow::Result<()> {
         )
         .await?;
     let (good, text) = stopped?;
-    ensure!(!good, "a service that is down is no reason: {text}");
+    ensure!(!good, "a stopped service is not reported: {text}");
     holds(&text, "newemail.service is inactive")
 }
 
@@ -406,6 +414,6 @@ pub(super) async fn ports(context: &Context) -> anyhow::Result<()> {
     ensure!(good && !text.contains("FAILED"), "{text}");
     holds(&text, ":443 TLS for imap")?;
     let (good, text) = chatmail(context, &["ports", "--mx-of", "nowhere.test"]).await?;
-    ensure!(!good, "a domain without mail servers is reached: {text}");
+    ensure!(!good, "a domain without mail servers counts as reachable: {text}");
     holds(&text, "nowhere.test has no mail server")
 }

@@ -1,4 +1,4 @@
-//! Logs name nobody: neither accounts nor the addresses that clients come from, but for what docs/logs.md lists.
+//! Logs contain neither accounts nor client addresses, except for those that docs/logs.md lists.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -10,7 +10,7 @@ use super::{Context, accounts, bounce, delivery, destinations, kill, outside, pr
 use crate::harness::mailboxes;
 
 const RELAYS: [&str; 3] = ["a", "b", "c"];
-/// Scenarios that know relays only by their addresses and give daemons something to log.
+/// Scenarios of the crate `mailtest` that cause daemons to log errors.
 const OF_CLIENTS: [&str; 9] = [
     "cleartext-submitted",
     "forged-from",
@@ -22,14 +22,14 @@ const OF_CLIENTS: [&str; 9] = [
     "web-site",
     "web-new-address",
 ];
-/// The relay whose host has a site of its own, and the file that nginx logs that to as without the relay.
+/// The relay whose host has another web site, and the file to which nginx logs requests for that site.
 const OWN_SITE: (&str, &str) = ("c", "/var/log/nginx/access.log:");
-/// What is looked for, in a machine.
+/// File in a machine with the strings to search for.
 const NEEDLES: &str = "var/lib/lab-needles";
-/// How many findings an error quotes.
+/// Maximum number of findings in an error.
 const QUOTED: usize = 20;
 
-/// Lines that name somebody, by the program that writes them and what each of them holds. `docs/logs.md` says why.
+/// Lines that may name accounts or clients: the program, and a text in the line. `docs/logs.md` explains them.
 const EXCEPTIONS: [(&str, &str); 6] = [
     ("doveauth", "Created address: "),
     ("dovecot", "quota-expire: removed "),
@@ -39,13 +39,13 @@ const EXCEPTIONS: [(&str, &str); 6] = [
     ("postfix", "statistics: max "),
 ];
 
-/// Exceptions that the traffic here must have caused: it was not played against silent daemons.
+/// Exceptions that the traffic must have caused, which proves that the daemons log.
 const CAUSED: [&str; 2] = ["Created address: ", "NOQUEUE: reject: "];
 
-/// Addresses of the mail system itself.
+/// Local parts of the mail system itself.
 const SYSTEM: [&str; 4] = ["mailer-daemon", "double-bounce", "postmaster", "root"];
 
-/// Files that hold addresses because they are the mail, not because they tell about it.
+/// Finds files; it leaves out those that contain addresses because they hold mail or settings, not logs.
 const FILES: &str = "find /var /run /tmp -xdev -type f \
     -not -path '/var/lib/postfix/queue/*' -not -path '/var/spool/postfix/*' \
     -not -path '/var/lib/chatmail-metadata/pending_notifications/*' \
@@ -53,11 +53,11 @@ const FILES: &str = "find /var /run /tmp -xdev -type f \
     -not -path '/var/log/journal/*' -not -path '/run/log/journal/*' \
     -not -path '/var/lib/postfix/conf/*' -not -path '/var/lib/lab-*'";
 
-/// Whom logs could name on one relay.
+/// Accounts and clients that the logs of a relay could name.
 struct Names {
-    /// Part after the `@` of all accounts.
+    /// The part of all accounts after the `@`.
     domain: String,
-    /// Parts before it.
+    /// Local parts of the accounts.
     local: BTreeSet<String>,
     /// Addresses of clients.
     clients: Vec<String>,
@@ -69,7 +69,7 @@ fn in_word(c: char) -> bool {
 }
 
 impl Names {
-    /// Whom a line names first.
+    /// Returns the first account or client that a line names.
     fn named(&self, line: &str) -> Option<String> {
         let lower = line.to_ascii_lowercase();
         let word = |word: &str| {
@@ -92,7 +92,7 @@ impl Names {
         })
     }
 
-    /// One fixed string for each that a line with any of them holds.
+    /// Returns fixed strings, at least one of which occurs in every line that names an account or client.
     fn needles(&self) -> String {
         let fixed = self.local.iter().chain(&self.clients).cloned();
         let mut needles: Vec<String> = fixed.collect();
@@ -101,7 +101,7 @@ impl Names {
     }
 }
 
-/// The exception that a line of the journal falls under.
+/// Returns the exception that matches a line of the journal.
 fn exception(program: &str, message: &str) -> Option<&'static str> {
     EXCEPTIONS
         .iter()
@@ -122,12 +122,12 @@ async fn names(context: &Context, relay: &str) -> anyhow::Result<Names> {
     Ok(Names {
         domain,
         local,
-        // Clients of the lab connect from the host; calls are made from relay b.
+        // All clients of the lab except those of calls connect from the host.
         clients: vec![context.topology.host.to_string()],
     })
 }
 
-/// What strangers and users do wrong on one relay.
+/// Makes the mistakes of users and outside clients on one relay.
 async fn mistakes(context: &Context, relay: &str) -> anyhow::Result<()> {
     let account = context.account(relay).await?;
     let mut stranger = account.peer.exchange("stranger.example").await?;
@@ -141,7 +141,7 @@ async fn mistakes(context: &Context, relay: &str) -> anyhow::Result<()> {
     smtp.command(&format!("RCPT TO:<{}>", account.address)).await?;
     smtp.command("DATA").await?.expect(354)?;
     drop(smtp);
-    // Only the relay sets this.
+    // Only the relay may set this field.
     let mut imap = account.imap().await?;
     imap.command("SETMETADATA \"\" (/shared/vendor/deltachat/turn \"x\")")
         .await?;
@@ -149,14 +149,14 @@ async fn mistakes(context: &Context, relay: &str) -> anyhow::Result<()> {
     provoke::errors(context, relay).await
 }
 
-/// Plays a scenario that knows relays only by their addresses.
+/// Runs a scenario of the crate `mailtest`.
 async fn of_clients(context: &Context, name: &str) -> anyhow::Result<()> {
     let all = mailtest::scenarios::all::<Context>();
     let scenario = all.iter().find(|scenario| scenario.name == name);
     (scenario.context(name.to_owned())?.play)(context).await
 }
 
-/// Scenarios whose errors daemons log, one after the other so that none changes what the next one relies on.
+/// Runs scenarios whose errors daemons log, one after the other so that they do not affect each other.
 async fn failures(context: &Context) -> anyhow::Result<()> {
     for name in OF_CLIENTS {
         of_clients(context, name).await?;
@@ -174,8 +174,8 @@ async fn failures(context: &Context) -> anyhow::Result<()> {
     turn::credentials(context).await
 }
 
-/// Makes daemons log, in addition to what other scenarios do. Most of the time is spent waiting: Postfix and Dovecot
-/// delay replies to clients that make mistakes.
+/// Causes more log lines than the other scenarios do. This mostly waits: Postfix and Dovecot delay their responses to
+/// clients that make mistakes.
 async fn traffic(context: &Context) -> anyhow::Result<()> {
     let [a, b, c] = RELAYS.map(|relay| mistakes(context, relay));
     tokio::try_join!(
@@ -191,14 +191,14 @@ async fn traffic(context: &Context) -> anyhow::Result<()> {
     kill::dictionaries(context).await
 }
 
-/// Lines of the journal since boot that name somebody; `seen` gathers the exceptions among them.
+/// Returns lines of the journal since boot that name accounts or clients; adds the exceptions among them to `seen`.
 async fn journal(
     context: &Context,
     relay: &str,
     names: &Names,
     seen: &mut BTreeSet<&'static str>,
 ) -> anyhow::Result<Vec<String>> {
-    // All fields of each line; grep leaves few enough to carry out of the machine.
+    // All fields of each line; grep reduces them to few enough to copy out of the machine.
     let script = "journalctl --sync; journalctl --boot --quiet --all --output=json | tee >(wc -l >&2) \
         | grep -F -i -f \"/$0\" || true";
     let output = context
@@ -228,7 +228,7 @@ async fn journal(
     Ok(found)
 }
 
-/// Other files that name somebody.
+/// Returns other files that name accounts or clients.
 async fn files(context: &Context, relay: &str, names: &Names) -> anyhow::Result<Vec<String>> {
     let script = format!(
         "{FILES} -print0 | tee >(tr -cd '\\0' | wc -c >&2) | xargs -0 grep -s -a -i -F -f \"/$0\" /dev/null || true"
@@ -321,7 +321,7 @@ mod tests {
         assert_eq!(exception("dovecot", "NOQUEUE: reject: RCPT"), None);
     }
 
-    /// The table rows of docs/logs.md that begin with a program and what its line holds, both in code quotes.
+    /// Returns the table rows of docs/logs.md that begin with a program and a text in its line, both in code quotes.
     #[test]
     fn exceptions_are_those_in_the_documentation() {
         let text = fs::read_to_string(project::root().join("docs/logs.md")).unwrap();

@@ -1,4 +1,4 @@
-//! A mailbox that fills up: Dovecot asks for room, and the oldest messages go.
+//! A mailbox that fills up: Dovecot requests cleanup, and the oldest messages are removed.
 
 use std::time::{Duration, SystemTime};
 
@@ -12,12 +12,12 @@ use crate::harness::mailboxes;
 const RELAY: &str = "a";
 const WITHIN: Duration = Duration::from_secs(30);
 const HOUR: u64 = 60 * 60;
-/// What the messages hold before the last one comes; Dovecot asks for room at 393,216,000 bytes.
+/// Size of the mailbox before the last message; Dovecot requests cleanup at 393,216,000 bytes.
 const HELD: u64 = 392_400_000;
-/// Bytes of the last message's cipher text; with the rest of it, it goes over the line.
+/// Size of the last message's cipher text; the whole message exceeds the threshold.
 const LAST: usize = 1_000_000;
 
-/// Places a message of this many bytes into an account, delivered this long ago.
+/// Writes a message of this size into an account, with this delivery time in the past.
 async fn place(context: &Context, home: &str, hours: u64, bytes: u64) -> anyhow::Result<String> {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?;
     let second = now.as_secs() - hours * HOUR;
@@ -30,7 +30,7 @@ async fn place(context: &Context, home: &str, hours: u64, bytes: u64) -> anyhow:
     Ok(file)
 }
 
-/// Kibibytes that Dovecot counts in a mailbox, and how many it may hold.
+/// Returns the size of a mailbox according to Dovecot, and its limit, in KiB.
 async fn quota(account: &Account) -> anyhow::Result<(u64, u64)> {
     let answer = account
         .imap()
@@ -43,11 +43,11 @@ async fn quota(account: &Account) -> anyhow::Result<(u64, u64)> {
         .find_map(|values| values.get(1)?.as_list())
         .context("no QUOTA")?;
     let number = |index: usize| list.get(index).and_then(Value::as_text);
-    let (used, limit) = (number(1).context("no use")?, number(2).context("no limit")?);
+    let (used, limit) = (number(1).context("no usage")?, number(2).context("no limit")?);
     Ok((used.parse()?, limit.parse()?))
 }
 
-/// Fills an account with old messages, and young ones up to the line; which of the old ones go is `gone`.
+/// Fills an account with old messages, and with new ones up to the threshold; the first `gone` messages are removed.
 async fn fills(context: &Context, old: &[(u64, u64)], gone: usize) -> anyhow::Result<()> {
     let lab = context.machines();
     let (sender, account) = (context.account(RELAY).await?, context.account(RELAY).await?);

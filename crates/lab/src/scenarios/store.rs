@@ -1,4 +1,4 @@
-//! What Dovecot does with sessions and messages beyond what IMAP asks of it.
+//! Optional features of Dovecot for sessions and stored messages.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use super::Context;
 use crate::harness::mailboxes;
 
 const WITHIN: Duration = Duration::from_secs(30);
-/// The relay with COMPRESS, records of sessions, and idle sessions that go to sleep after a second.
+/// The relay with COMPRESS, session logs, and hibernation of idle sessions after a second.
 const SPECIAL: &str = "c";
 const RELAYS: [&str; 3] = ["a", "b", SPECIAL];
 
@@ -26,7 +26,7 @@ pub(super) async fn compress_where_wanted(context: &Context) -> anyhow::Result<(
     Ok(())
 }
 
-/// Sends one message; gives its Message-ID.
+/// Sends a message; returns its Message-ID.
 async fn send(sender: &Account, receiver: &Account) -> anyhow::Result<String> {
     let message = pgp::encrypted(&sender.address, 100_000);
     let mut smtp = sender.smtp().await?;
@@ -42,8 +42,8 @@ pub(super) async fn stored_compressed(context: &Context) -> anyhow::Result<()> {
     let id = send(&sender, &receiver).await?;
     let read = arrival(&mut imap, &id, WITHIN).await?;
     let home = mailboxes::of(&receiver);
-    // The name of a stored file tells the size of the message in it: as written (`S=`), and with CRLF at the end of each
-    // line, as it is read (`W=`).
+    // The name of a stored file contains the size of its message: as stored (`S=`), and with CRLF line endings, as read
+    // (`W=`).
     let script =
         "cd \"$0\"; f=$(find new cur -type f); echo \"$f\"; stat -c %s \"$f\"; gzip -dc \"$f\" | wc -c";
     let told = context.run("a", &["bash", "-ec", script, &home]).await?;
@@ -60,7 +60,7 @@ pub(super) async fn stored_compressed(context: &Context) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// How often Dovecot has counted an event.
+/// Returns Dovecot's count of an event.
 async fn counted(context: &Context, event: &str) -> anyhow::Result<u64> {
     let url = "http://127.0.0.1:3904/metrics";
     let metrics = context.run(SPECIAL, &["curl", "-sSf", url]).await?;

@@ -1,4 +1,4 @@
-//! Relay a becomes another system and the former one again while people write: nothing is lost or returned.
+//! Relay a switches to another system and back while users write: no message is lost or returned.
 
 use std::net::Ipv4Addr;
 use std::time::Duration;
@@ -26,14 +26,14 @@ const OTHER_SETTINGS: SystemOf<'static> = SystemOf {
     host: "a-next",
     release: None,
 };
-/// The same relay from other packages.
+/// The same relay with other packages.
 const OTHER_RELEASE: SystemOf<'static> = SystemOf {
     host: "a",
     release: Some("next"),
 };
-/// Daemons that take over new settings while they run.
+/// Daemons that reload new settings while they run.
 const RELOADED: [&str; 3] = ["dovecot.service", "nginx.service", "postfix.service"];
-/// Services that start with new settings, and those of them with a socket.
+/// Services that restart for new settings, and those of them with a socket.
 const RESTARTED: [&str; 8] = [
     "chatmail-metadata",
     "doveauth",
@@ -46,16 +46,16 @@ const RESTARTED: [&str; 8] = [
 ];
 /// Sessions in IDLE on each of the ports 993 and 443.
 const IDLERS: usize = 5;
-/// Unless told otherwise, Dovecot ends sessions with former settings 6 s after a reload (`SERVICE_DIE_TIMEOUT_MSECS`).
+/// By default, Dovecot closes sessions with old settings 6 s after a reload (`SERVICE_DIE_TIMEOUT_MSECS`).
 const OUTLIVED: Duration = Duration::from_secs(8);
-/// How often Dovecot reloads while it delivers, how soon after another, and to how many people.
+/// Number of Dovecot reloads during delivery, their interval, and the number of recipients.
 const RELOADS: usize = 30;
 const RELOAD_PACE: Duration = Duration::from_millis(500);
 const RECEIVERS: usize = 12;
-/// How long the new settings may take to be seen by clients.
+/// Time within which clients see the new settings.
 const IN_EFFECT: Duration = Duration::from_secs(10);
 
-/// Sessions that wait for mail.
+/// IMAP sessions that wait for mail.
 struct Idlers {
     stop: CancellationToken,
     tasks: JoinSet<bool>,
@@ -92,17 +92,17 @@ impl Idlers {
                 return false;
             }
             stop.cancelled().await;
-            // It works on if this succeeds, and a client would have to connect again else.
+            // If this succeeds, the session still works; otherwise, a client would have to reconnect.
             let Ok(imap) = idle.done().await else { return false };
             imap.command("NOOP").await.is_ok()
         });
         waits.await.context("a session cannot wait for mail")
     }
 
-    /// How many sessions there were, and how many of them have to connect again once Dovecot would have ended those with
-    /// former settings.
+    /// Returns the number of sessions, and of those that have to reconnect after the time at which Dovecot by default
+    /// closes sessions with old settings.
     async fn count(mut self, reload: Instant) -> anyhow::Result<(usize, usize)> {
-        // That nothing happens is no event to wait for.
+        // No event signals that a session stays open.
         tokio::time::sleep_until(reload + OUTLIVED).await;
         self.stop.cancel();
         let (mut all, mut lost) = (0, 0);
@@ -114,14 +114,14 @@ impl Idlers {
     }
 }
 
-/// What systemd calls this run of a unit.
+/// Returns systemd's invocation ID of a unit.
 async fn invocation(context: &Context, unit: &str) -> anyhow::Result<String> {
     context
         .run(RELAY, &["systemctl", "show", "--property=InvocationID", unit])
         .await
 }
 
-/// Which runs of which units there are.
+/// Invocation IDs of all units.
 #[derive(Debug, PartialEq, Eq)]
 struct Runs {
     daemons: Vec<String>,
@@ -149,7 +149,8 @@ impl Runs {
     }
 }
 
-/// Switches while people write and others wait for mail; gives the runs before and after, and the sessions that broke.
+/// Switches while users write and others wait for mail; returns the invocations before and after, and the number of
+/// broken sessions.
 async fn under_load(
     context: &Context,
     chat: &mut Chat<'_>,
@@ -181,8 +182,8 @@ async fn under_load(
     Ok((before, after, lost))
 }
 
-/// Both ways between two systems, with mail under way all the time. Daemons that reload must be the same processes and
-/// keep every session.
+/// Switches to another system and back, with mail traffic all the time. Daemons that reload must keep their processes
+/// and every session.
 async fn there_and_back(context: &Context, other: &SystemOf<'_>, reloads: bool) -> anyhow::Result<()> {
     let mut chat = Chat::begin(context).await?;
     let writers = Writers::begin(context, &EVERYWHERE).await?;
@@ -208,7 +209,7 @@ async fn there_and_back(context: &Context, other: &SystemOf<'_>, reloads: bool) 
     chat.all_arrived().await
 }
 
-/// The limit that Postfix announces is the one of the new system.
+/// Waits until Postfix announces the size limit of the new system.
 async fn in_effect(peer: &Peer, system: &SystemOf<'_>) -> anyhow::Result<()> {
     let want = match system.host {
         "a" => "SIZE 52428800",
@@ -223,8 +224,8 @@ async fn in_effect(peer: &Peer, system: &SystemOf<'_>) -> anyhow::Result<()> {
         .with_context(|| format!("Postfix does not announce {want}"))
 }
 
-/// Metrics are served at the address of the new system, which comes up only now: nothing waits for it, and nothing has
-/// failed for want of it.
+/// Services offer metrics on an address of the new system that is added only later: they do not wait for the address,
+/// and do not fail without it.
 async fn metrics_in_effect(context: &Context, system: &SystemOf<'_>) -> anyhow::Result<()> {
     const LATER: Ipv4Addr = Ipv4Addr::new(198, 18, 25, 21);
     let own = format!("{LATER}/32");
@@ -252,21 +253,21 @@ async fn metrics_in_effect(context: &Context, system: &SystemOf<'_>) -> anyhow::
             .run(RELAY, &["ip", "address", "delete", &own, "dev", "eth0"])
             .await?;
     }
-    served.with_context(|| format!("not all metrics are served at {address}"))
+    served.with_context(|| format!("not all services offer metrics on {address}"))
 }
 
-/// Other settings: Postfix, Dovecot and nginx go on, and so do their sessions.
+/// New settings: Postfix, Dovecot and nginx keep running, and so do their sessions.
 pub(super) async fn settings(context: &Context) -> anyhow::Result<()> {
     there_and_back(context, &OTHER_SETTINGS, true).await
 }
 
-/// Other packages: everything restarts, and clients at most connect again.
+/// New packages: everything restarts, and clients at most have to reconnect.
 pub(super) async fn release(context: &Context) -> anyhow::Result<()> {
     there_and_back(context, &OTHER_RELEASE, false).await
 }
 
-/// Dovecot reloads again and again while it delivers, as it does with every new certificate: nothing comes twice and
-/// nobody is refused.
+/// Dovecot reloads repeatedly during delivery, as it does for every new certificate: no message arrives twice, and no
+/// login is rejected.
 pub(super) async fn reload(context: &Context) -> anyhow::Result<()> {
     let writers = Writers::begin(context, &[(RELAY, RELAY); RECEIVERS]).await?;
     let mut pace = tokio::time::interval(RELOAD_PACE);
@@ -282,6 +283,6 @@ pub(super) async fn reload(context: &Context) -> anyhow::Result<()> {
     let done = reloads.await;
     let tally = writers.finish(context).await?;
     println!("    {RELOADS} reloads; {tally}");
-    ensure!(tally.refused == 0, "a right password was refused");
+    ensure!(tally.refused == 0, "the relay rejected a correct password");
     done
 }

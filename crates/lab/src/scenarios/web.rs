@@ -1,11 +1,11 @@
-//! How many addresses the web site gives out.
+//! The rate limit for new addresses on the web site.
 
 use anyhow::ensure;
 use mailtest::client::http;
 
 use super::Context;
 
-/// `web.newAddressesPerMinute` is the only limit: relay b gives out more than the default at once.
+/// `web.newAddressesPerMinute` is the only limit: relay b creates more addresses at once than the default permits.
 pub(super) async fn new_addresses(context: &Context) -> anyhow::Result<()> {
     const MANY: usize = 150;
     let peer = context.peer("b")?;

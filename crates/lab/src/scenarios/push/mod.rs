@@ -1,4 +1,4 @@
-//! Notifications that wake the devices of clients.
+//! Push notifications for the devices of clients.
 
 mod server;
 
@@ -12,16 +12,16 @@ use mailtest::until;
 use self::server::Server;
 use super::{Context, kill};
 
-/// The relay whose devices are woken.
+/// The relay with the devices.
 const RELAY: &str = "a";
 
-/// How long mail may take between the relays.
+/// Maximum delivery time between the relays.
 const DELIVERED: Duration = Duration::from_secs(60);
 
-/// How long a notification may take once the message is there.
+/// Maximum time from the arrival of a message to its notification.
 const NOTIFIED: Duration = Duration::from_secs(10);
 
-/// A failed request is repeated after 8 seconds.
+/// The relay retries a failed request after 8 seconds.
 const REPEATED: Duration = Duration::from_secs(20);
 
 const SERVICE: &str = "chatmail-metadata.service";
@@ -36,7 +36,7 @@ async fn send(from: &Account, to: &Account) -> anyhow::Result<String> {
     Ok(message.id().to_owned())
 }
 
-/// Mail from another relay wakes each device of the account once, mail to oneself none.
+/// Mail from another relay causes one notification for each device of the account; mail to oneself causes none.
 pub(super) async fn message_wakes_devices(context: &Context) -> anyhow::Result<()> {
     let server = Server::start(context).await?;
     let (sender, receiver) = (context.account("b").await?, context.account(RELAY).await?);
@@ -62,7 +62,7 @@ pub(super) async fn message_wakes_devices(context: &Context) -> anyhow::Result<(
         ensure!(after < Duration::from_secs(5), "it came after {after:?}");
     }
     nothing_pending(context).await?;
-    // Nothing came for the message to oneself, nor twice for the other.
+    // The message to oneself caused no notification, and the other exactly one for each device.
     for token in [&phone, &tablet] {
         let count = server.of(token).len();
         ensure!(count == 1, "{count} notifications for one message");
@@ -70,7 +70,7 @@ pub(super) async fn message_wakes_devices(context: &Context) -> anyhow::Result<(
     Ok(())
 }
 
-/// Everything that a notification server may do, and the service killed in the middle of it.
+/// A notification server responds in every way, and the service is killed meanwhile.
 pub(super) async fn server_in_trouble(context: &Context) -> anyhow::Result<()> {
     let server = Server::start(context).await?;
     let (sender, receiver) = (context.account("b").await?, context.account(RELAY).await?);
@@ -106,13 +106,13 @@ pub(super) async fn server_in_trouble(context: &Context) -> anyhow::Result<()> {
         known.contains(error.as_str()),
         "a device is forgotten for an error of the server"
     );
-    // One request hangs. The process goes, the notification stays.
+    // One request hangs. The notification survives the end of the process.
     kill::kill(context, RELAY, SERVICE).await?;
     server.wait(hang, 2, NOTIFIED).await?;
     server.heal();
     nothing_pending(context).await?;
     let count = server.of(fine).len();
-    ensure!(count == 1, "what had been delivered came {count} times");
+    ensure!(count == 1, "a delivered notification arrived {count} times");
     Ok(())
 }
 

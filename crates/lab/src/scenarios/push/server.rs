@@ -1,5 +1,5 @@
-//! A notification server in the place of notifications.delta.chat: the lab's DNS gives that name this machine's
-//! address, and the lab's CA vouches for it.
+//! A notification server in place of notifications.delta.chat: the lab's DNS resolves that name to this machine, and
+//! the certificate is from the lab's CA.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -24,50 +24,50 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::scenarios::Context;
 
-/// The server that relays are set up for.
+/// The server in the relays' settings.
 const NAME: &str = "notifications.delta.chat";
 
-/// Longest body that is read.
+/// Maximum size of a body.
 const MAX_BODY: usize = 16 * 1024;
 
-/// One request.
+/// A request.
 #[derive(Debug, Clone)]
 pub(super) struct Notification {
-    /// The token that it carried.
+    /// The token in its body.
     pub(super) token: String,
     /// When it arrived.
     pub(super) at: Instant,
-    /// Which relay it came from.
+    /// Address of the client.
     pub(super) from: SocketAddr,
-    /// Whether it came over HTTP/2.
+    /// Whether it used HTTP/2.
     pub(super) http2: bool,
 }
 
-/// What a server has got and how it answers.
+/// The requests to a server, and how it responds.
 #[derive(Debug, Default)]
 struct Shared {
     got: Mutex<Vec<Notification>>,
     arrived: Notify,
-    /// Answers everything with 200.
+    /// If cancelled, the server responds to everything with 200.
     healed: CancellationToken,
 }
 
-/// A running server; ends when dropped.
+/// A running server; stops when dropped.
 pub(super) struct Server {
     shared: Arc<Shared>,
     _stop: DropGuard,
 }
 
 impl Server {
-    /// Starts it and makes its name known. A token's first word says how it is answered: `gone` with 410; `busy`, `error`
-    /// and `reset` with 429, 500 and a reset the first time; `hang` never; all others with 200.
+    /// Starts the server and publishes its name. The first word of a token selects the response: 410 for `gone`; the
+    /// first time, 429, 500 and a reset for `busy`, `error` and `reset`; none for `hang`; and 200 for all others.
     pub(super) async fn start(context: &Context) -> anyhow::Result<Self> {
         let host = context.topology.host;
         let machines = context.machines();
         let acceptor = TlsAcceptor::from(Arc::new(tls(&machines.certificate(&[NAME.to_owned()])?)?));
         let listener = TcpListener::bind((host, 443))
             .await
-            .with_context(|| format!("cannot be {NAME} at {host}"))?;
+            .with_context(|| format!("cannot start {NAME} on {host}"))?;
         machines
             .publish(NAME, &format!("{NAME}. 60 IN A {host}\n"))
             .await?;
@@ -85,13 +85,13 @@ impl Server {
         })
     }
 
-    /// Everything that came for a token.
+    /// Returns all requests with a token.
     pub(super) fn of(&self, token: &str) -> Vec<Notification> {
         let got = self.shared.got.lock().unwrap_or_else(PoisonError::into_inner);
         got.iter().filter(|one| one.token == token).cloned().collect()
     }
 
-    /// Waits until so many requests came for a token; gives them all.
+    /// Waits until this many requests with a token have arrived; returns all of them.
     pub(super) async fn wait(
         &self,
         token: &str,
@@ -118,7 +118,7 @@ impl Server {
         }
     }
 
-    /// Answers everything with 200 from now on, also what hangs.
+    /// From now on, responds to everything with 200, including requests that hang.
     pub(super) fn heal(&self) {
         self.shared.healed.cancel();
     }
@@ -152,7 +152,7 @@ async fn serve(stream: TcpStream, from: SocketAddr, acceptor: TlsAcceptor, share
     let builder = auto::Builder::new(TokioExecutor::new());
     let connection = builder.serve_connection(TokioIo::new(stream), service);
     tokio::select! {
-        // However it ended, the relay's next request comes on another connection.
+        // Errors do not matter: the relay sends its next request on another connection.
         _ = connection => {}
         () = reset.cancelled() => {}
     }
