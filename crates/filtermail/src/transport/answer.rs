@@ -1,43 +1,42 @@
-//! What an answer to `POST /mxdeliv` means.
+//! Interpretation of responses to `POST /mxdeliv`.
 
 use crate::reply::Reply;
 
-/// How a delivery over HTTPS ended.
+/// Result of a delivery over HTTPS.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Answer {
     /// The other relay has accepted the message.
     Delivered,
-    /// The other relay has rejected the message for good.
+    /// The other relay has rejected the message permanently.
     Refused(Reply),
-    /// The other relay has rejected the message for now.
+    /// The other relay has rejected the message temporarily.
     Deferred(Reply),
-    /// No connection, no answer in time, or an error of a web server; a later attempt can succeed.
+    /// No connection, a timeout, or an error of a web server; a later attempt can succeed.
     Failed,
     /// The host does not accept mail over HTTPS.
     NotOffered,
 }
 
 impl Answer {
-    /// Reads the status and the text. Web servers send anything for paths that they do not know: only an SMTP reply
-    /// counts.
+    /// Interprets the status and the text. Web servers send any response for unknown paths, so only an SMTP reply counts.
     pub(super) fn of(status: u16, text: &str) -> Self {
         let line = text.lines().next().unwrap_or_default();
         match (status, class(line)) {
             (200, Some(b'2')) => Self::Delivered,
             (400, Some(b'5')) => Self::Refused(Reply::relayed(line)),
             (400, Some(b'4')) => Self::Deferred(Reply::relayed(line)),
-            // What is too large for a web server can be small enough for the mail server behind it.
+            // A message that is too large for a web server can be small enough for the mail server behind it.
             (408 | 413 | 429 | 500..=599, _) => Self::Failed,
             _ => Self::NotOffered,
         }
     }
 
-    /// Whether no other host has to be asked.
+    /// Whether the result is final, so that no other host has to be tried.
     pub(super) fn is_final(&self) -> bool {
         matches!(self, Self::Delivered | Self::Refused(_))
     }
 
-    /// The reply to Postfix, which continues with SMTP after a temporary one.
+    /// Returns the reply to Postfix, which continues with SMTP after a temporary one.
     pub(super) fn reply(&self) -> Reply {
         match self {
             Self::Delivered => Reply::OK_HTTPS,
@@ -47,7 +46,7 @@ impl Answer {
     }
 }
 
-/// First digit of a reply's code.
+/// Returns the first digit of a reply's code.
 fn class(line: &str) -> Option<u8> {
     let (code, rest) = line.as_bytes().split_at_checked(3)?;
     let separated = matches!(rest.first(), None | Some(b' ' | b'-'));
@@ -69,7 +68,7 @@ mod tests {
         for status in [408, 413, 429, 500, 502, 503, 504] {
             assert_eq!(Answer::of(status, "552 x"), Answer::Failed, "{status}");
         }
-        // A page for everything, and pages for errors.
+        // A server that returns a page for every path, and error pages.
         for (status, text) in [
             (200, "<html>Welcome!</html>"),
             (200, ""),

@@ -1,4 +1,4 @@
-//! Where mail for a destination goes.
+//! Hosts that receive mail for a destination.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -11,12 +11,12 @@ use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 
 use super::networks::Networks;
 
-/// Longest wait for an answer of the resolver, and number of repeated queries.
+/// Timeout of a DNS query, and number of retries.
 const QUERY_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(4);
 const QUERY_RETRIES: usize = 1;
-/// Addresses of a host that are tried.
+/// Maximum number of addresses of a host to try.
 const MAX_ADDRESSES: usize = 8;
-/// Maximum number of MX records that are read.
+/// Maximum number of MX records to read.
 const MAX_RECORDS: usize = 20;
 
 /// The part of a recipient after the `@`.
@@ -29,7 +29,7 @@ pub(super) enum Destination {
 }
 
 impl Destination {
-    /// Of a recipient; none if its domain is not one to which HTTPS connections can be made.
+    /// Returns the destination of a recipient; none if no HTTPS connection to its domain is possible.
     pub(super) fn of(recipient: &str) -> Option<Self> {
         let (_, domain) = recipient.rsplit_once('@')?;
         let domain = domain.to_ascii_lowercase();
@@ -44,7 +44,7 @@ impl Destination {
         is_host(&domain).then_some(Self::Domain(domain))
     }
 
-    /// The destination as Postfix writes a next hop.
+    /// Returns the destination in the form of a Postfix next hop.
     pub(super) fn name(&self) -> &str {
         match self {
             Self::Domain(name) | Self::Literal(_, name) => name,
@@ -93,7 +93,7 @@ pub(super) struct Hosts {
 }
 
 impl Hosts {
-    /// Uses the resolver at `address`.
+    /// Creates a lookup with the resolver at `address`.
     pub(super) fn new(address: SocketAddr, networks: Networks) -> anyhow::Result<Self> {
         let mut server = NameServerConfig::udp_and_tcp(address.ip());
         for connection in &mut server.connections {
@@ -103,7 +103,7 @@ impl Hosts {
         options.timeout = QUERY_TIMEOUT;
         options.attempts = QUERY_RETRIES;
         options.ip_strategy = LookupIpStrategy::Ipv4AndIpv6;
-        // The resolver of the host has a cache.
+        // The resolver on the host caches answers.
         options.cache_size = 0;
         let config = ResolverConfig::from_name_servers(vec![server]);
         let resolver = TokioResolver::builder_with_config(config, TokioRuntimeProvider::default())
@@ -115,7 +115,7 @@ impl Hosts {
         })
     }
 
-    /// Hosts that accept mail for the destination, in the order of preference; none if Postfix has to decide.
+    /// Returns hosts that accept mail for the destination, in order of preference; none if Postfix has to decide.
     pub(super) async fn find(&self, destination: &Destination) -> Vec<String> {
         let domain = match destination {
             Destination::Domain(domain) => domain,
@@ -142,7 +142,7 @@ impl Hosts {
     }
 }
 
-/// Hosts in the order of preference. A null MX (RFC 7505) names no host.
+/// Returns the hosts in order of preference. A null MX (RFC 7505) names no host.
 fn exchangers(mut records: Vec<(u16, String)>) -> Vec<String> {
     records.sort();
     records
@@ -152,7 +152,7 @@ fn exchangers(mut records: Vec<(u16, String)>) -> Vec<String> {
         .collect()
 }
 
-/// The addresses of connections. They are not looked up again, so nobody can change them after the check.
+/// Addresses for connections. They are not looked up again, so nobody can change them after the check.
 impl Resolve for Hosts {
     fn resolve(&self, name: Name) -> Resolving {
         let hosts = self.clone();

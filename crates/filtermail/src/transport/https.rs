@@ -10,20 +10,20 @@ use super::answer::Answer;
 use super::hosts::{Destination, Hosts};
 use crate::smtp::Envelope;
 
-/// Longest wait for a connection with TLS. Postfix soon continues with SMTP if a host drops packets.
+/// Timeout for a connection with TLS. Short, so that Postfix soon continues with SMTP if a host drops packets.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// Longest time for a delivery, beside the time for the bytes of the message. Postfix waits 600 s for the reply
-/// (`smtp_data_done_timeout`), and two hosts are tried.
+/// Timeout of a delivery, plus the time for the bytes of the message. Postfix waits 600 s for the reply
+/// (`smtp_data_done_timeout`), which must suffice for two hosts.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
-/// Slowest transfer in bytes per second.
+/// Minimum transfer rate in bytes per second.
 const SLOWEST: u64 = 256 * 1024;
-/// How long a connection without requests is kept.
+/// Time for which a connection without requests is kept open.
 const IDLE: Duration = Duration::from_secs(60);
-/// Connections without requests that are kept to one host.
+/// Maximum number of connections without requests to one host.
 const IDLE_PER_HOST: usize = 4;
-/// Interval of pings on an HTTP/2 connection that carries a request, and longest wait for their answer.
+/// Interval of pings on an HTTP/2 connection with a request in progress, and their timeout.
 const KEEP_ALIVE: Duration = Duration::from_secs(20);
-/// Maximum number of bytes that are read of an answer.
+/// Maximum number of bytes to read from a response.
 const MAX_ANSWER: usize = 4096;
 
 /// Two clients: one that verifies certificates, and one for destinations whose certificates cannot be verified.
@@ -34,7 +34,7 @@ pub(super) struct Https {
 }
 
 impl Https {
-    /// Connects to this port of the addresses that `hosts` finds.
+    /// Creates clients that connect to this port of the addresses from `hosts`.
     pub(super) fn new(hosts: &Hosts, port: u16) -> reqwest::Result<Self> {
         let client = |trusting| {
             Client::builder()
@@ -58,7 +58,7 @@ impl Https {
         })
     }
 
-    /// Offers a message to a host.
+    /// Sends a message to a host.
     pub(super) async fn post(
         &self,
         destination: &Destination,
@@ -98,12 +98,12 @@ impl Https {
     }
 }
 
-/// Longest time for a message of this size.
+/// Returns the timeout for a message of this size.
 fn allowed(size: usize) -> Duration {
     REQUEST_TIMEOUT + Duration::from_secs(size as u64 / SLOWEST)
 }
 
-/// The envelope as header fields; none if they cannot express it.
+/// Returns the envelope as header fields; none if they cannot express it.
 pub(super) fn fields(envelope: &Envelope) -> Option<HeaderMap> {
     let value = |address: &str| {
         let plain = address.bytes().all(|b| b == b' ' || b.is_ascii_graphic());

@@ -1,7 +1,7 @@
 //! Postfix's lookups (socketmap_table(5)): of the next hops of a recipient, and, as a filter of delivery statuses, of the
 //! result of each attempt.
 //!
-//! Postfix defers mail while it gets no answer, so answers come from memory alone.
+//! Postfix defers mail while it gets no response, so responses come only from memory, without further lookups.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -15,7 +15,7 @@ use tokio::time::timeout;
 use super::hosts::Destination;
 use super::memory::Memory;
 
-/// Longest silence of Postfix, which closes idle connections after 10 s.
+/// Idle timeout; Postfix closes idle connections after 10 s.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 /// Maximum size of a request: the name of the table and an address, or the reply of another server.
 const MAX_REQUEST: usize = 99_999;
@@ -30,7 +30,7 @@ const RESULTS: &str = "results";
 const NOT_FOUND: &str = "NOTFOUND ";
 const NOT_A_REQUEST: &str = "PERM not a request";
 
-/// Decides how Postfix reaches a recipient.
+/// Decides how Postfix delivers to a recipient.
 pub(super) struct Lookup {
     own_domain: String,
     own_addresses: Vec<IpAddr>,
@@ -60,8 +60,8 @@ impl Lookup {
         }
     }
 
-    /// The answer for a recipient: this service and then the destination itself, or nothing, and then Postfix delivers
-    /// over SMTP only. Senders choose recipients, so only what is certainly one domain or address becomes a next hop.
+    /// Returns the response for a recipient: this service and then the destination itself, or "not found", after which
+    /// Postfix delivers only over SMTP. Senders choose recipients, so only a valid domain or address becomes a next hop.
     fn next_hops(&self, recipient: &str, memory: &Memory) -> String {
         let Some(destination) = Destination::of(recipient) else {
             return NOT_FOUND.to_owned();
@@ -77,8 +77,8 @@ impl Lookup {
         format!("OK smtp:[{}]:{}, {name}", self.hop.ip(), self.hop.port())
     }
 
-    /// Answers requests until Postfix closes the connection or the service stops. Postfix asks once more on another
-    /// connection if it loses one.
+    /// Responds to requests until Postfix closes the connection or the service stops. If Postfix loses a connection, it
+    /// repeats the request on another one.
     pub(super) async fn serve<S>(
         &self,
         mut stream: S,
@@ -113,7 +113,7 @@ impl Lookup {
     }
 }
 
-/// The host to which smtp(8) could not connect, in a result like
+/// Returns the host to which smtp(8) could not connect, from a result like
 /// `4.4.1 connect to mx.example.org[192.0.2.1]:25: Connection timed out`.
 fn unreachable(result: &str) -> Option<&str> {
     let (host, _) = result.strip_prefix("4.4.1 connect to ")?.split_once('[')?;
@@ -125,14 +125,14 @@ async fn write(stream: &mut (impl AsyncWrite + Unpin), answer: &str) -> io::Resu
     timeout(IDLE_TIMEOUT, stream.write_all(netstring.as_bytes())).await?
 }
 
-/// What has arrived.
+/// Received input.
 #[derive(Debug, PartialEq)]
 enum Request<'a> {
-    /// The payload of a netstring, and the length of all of it.
+    /// The payload of a netstring, and the length of the whole netstring.
     Whole { payload: &'a [u8], length: usize },
-    /// More has to come.
+    /// An incomplete netstring.
     Partial,
-    /// No netstring, or a longer one than Postfix sends.
+    /// Not a netstring, or one longer than Postfix sends.
     Malformed,
 }
 

@@ -1,4 +1,4 @@
-//! Which destinations accept no mail over HTTPS.
+//! Memory of destinations that accept no mail over HTTPS.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,14 +7,14 @@ use moka::sync::Cache;
 
 use super::answer::Answer;
 
-/// How long mail for a destination without HTTPS goes over SMTP only.
+/// Time for which mail to a destination without HTTPS goes only over SMTP.
 const WITHOUT: Duration = Duration::from_secs(30 * 60);
-/// How long a destination counts as a relay after it has answered over HTTPS.
+/// Time for which a destination counts as a relay after it has responded over HTTPS.
 const RELAY: Duration = Duration::from_secs(24 * 3600);
 /// Maximum number of destinations in each table.
 const MAX_DESTINATIONS: u64 = 10_000;
 
-/// What was learnt about destinations.
+/// Remembered properties of destinations.
 pub(super) struct Memory {
     /// Destinations without HTTPS, with their mail exchangers.
     without: Cache<Box<str>, Arc<[String]>>,
@@ -38,15 +38,15 @@ impl Default for Memory {
 }
 
 impl Memory {
-    /// Whether HTTPS is not worth trying.
+    /// Whether the destination is known to lack HTTPS.
     pub(super) fn is_without(&self, destination: &str) -> bool {
         self.without.contains_key(destination)
     }
 
-    /// Remembers how a delivery ended.
+    /// Remembers the result of a delivery.
     ///
-    /// A relay that fails is tried again with the next message, because it may have no other way in. Other hosts that
-    /// fail are taken for mail servers without HTTPS, as most are.
+    /// A relay that fails is tried again for the next message, because it may not accept SMTP. Other hosts that fail
+    /// count as mail servers without HTTPS, as most of them are.
     pub(super) fn note(&self, destination: &str, hosts: &[String], answer: &Answer) {
         match answer {
             Answer::Delivered | Answer::Refused(_) | Answer::Deferred(_) => {
@@ -61,8 +61,8 @@ impl Memory {
         }
     }
 
-    /// Forgets that a host has no HTTPS, because Postfix cannot connect to it over SMTP either: HTTPS may be the only way
-    /// to it after a failure has passed.
+    /// Forgets that a host has no HTTPS, because Postfix cannot connect to it over SMTP either: it may accept only HTTPS,
+    /// and may have failed only temporarily.
     pub(super) fn unreachable(&self, host: &str) {
         for (destination, hosts) in &self.without {
             if hosts.iter().any(|known| known.eq_ignore_ascii_case(host)) {

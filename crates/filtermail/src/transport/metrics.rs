@@ -1,4 +1,4 @@
-//! What is counted.
+//! Metrics of deliveries over HTTPS.
 
 use metrics::{counter, describe_counter};
 
@@ -9,7 +9,7 @@ const DELIVERIES: &str = "chatmail_https_deliveries_total";
 /// Values of the label `result`.
 const RESULTS: [&str; 5] = ["delivered", "refused", "deferred", "failed", "not_offered"];
 
-/// Names the metrics and sets them to zero.
+/// Describes the metrics and initializes them to zero.
 pub(super) fn describe() {
     describe_counter!(DELIVERIES, "Attempts to deliver a message over HTTPS, by result.");
     for result in RESULTS {

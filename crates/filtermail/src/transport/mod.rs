@@ -2,8 +2,8 @@
 //!
 //! Postfix looks up the next hops of each recipient here: this service first, and then the mail exchangers of the
 //! destination, which smtp(8) tries one after the other in the same attempt (transport(5)). So everything but a
-//! definite answer of the other relay is a temporary error, and Postfix continues with SMTP at once. The queue, the
-//! pace and the TLS policy of SMTP are Postfix's.
+//! definite reply of the other relay is a temporary error, and Postfix continues with SMTP at once. Postfix manages the
+//! queue, the rate of deliveries and the TLS policy of SMTP.
 
 mod answer;
 mod hosts;
@@ -36,12 +36,12 @@ use crate::smtp::{Admission, Envelope, LARGE_AT_ONCE, Policy, Server, serve_conn
 
 /// Name of the socket for lookups (`FileDescriptorName=`).
 const LOOKUP_SOCKET: &str = "lookup";
-/// Mail exchangers of a destination that are tried.
+/// Maximum number of mail exchangers of a destination to try.
 const MAX_HOSTS: usize = 2;
-/// Longest wait of a large message for others that are delivered. Afterwards Postfix delivers it over SMTP, so that
-/// slow destinations do not delay it.
+/// Maximum time that a large message waits for the delivery of others. Then Postfix delivers it over SMTP, so that slow
+/// destinations do not delay it.
 const LARGE_WAIT: Duration = Duration::from_secs(10);
-/// What messages can be larger here than submitted: Postfix and OpenDKIM have added header fields.
+/// Allowance for the header fields that Postfix and OpenDKIM add to submitted messages.
 const ADDED: usize = 1 << 20;
 
 /// Runs the service.

@@ -4,12 +4,12 @@ use std::net::IpAddr;
 
 use ipnet::{IpNet, Ipv6Net};
 
-/// Networks within global unicast for protocols and documentation, or that contain an IPv4 address.
+/// Networks within global unicast that are for protocols and documentation, or that embed IPv4 addresses.
 const RESERVED: [&str; 4] = ["2001::/23", "2001:db8::/32", "2002::/16", "3fff::/20"];
 /// Global unicast (RFC 4291 section 2.4).
 const GLOBAL: &str = "2000::/3";
 
-/// Networks of the settings.
+/// Networks in the settings.
 #[derive(Debug, Clone)]
 pub(super) struct Networks {
     reserved: Vec<IpNet>,
@@ -18,13 +18,13 @@ pub(super) struct Networks {
     ipv6: bool,
 }
 
-/// A setting that is not a network; the service does not start.
+/// If a setting is not a network; then the service does not start.
 #[derive(Debug, thiserror::Error)]
 #[error("{0} is not a network")]
 pub(super) struct NetworksError(String);
 
 impl Networks {
-    /// `reserved` networks of IPv4, of which `allowed` ones are excepted; without `ipv6` no address of that family.
+    /// Blocks the `reserved` IPv4 networks except for `allowed` ones, and all IPv6 addresses unless `ipv6` is set.
     pub(super) fn new(reserved: &[String], allowed: &[String], ipv6: bool) -> Result<Self, NetworksError> {
         let parse = |text: &str| text.parse().map_err(|_| NetworksError(text.to_owned()));
         let all = |texts: &[String]| {
@@ -45,9 +45,9 @@ impl Networks {
         })
     }
 
-    /// Whether mail is delivered to this address.
+    /// Whether delivery to this address is allowed.
     pub(super) fn allow(&self, address: IpAddr) -> bool {
-        // `::ffff:127.0.0.1` reaches 127.0.0.1.
+        // `::ffff:127.0.0.1` connects to 127.0.0.1.
         let address = address.to_canonical();
         let within = |networks: &[IpNet]| networks.iter().any(|network| network.contains(&address));
         let public = match address {

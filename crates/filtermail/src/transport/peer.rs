@@ -1,7 +1,7 @@
-//! Who is on the other side of a connection over loopback.
+//! Owner of the other end of a connection over loopback.
 //!
-//! smtp(8) connects over TCP only, and any local process can connect to a port. So each connection is accepted from one
-//! user alone: that of Postfix.
+//! smtp(8) can only connect over TCP, and any local process can connect to a port. So the service accepts connections
+//! only from Postfix's user.
 
 use std::io;
 use std::net::SocketAddr;
@@ -11,10 +11,10 @@ use tokio::net::TcpStream;
 
 /// IPv4 sockets with their owners, in the network namespace of this process.
 const SOCKETS: &str = "/proc/self/net/tcp";
-/// Place of the owner among the fields after both addresses: state, queues, timer and retransmits precede it.
+/// Index of the owner among the fields after both addresses: state, queues, timer and retransmits precede it.
 const OWNER_FIELD: usize = 4;
 
-/// Whether the other end belongs to this user.
+/// Whether the other end of a connection belongs to this user.
 pub(super) async fn belongs_to(stream: &TcpStream, user: u32) -> io::Result<bool> {
     let (client, server) = (stream.peer_addr()?, stream.local_addr()?);
     // The kernel writes the table while it is read, which takes milliseconds with tens of thousands of connections.
@@ -24,7 +24,7 @@ pub(super) async fn belongs_to(stream: &TcpStream, user: u32) -> io::Result<bool
     Ok(owner(&sockets, client, server) == Some(user))
 }
 
-/// Owner of the socket at `local` that is connected to `remote`.
+/// Returns the owner of the socket at `local` that is connected to `remote`.
 fn owner(sockets: &[u8], local: SocketAddr, remote: SocketAddr) -> Option<u32> {
     let wanted = format!(" {} {} ", address(local)?, address(remote)?);
     let at = memmem::find(sockets, wanted.as_bytes())?;
@@ -34,7 +34,7 @@ fn owner(sockets: &[u8], local: SocketAddr, remote: SocketAddr) -> Option<u32> {
     text.split_ascii_whitespace().nth(OWNER_FIELD)?.parse().ok()
 }
 
-/// An address as the kernel writes it: the four bytes as one number of the host.
+/// Formats an address as the kernel does: the four bytes as one number in host byte order.
 fn address(address: SocketAddr) -> Option<String> {
     let SocketAddr::V4(address) = address else {
         return None;
@@ -56,7 +56,7 @@ mod tests {
         let (accepted, _) = listener.accept().await.unwrap();
         assert!(belongs_to(&accepted, own).await.unwrap());
         assert!(!belongs_to(&accepted, own + 1).await.unwrap());
-        // The socket of a client that has gone away has no owner.
+        // The socket of a client that has closed the connection has no owner.
         drop(client);
         assert!(!belongs_to(&accepted, own + 1).await.unwrap());
     }
