@@ -132,7 +132,7 @@ fn renamed(files: &Files, renames: &[(&str, &str)]) -> anyhow::Result<Files> {
         let path = PathBuf::from(replace(path));
         ensure!(
             renamed.insert(path.clone(), replace(text)).is_none(),
-            "two files are called {} after the renaming",
+            "two files have the path {} after the renaming",
             path.display()
         );
     }

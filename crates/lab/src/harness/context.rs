@@ -64,7 +64,7 @@ impl Context {
         let stdout = String::from_utf8_lossy(&output.stdout).into_owned();
         ensure!(
             output.status.success(),
-            "`{}` on relay {relay} ended with {}: {}{stdout}",
+            "`{}` on relay {relay} failed with {}: {}{stdout}",
             argv.join(" "),
             output.status,
             String::from_utf8_lossy(&output.stderr)

@@ -212,7 +212,7 @@ impl fmt::Display for Tally {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{} messages, {} submissions again, {} of them after a refused login, {} came twice",
+            "{} messages, {} retries, {} of them after a rejected login, {} duplicates",
             self.sent, self.again, self.refused, self.doubled
         )
     }

@@ -151,7 +151,7 @@ impl RelayFiles {
         if !unknown.is_empty() {
             let unknown: Vec<_> = unknown.into_iter().collect();
             bail!(
-                "{} names packages that crates/lab/src/machine/packages.rs has no stand-in for: {}",
+                "{} refers to packages without a replacement in crates/lab/src/machine/packages.rs: {}",
                 self.host,
                 unknown.join(", ")
             );

@@ -66,16 +66,14 @@ pub(super) fn check(project: &Path, nixpkgs: &Nixpkgs) -> anyhow::Result<()> {
     flake.touch(DOCUMENTATION)?;
     ensure!(
         before == flake.eval::<String>(PACKAGE, &[])?,
-        "a change of {DOCUMENTATION} builds the services anew"
+        "a change to {DOCUMENTATION} rebuilds the services"
     );
     flake.touch(SERVICE)?;
     ensure!(
         before != flake.eval::<String>(PACKAGE, &[])?,
-        "a change of {SERVICE} does not build the services anew"
+        "a change to {SERVICE} does not rebuild the services"
     );
-    println!(
-        "render: the services are built anew by a change of their sources, and not by one of documentation"
-    );
+    println!("render: changes to their sources rebuild the services, and changes to documentation do not");
     Ok(())
 }
 

@@ -93,9 +93,9 @@ fn compare(committed: &str, current: &str) -> Vec<String> {
                 (None, _) => "is new",
             };
             let since = if name.starts_with(RENDERED) || name == OPTIONS {
-                "and is not what was rendered"
+                "and differs from the rendering"
             } else {
-                "and nothing was rendered since"
+                "since the last rendering"
             };
             Some(format!("{name} {what} {since}"))
         })
@@ -129,10 +129,10 @@ mod tests {
         assert_eq!(
             compare(committed, current),
             [
-                "nixos/a.nix changed and nothing was rendered since",
-                "nixos/gone.nix is gone and nothing was rendered since",
-                "nixos/new.nix is new and nothing was rendered since",
-                "tests/rendered/minimal/wants changed and is not what was rendered",
+                "nixos/a.nix changed since the last rendering",
+                "nixos/gone.nix is gone since the last rendering",
+                "nixos/new.nix is new since the last rendering",
+                "tests/rendered/minimal/wants changed and differs from the rendering",
             ]
         );
         assert!(compare(committed, committed).is_empty());

@@ -46,7 +46,7 @@ pub(crate) fn run(check: bool) -> anyhow::Result<()> {
     let assertions = nixpkgs.assertions(project)?;
     if !assertions.complaints.is_empty() {
         bail!(
-            "assertions of the module do not fail as they should:\n{}",
+            "assertions of the module do not fail as expected:\n{}",
             assertions.complaints.join("\n")
         );
     }
@@ -157,7 +157,7 @@ fn hosts(project: &Path) -> anyhow::Result<BTreeMap<String, PathBuf>> {
 fn render(host: &str, evaluation: &Evaluation) -> anyhow::Result<Host> {
     if !evaluation.failed.is_empty() {
         bail!(
-            "{host} does not hold what the module asserts:\n{}",
+            "{host} fails assertions of the module:\n{}",
             evaluation.failed.join("\n")
         );
     }

@@ -103,7 +103,7 @@ impl Store {
         match self.files.get(target) {
             Some(other) if *other != text => {
                 bail!(
-                    "two files of the store are called {} but differ: give them names",
+                    "two different files in the store are both called {}: give them different names",
                     target.display()
                 )
             }

@@ -204,7 +204,7 @@ pub(super) async fn odd_passwords(context: &Context) -> anyhow::Result<()> {
             let refused = login_with(account, password).await?;
             ensure!(
                 refused.status == Status::No && refused.text == REFUSED,
-                "an odd password was answered with: {}",
+                "the response to an unusual password is: {}",
                 refused.text
             );
         }
@@ -213,7 +213,7 @@ pub(super) async fn odd_passwords(context: &Context) -> anyhow::Result<()> {
     let lines = lab.journal(RELAY, Some("dovecot"), &start).await?;
     for bad in ["does not answer", "Error:", "Warning:"] {
         let found = lines.iter().find(|line| line.contains(bad));
-        ensure!(found.is_none(), "the log says: {found:?}");
+        ensure!(found.is_none(), "the log contains: {found:?}");
     }
     let home = mailboxes::of(&unknown);
     let made = lab.exec(RELAY, &["test", "-e", &home]).await?;
@@ -245,7 +245,7 @@ pub(super) async fn doveauth_socket(context: &Context) -> anyhow::Result<()> {
         let error = String::from_utf8_lossy(&output.stderr).into_owned();
         ensure!(
             !output.status.success() && output.stdout.is_empty(),
-            "{user} could connect: {error}"
+            "{user} can connect: {error}"
         );
     }
     // Dovecot's auth workers can send requests.
@@ -312,7 +312,7 @@ pub(super) async fn full_disk(context: &Context) -> anyhow::Result<()> {
     let named = lines
         .iter()
         .find(|line| line.contains(&domain) && !line.contains("Created address: "));
-    ensure!(named.is_none(), "the log says: {named:?}");
+    ensure!(named.is_none(), "the log contains: {named:?}");
     // The next expiry removes what a crash at the same steps leaves behind.
     let left = Account::random(&peer);
     let home = format!("{store}/{}", left.address);
@@ -363,7 +363,7 @@ pub(super) async fn nocreate_file(context: &Context) -> anyhow::Result<()> {
         closed?;
         ensure!(
             status?.contains(file),
-            "the status does not say why no accounts are created"
+            "the status does not report why the relay creates no accounts"
         );
         account.imap().await.context("a new user once the file is gone")?;
     }

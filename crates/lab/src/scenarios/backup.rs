@@ -88,7 +88,7 @@ pub(super) async fn restore(context: &Context) -> anyhow::Result<()> {
     let between = checksums(context).await?;
     ensure!(
         between.iter().zip(&before.0).all(|(new, old)| new != old),
-        "the new host has the old one's keys"
+        "the reset host still has the old keys"
     );
     for block in guide::blocks("Restore")? {
         guide::run(context, RELAY, &block, "/").await?;

@@ -121,7 +121,7 @@ pub(super) async fn address_extensions(context: &Context) -> anyhow::Result<()> 
     }
     ensure!(
         delivered == addresses,
-        "{} of {RECIPIENTS} addresses got their copy",
+        "copies for {} of {RECIPIENTS} addresses arrived",
         delivered.len()
     );
     Ok(())

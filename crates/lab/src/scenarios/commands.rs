@@ -213,7 +213,7 @@ pub(super) async fn every_command(context: &Context) -> anyhow::Result<()> {
         let internal = INTERNAL.iter().any(|sign| ended.text.contains(sign));
         ensure!(
             ended.status == *wanted && !internal,
-            "{command:?} ends with {:?} {}",
+            "the response to {command:?} is {:?} {}",
             ended.status,
             ended.text
         );
@@ -242,7 +242,7 @@ pub(super) async fn bounded_account(context: &Context) -> anyhow::Result<()> {
     };
     ensure!(
         refused.text.starts_with("[LIMIT]"),
-        "a folder too many is refused with: {}",
+        "the response at the limit of folders is: {}",
         refused.text
     );
     ensure!(made + 10 > FOLDERS, "an account can create only {made} folders");
@@ -258,7 +258,7 @@ pub(super) async fn bounded_account(context: &Context) -> anyhow::Result<()> {
     };
     ensure!(
         refused.text.starts_with("[OVERQUOTA]"),
-        "a message too many is refused with: {}",
+        "the response at the limit of messages is: {}",
         refused.text
     );
     ensure!(stored == MESSAGES, "an account can store only {stored} messages");
@@ -290,7 +290,7 @@ pub(super) async fn bounded_account(context: &Context) -> anyhow::Result<()> {
     let files = context.run(SMALL, &["find", &home]).await?.lines().count();
     ensure!(
         files < MESSAGES + FOLDERS * 12 + 50,
-        "the account takes {files} files and folders"
+        "the account occupies {files} files and folders"
     );
     no_error(context, SMALL, &start).await
 }

@@ -32,7 +32,7 @@ pub(super) async fn undeliverable(context: &Context) -> anyhow::Result<()> {
         let report = String::from_utf8_lossy(&report).into_owned();
         ensure!(
             report.contains(&format!("Status: {status}\r\n")),
-            "{address} was to fail with {status}: {report}"
+            "mail to {address} did not fail with {status}: {report}"
         );
     }
     Ok(())
@@ -64,7 +64,7 @@ async fn not_verified(context: &Context, recipient: &str) -> anyhow::Result<()> 
     context.run("a", &["postsuper", "-d", &queue_id]).await?;
     ensure!(
         reason.contains("Server certificate not verified"),
-        "mail to {recipient} waits because: {reason}"
+        "mail to {recipient} is deferred for another reason: {reason}"
     );
     Ok(())
 }

@@ -91,7 +91,7 @@ pub(super) async fn private_addresses(context: &Context) -> anyhow::Result<()> {
         let report = report.split_whitespace().collect::<Vec<_>>().join(" ");
         ensure!(
             report.contains("DNS reply filter drops all results") || report.contains("Status: 5.4.4"),
-            "mail to {domain} came back because: {report}"
+            "mail to {domain} bounced for another reason: {report}"
         );
     }
     Ok(())
@@ -127,7 +127,7 @@ pub(super) async fn unix_users(context: &Context) -> anyhow::Result<()> {
         answers.dedup();
         ensure!(
             answers.len() == 1,
-            "users of the system are told apart: {answers:?}"
+            "the replies reveal users of the system: {answers:?}"
         );
         let answer = answers.concat();
         let is_ours = domain == peer.mail_domain;

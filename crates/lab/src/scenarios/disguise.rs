@@ -174,7 +174,7 @@ pub(super) async fn gateways(context: &Context) -> anyhow::Result<()> {
             ensure!(header(&stored, "X-Foo") == ["bar"], "the field is missing");
             ensure!(
                 String::from_utf8_lossy(&stored).contains("\r\nX-Foo: bar\r\n"),
-                "Postfix left white space before the colon"
+                "Postfix did not remove the space before the colon"
             );
         }
     }

@@ -150,7 +150,7 @@ pub(super) async fn https_only(context: &Context) -> anyhow::Result<()> {
         ensure!(got.head.contains(&field), "no {field:?} in {}", got.head);
     }
     let text = String::from_utf8_lossy(&got.body).into_owned();
-    ensure!(text.contains(sent.id()), "another message has arrived");
+    ensure!(text.contains(sent.id()), "another message arrived");
     ensure!(text.contains("DKIM-Signature: "), "the message is not signed");
     context.queues_empty(&[RELAY], ONE_ATTEMPT).await
 }
@@ -225,7 +225,7 @@ pub(super) async fn smtp_only(context: &Context) -> anyhow::Result<()> {
         let got = got.with_context(|| format!("nothing arrives over SMTP after {what}"))??;
         ensure!(
             String::from_utf8_lossy(&got).contains(sent?.id()),
-            "another message has arrived"
+            "another message arrived"
         );
         if what == "404" {
             // The relay does not try HTTPS again.
@@ -298,7 +298,7 @@ pub(super) async fn forgotten(context: &Context) -> anyhow::Result<()> {
         .context("nothing arrives over HTTPS")??;
     ensure!(
         String::from_utf8_lossy(&got.body).contains(message.id()),
-        "another message has arrived"
+        "another message arrived"
     );
     context.queues_empty(&[RELAY], ONE_ATTEMPT).await
 }
@@ -322,7 +322,7 @@ pub(super) async fn refused(context: &Context) -> anyhow::Result<()> {
     let report = String::from_utf8_lossy(&report).into_owned();
     ensure!(
         report.contains("Status: 5.7.1\r\n") && report.contains("of this one"),
-        "the report gives no reason: {report}"
+        "the bounce does not contain the reason: {report}"
     );
     Ok(())
 }
@@ -346,7 +346,7 @@ pub(super) async fn only_postfix(context: &Context) -> anyhow::Result<()> {
     let said = greeting(context, "postfix").await?;
     ensure!(
         said.starts_with("220 "),
-        "filtermail-transport said to Postfix: {said}"
+        "filtermail-transport sent to Postfix: {said}"
     );
     Ok(())
 }

@@ -199,12 +199,12 @@ pub(super) async fn messages(context: &Context) -> anyhow::Result<()> {
     );
     ensure!(
         filter(context).await? == (pid, restarts, limit),
-        "the filter was started again"
+        "the filter was restarted"
     );
     ensure!(peak < limit, "the filter held {peak} bytes of MemoryMax={limit}");
     ensure!(
         beside < calm * SLOWER + ANYHOW,
-        "good mail takes {beside:?} beside hostile mail, and {calm:?} without"
+        "good mail takes {beside:?} during hostile mail, and {calm:?} without"
     );
     Ok(())
 }
@@ -249,7 +249,7 @@ pub(super) async fn tarpits(context: &Context) -> anyhow::Result<()> {
     ensure!(early * 4 >= all * 3, "only {early} of {all} were sent back early");
     ensure!(
         beside < calm * 2 + ANYHOW,
-        "good mail takes {beside:?} beside keys that are never answered, and {calm:?} without"
+        "good mail takes {beside:?} during key lookups without a response, and {calm:?} without"
     );
     Ok(())
 }

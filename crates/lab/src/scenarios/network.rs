@@ -68,7 +68,7 @@ pub(super) async fn own_site(context: &Context) -> anyhow::Result<()> {
         let answer = http::request(peer.port(443), &peer.tls, &name, "GET", path).await?;
         ensure!(
             answer.status == 404,
-            "{path} of the relay is in the site: {}",
+            "the site serves {path} of the relay: {}",
             answer.head
         );
     }
@@ -86,7 +86,7 @@ pub(super) async fn own_site(context: &Context) -> anyhow::Result<()> {
     ensure!(
         log.lines()
             .any(|line| line.starts_with(&visitor) && line.contains("/inside")),
-        "the log of the site does not know its visitor"
+        "the log of the site does not contain its visitor's address"
     );
     let forged = [
         "runuser",
@@ -100,7 +100,7 @@ pub(super) async fn own_site(context: &Context) -> anyhow::Result<()> {
     let forged = context.machines().exec(RELAY, &forged).await?;
     ensure!(
         !forged.status.success(),
-        "any process can name an address to nginx"
+        "any process can claim a client address to nginx"
     );
     let relay = http::request(peer.port(443), &peer.tls, &peer.domain, "GET", "/").await?;
     ensure!(

@@ -152,7 +152,8 @@ pub(super) async fn dns_old_answers(context: &Context) -> anyhow::Result<()> {
     forget_answers(context).await?;
     holds(&before, "published: v=spf1 mx ~all")?;
     ensure!(good && after.ends_with("verified and correct.\n"), "{after}");
-    holds(&after, &format!("does not know {domain} TXT yet")).context("the resolver forgot at once")
+    holds(&after, &format!("does not know {domain} TXT yet"))
+        .context("the resolver has already dropped the answer")
 }
 
 /// Checks that IMAP and SMTP reject the login with the response for a wrong password.
@@ -285,7 +286,7 @@ pub(super) async fn account_life(context: &Context) -> anyhow::Result<()> {
     ensure!(
         list.iter()
             .any(|entry| text_at(entry, "/address") == Some(account.address.as_str())),
-        "it is not listed"
+        "the account is not listed"
     );
 
     for (wrong, why) in [
@@ -300,7 +301,7 @@ pub(super) async fn account_life(context: &Context) -> anyhow::Result<()> {
     let (good, text) = chatmail(context, &["account", "delete", &account.address]).await?;
     ensure!(
         !good && text.contains("nothing was removed"),
-        "it was not asked: {text}"
+        "the name server was not queried: {text}"
     );
     context
         .run(

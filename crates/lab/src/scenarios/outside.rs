@@ -64,11 +64,11 @@ pub(super) async fn delivered(context: &Context) -> anyhow::Result<()> {
         let stored = arrival(&mut imap, message.id(), Duration::from_secs(30)).await?;
         ensure!(
             header(&stored, "From") == [format!("<{from}>")],
-            "the sender has changed"
+            "the sender was changed"
         );
         ensure!(
             header(&stored, "DKIM-Signature").is_empty(),
-            "the signature was stored"
+            "the stored message contains the signature"
         );
     }
     Ok(())
@@ -169,7 +169,7 @@ pub(super) async fn cleartext(context: &Context) -> anyhow::Result<()> {
     let stored = arrival(&mut imap, message.id(), Duration::from_secs(30)).await?;
     ensure!(
         String::from_utf8_lossy(&stored).contains("Hello everybody."),
-        "the text is not there"
+        "the text is missing"
     );
     Ok(())
 }

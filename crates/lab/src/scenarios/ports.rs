@@ -65,29 +65,29 @@ pub(super) async fn listening(context: &Context) -> anyhow::Result<()> {
             let missing: Vec<_> = metrics.filter(|port| !internal.contains(port)).collect();
             ensure!(
                 missing.is_empty(),
-                "nothing listens at {missing:?} on relay {relay}"
+                "nothing is listening on {missing:?} of relay {relay}"
             );
         }
         ensure!(
             public == expected,
-            "relay {relay} listens to everybody at {public:?}, not at {expected:?}"
+            "relay {relay} listens publicly on {public:?}, not on {expected:?}"
         );
         for port in INTERNAL {
             ensure!(
                 internal.contains(port),
-                "nothing listens at {port} on relay {relay}"
+                "nothing is listening on {port} of relay {relay}"
             );
         }
         for port in TRANSPORT {
             ensure!(
                 (internal.contains(port) || public.contains(port)) == sends,
-                "relay {relay} listens at {internal:?} and {public:?}"
+                "relay {relay} listens on {internal:?} and {public:?}"
             );
         }
         for port in FILTERS {
             ensure!(
                 internal.contains(port) == (relay == "b"),
-                "relay {relay} listens at {internal:?}"
+                "relay {relay} listens on {internal:?}"
             );
         }
     }

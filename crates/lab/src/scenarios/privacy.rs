@@ -263,14 +263,11 @@ pub(super) async fn nobody_named(context: &Context) -> anyhow::Result<()> {
     found.truncate(QUOTED);
     ensure!(
         found.is_empty(),
-        "logs name somebody:\n{}\nand {more} more",
+        "logs name accounts or clients:\n{}\nand {more} more",
         found.join("\n")
     );
     for mark in CAUSED {
-        ensure!(
-            seen.contains(mark),
-            "no line with `{mark}`: are there logs at all?"
-        );
+        ensure!(seen.contains(mark), "no line with `{mark}`: are there any logs?");
     }
     Ok(())
 }

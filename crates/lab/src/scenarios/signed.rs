@@ -79,7 +79,7 @@ pub(super) async fn receive(listener: &TcpListener, acceptor: TlsAcceptor) -> an
         let mut line = Vec::new();
         ensure!(
             stream.read_until(b'\n', &mut line).await? > 0,
-            "the message was cut off"
+            "the message is incomplete"
         );
         if line == b".\r\n" {
             break;

@@ -177,7 +177,7 @@ async fn under_load(
             .iter()
             .zip(&after.services)
             .all(|(before, after)| before != after),
-        "a service runs as before"
+        "a service was not restarted"
     );
     Ok((before, after, lost))
 }

@@ -40,7 +40,7 @@ pub(super) async fn cleanup(context: &Context) -> anyhow::Result<()> {
             let values = header(&stored, name);
             ensure!(
                 values.is_empty(),
-                "from {from} to {to}, {name} is still there: {values:?}"
+                "from {from} to {to}, {name} was not removed: {values:?}"
             );
         }
         let subject = header(&stored, "Subject");

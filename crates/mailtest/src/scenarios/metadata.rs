@@ -56,7 +56,7 @@ pub(super) async fn announcements(context: &Context) -> anyhow::Result<()> {
     ensure!(left > 12 * 60 * 60, "credentials expire in {left} s");
     ensure!(
         password.len() == 28,
-        "{} characters are no HMAC-SHA1",
+        "{} characters are not an HMAC-SHA1",
         password.len()
     );
     Ok(())

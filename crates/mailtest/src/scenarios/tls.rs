@@ -145,7 +145,7 @@ pub(super) async fn https(context: &Context) -> anyhow::Result<()> {
             ensure!(page.status == 200, "{version:?}: {}", page.head);
             ensure!(
                 page.field("server") == Some("nginx"),
-                "nginx says too much: {}",
+                "nginx reveals its version: {}",
                 page.head
             );
         }

@@ -161,7 +161,7 @@ pub(super) async fn files_for_machines(context: &Context) -> anyhow::Result<()> 
                     ensure!(
                         server.contains(&format!("<port>{port}</port>"))
                             && server.contains(&format!("<hostname>{}</hostname>", peer.domain)),
-                        "no {kind} at port {port}: {server}"
+                        "no {kind} on port {port}: {server}"
                     );
                 }
             }
@@ -303,7 +303,7 @@ async fn check_account(peer: &Peer, answer: &Answer, with_link: bool) -> anyhow:
     let (localpart, domain) = account.address.split_once('@').unwrap_or_default();
     ensure!(
         localpart.len() == 9 && domain == peer.domain && account.password.len() >= 12,
-        "/new gives {}",
+        "/new returns {}",
         account.address
     );
     account

@@ -127,7 +127,7 @@ pub(super) async fn acme(context: &Context) -> anyhow::Result<()> {
     context.run(RELAY, &["systemctl", "start", ORDER]).await?;
     ensure!(
         before == files().await?,
-        "a certificate was replaced long before it ends"
+        "a certificate was replaced long before it expires"
     );
     pebble::stop(context).await
 }

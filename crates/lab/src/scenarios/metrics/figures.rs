@@ -171,7 +171,7 @@ pub(in crate::scenarios) async fn own_services(context: &Context) -> anyhow::Res
         let count = counted(name, labels);
         if count != wanted {
             wrong.push(format!(
-                "{name}{{{labels}}} went up by {count} instead of {wanted}"
+                "{name}{{{labels}}} increased by {count} instead of {wanted}"
             ));
         }
     }
@@ -179,7 +179,7 @@ pub(in crate::scenarios) async fn own_services(context: &Context) -> anyhow::Res
         let count = counted(name, labels);
         if count < wanted {
             wrong.push(format!(
-                "{name}{{{labels}}} went up by {count}, less than {wanted}"
+                "{name}{{{labels}}} increased by {count}, less than {wanted}"
             ));
         }
     }

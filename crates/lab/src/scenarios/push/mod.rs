@@ -93,18 +93,18 @@ pub(super) async fn server_in_trouble(context: &Context) -> anyhow::Result<()> {
             let asked = if token == busy { 2.0 } else { 8.0 };
             ensure!(
                 pause.as_secs_f64() > asked - 0.5,
-                "{token} is repeated after {pause:?}"
+                "the request with {token} is retried after {pause:?}"
             );
         }
     }
     let known = imap.device_tokens().await?.unwrap_or_default();
     ensure!(
         !known.contains(gone.as_str()),
-        "a device that is gone is still known"
+        "the token of a removed device is still stored"
     );
     ensure!(
         known.contains(error.as_str()),
-        "a device is forgotten for an error of the server"
+        "a token was removed after an error of the server"
     );
     // One request hangs. The notification survives the end of the process.
     kill::kill(context, RELAY, SERVICE).await?;

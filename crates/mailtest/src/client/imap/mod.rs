@@ -33,7 +33,7 @@ impl Completed {
     pub fn ok(self) -> anyhow::Result<Self> {
         ensure!(
             self.status == Status::Ok,
-            "the server said: {:?} {}",
+            "the server responded: {:?} {}",
             self.status,
             self.text
         );
