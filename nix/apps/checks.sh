@@ -1,5 +1,5 @@
-# Checks of what an operator gives to init.sh. Every check prints what is wrong with a value and what is allowed, or
-# nothing.
+# Checks of the values that an operator passes to init.sh. Each check prints what is wrong with a value and what is
+# allowed, or nothing.
 # shellcheck shell=bash
 
 wrong_domain() {

@@ -1,12 +1,12 @@
-# Functions of the other scripts. `program` is the name of the one that runs.
+# Functions that the other scripts share. `program` is the name of the running script.
 # shellcheck shell=bash
 
 export LC_ALL=C
-# For people whose configuration of Nix does not enable flakes.
+# For users whose Nix configuration does not enable flakes.
 export NIX_CONFIG="${NIX_CONFIG:-}
 extra-experimental-features = nix-command flakes"
 
-# Seconds between two attempts to reach a relay, and the most that one attempt takes.
+# Seconds between two attempts to connect to a relay, and the timeout of one attempt in seconds.
 readonly pause=5 patience=60
 
 fail() {
@@ -79,7 +79,7 @@ read_arguments() {
   done
 }
 
-# Makes sure that `relay` is one of this folder; a single one needs no name.
+# Checks that this folder contains `relay`; if it contains a single relay, the name is optional.
 choose_relay() {
   local names
   [[ -f flake.nix ]] || fail "there is no flake.nix in $PWD; run this in the folder that \`init\` wrote"
@@ -98,7 +98,7 @@ choose_relay() {
   fi
 }
 
-# Runs a command as root on the relay, without asking for anything.
+# Runs a command as root on the relay, without prompts.
 on_relay() {
   local root=(sudo --non-interactive)
   [[ ${destination%%@*} != root ]] || root=()
@@ -120,14 +120,14 @@ show_records() {
 wait_for_relay() {
   local limit=$1 started=$SECONDS text code state='' before='' shown=''
   echo
-  echo "Waiting until $relay is ready, for at most $limit seconds. Ctrl-C ends only the waiting."
+  echo "Waiting until $relay is ready, for at most $limit seconds. Ctrl-C only stops waiting."
   while :; do
     code=0
     text=$(on_relay chatmail status) || code=$?
     case $code in
     0) break ;;
-    124) state="no answer within $patience seconds" ;;
-    127) state='no chatmail command there yet' ;;
+    124) state="no response within $patience seconds" ;;
+    127) state='no chatmail command on the machine yet' ;;
     255) state="no SSH connection yet${text:+: ${text##*$'\n'}}" ;;
     *) state=$(grep '^ATTENTION' <<<"$text") || state=${text##*$'\n'} ;;
     esac

@@ -28,14 +28,14 @@ END
 readonly release=26.05
 readonly terms=https://letsencrypt.org/repository/
 
-# Stops if a check finds a value of an option wrong.
+# Stops if a check rejects the value of an option.
 check() {
   local option=$1 value=$2 wrong
   wrong=$("wrong_$3" "$value")
   [[ -z $wrong ]] || fail "$option \"$value\" $wrong"
 }
 
-# Asks until the answer is right, and puts it into the variable `answer`.
+# Prompts until the answer is valid, and sets the variable `answer`.
 ask() {
   local question=$1 default=$2 check=$3 wrong
   while :; do
@@ -295,7 +295,7 @@ refuse_existing() {
 }
 refuse_existing
 
-# What only the operator knows.
+# Values that only the operator knows.
 if [[ -t 0 ]]; then
   keys_of() {
     read_keys "$1"
@@ -328,7 +328,7 @@ else
 fi
 
 [[ -n $needs_email ]] || email=
-# The folder appears complete or not at all.
+# Creates the folder atomically.
 mkdir -p -- "$(dirname -- "$directory")"
 unfinished=$(mktemp -d -- "${directory%/}.XXXXXX")
 trap 'rm -rf -- "$unfinished"' EXIT

@@ -41,7 +41,7 @@ done
 read_arguments "${arguments[@]}"
 [[ -n $destination ]] || fail "no machine; give its SSH destination, such as root@192.0.2.1"
 [[ -n $confirmed || -t 0 ]] ||
-  fail "standard input is not a terminal, so the option --yes is required: it permits to erase the disk"
+  fail "standard input is not a terminal, so the option --yes is required: it confirms that the disk may be erased"
 choose_relay
 
 attribute=.\"$relay\".config
@@ -49,7 +49,7 @@ disk=$(evaluate "$attribute.disko.devices.disk.main.device") || fail "cannot eva
 system=$(evaluate "$attribute.nixpkgs.hostPlatform.system") || fail "cannot evaluate the relay $relay"
 settings=hosts/$relay/default.nix
 
-# Facts about the machine, one on each line. Its shell need not be bash.
+# Prints facts about the machine, one per line. Its shell need not be bash.
 # shellcheck disable=SC2016 # the machine expands this
 facts='
   disk=$1
@@ -62,26 +62,26 @@ facts='
     [ "$type" != disk ] || echo "disk $path ($size)"
   done
 '
-echo "Looking at $destination."
+echo "Checking $destination."
 answer=$(printf '%s\n' "$facts" |
   ssh -o ConnectTimeout=10 -o StrictHostKeyChecking=accept-new "$destination" sh -s -- "$(printf '%q' "$disk")") ||
-  fail "cannot look at $destination over SSH; check that \`ssh $destination\` logs in"
+  fail "cannot connect to $destination over SSH; check that \`ssh $destination\` logs in"
 fact() {
   sed -n "s|^$1 ||p" <<<"$answer"
 }
 
 machine=$(fact machine)
 [[ -n $machine ]] ||
-  fail "$destination does not answer like a shell${answer:+, but: ${answer##*$'\n'}}; log in as root, or as a user with sudo"
+  fail "$destination does not run shell commands${answer:+ and prints: ${answer##*$'\n'}}; log in as root, or as a user with sudo"
 [[ $machine == "${system%-linux}" ]] ||
-  fail "$destination is a machine of the kind $machine, but $settings says nixpkgs.hostPlatform = \"$system\"; change this line"
+  fail "$destination has the architecture $machine, but $settings says nixpkgs.hostPlatform = \"$system\"; change that line"
 disks=$(fact disk)
 [[ $(fact found) == yes ]] ||
   fail "$destination has no disk $disk, but: ${disks//$'\n'/, }; change disko.devices.disk.main.device in $settings"
 memory=$(fact memory)
 [[ $memory =~ ^[0-9]+$ ]] || fail "$destination does not report its memory"
 options=()
-# The installer of NixOS runs in memory. Providers keep some of a gigabyte for themselves.
+# The NixOS installer runs in memory. Providers reserve part of a gigabyte.
 if [[ $(fact installer) != yes ]]; then
   ((memory >= 900000)) ||
     fail "$destination has only $((memory / 1024)) MiB of memory, and the installation needs 1 GB; boot the machine from an image of the NixOS installer, or rent a larger one for the installation"
@@ -117,12 +117,12 @@ END
     git add --intent-to-add --force -- "hosts/$relay/addresses.nix"
 fi
 
-# The host keys stay, so that SSH recognises the machine afterwards.
+# Keep the host keys, so that SSH recognizes the machine afterwards.
 nixos-anywhere --flake "path:$PWD#$relay" --target-host "$destination" --copy-host-keys \
   --generate-hardware-config nixos-generate-config "$PWD/hosts/$relay/hardware-configuration.nix" \
   "${options[@]}" ||
-  fail "nixos-anywhere failed; its messages are above. The command can be repeated"
+  fail "nixos-anywhere failed; its messages are above. You can run the command again"
 
-# Only root has the keys of shared.nix.
+# After the installation, only root accepts the keys in shared.nix.
 destination=root@${destination#*@}
 wait_for_relay "$limit"

@@ -18,7 +18,8 @@ pub(super) enum Answer {
 }
 
 impl Answer {
-    /// Interprets the status and the text. Web servers send any response for unknown paths, so only an SMTP reply counts.
+    /// Interprets the status and the text. Web servers send any response for unknown paths, so only an SMTP reply
+    /// counts.
     pub(super) fn of(status: u16, text: &str) -> Self {
         let line = text.lines().next().unwrap_or_default();
         match (status, class(line)) {

@@ -1,5 +1,5 @@
-//! Postfix's lookups (socketmap_table(5)): of the next hops of a recipient, and, as a filter of delivery statuses, of the
-//! result of each attempt.
+//! Postfix's lookups (socketmap_table(5)): of the next hops of a recipient, and, as a filter of delivery statuses, of
+//! the result of each attempt.
 //!
 //! Postfix defers mail while it gets no response, so responses come only from memory, without further lookups.
 
@@ -61,7 +61,8 @@ impl Lookup {
     }
 
     /// Returns the response for a recipient: this service and then the destination itself, or "not found", after which
-    /// Postfix delivers only over SMTP. Senders choose recipients, so only a valid domain or address becomes a next hop.
+    /// Postfix delivers only over SMTP. Senders choose recipients, so only a valid domain or address becomes a next
+    /// hop.
     fn next_hops(&self, recipient: &str, memory: &Memory) -> String {
         let Some(destination) = Destination::of(recipient) else {
             return NOT_FOUND.to_owned();

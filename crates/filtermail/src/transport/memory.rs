@@ -61,8 +61,8 @@ impl Memory {
         }
     }
 
-    /// Forgets that a host has no HTTPS, because Postfix cannot connect to it over SMTP either: it may accept only HTTPS,
-    /// and may have failed only temporarily.
+    /// Forgets that a host has no HTTPS, because Postfix cannot connect to it over SMTP either: it may accept only
+    /// HTTPS, and may have failed only temporarily.
     pub(super) fn unreachable(&self, host: &str) {
         for (destination, hosts) in &self.without {
             if hosts.iter().any(|known| known.eq_ignore_ascii_case(host)) {
