@@ -95,7 +95,7 @@ pub(super) async fn idle_connections(context: &Context) -> anyhow::Result<()> {
         ensure!(!streams.is_empty(), "port {port} accepts no connection");
         connections.push((port, streams));
     }
-    works(&peer).await.context("while others are silent")?;
+    works(&peer).await.context("during silent connections")?;
     for (port, streams) in connections {
         if !NGINX.contains(&port) {
             continue;
@@ -123,7 +123,7 @@ pub(super) async fn addresses(context: &Context) -> anyhow::Result<()> {
     let host = context.topology.host.to_string();
     ensure!(
         who.contains(&host) && !who.contains("127.0.0.1"),
-        "Dovecot sees other addresses than {host}: {who}"
+        "Dovecot does not see the address {host}: {who}"
     );
 
     let mut sessions = Vec::new();

@@ -193,7 +193,7 @@ pub(super) async fn messages(context: &Context) -> anyhow::Result<()> {
     let beside = beside?;
     let peak = peak(context, pid).await?;
     println!(
-        "    {sent} hostile messages; good mail: {calm:?} before, {beside:?} beside them; the filter held {} of {} MiB",
+        "    {sent} hostile messages; good mail: {calm:?} before, {beside:?} meanwhile; the filter used {} of {} MiB",
         peak >> 20,
         limit >> 20
     );
@@ -201,7 +201,7 @@ pub(super) async fn messages(context: &Context) -> anyhow::Result<()> {
         filter(context).await? == (pid, restarts, limit),
         "the filter was restarted"
     );
-    ensure!(peak < limit, "the filter held {peak} bytes of MemoryMax={limit}");
+    ensure!(peak < limit, "the filter used {peak} bytes of MemoryMax={limit}");
     ensure!(
         beside < calm * SLOWER + ANYHOW,
         "good mail takes {beside:?} during hostile mail, and {calm:?} without"
@@ -245,8 +245,11 @@ pub(super) async fn tarpits(context: &Context) -> anyhow::Result<()> {
         }
     }
     let all = TARPIT_SENDERS * TARPIT_MESSAGES;
-    println!("    {early} of {all} sent back early; good mail: {calm:?} before, {beside:?} beside them");
-    ensure!(early * 4 >= all * 3, "only {early} of {all} were sent back early");
+    println!("    {early} of {all} deferred early; good mail: {calm:?} before, {beside:?} meanwhile");
+    ensure!(
+        early * 4 >= all * 3,
+        "the relay deferred only {early} of {all} early"
+    );
     ensure!(
         beside < calm * 2 + ANYHOW,
         "good mail takes {beside:?} during key lookups without a response, and {calm:?} without"

@@ -10,7 +10,7 @@ use crate::client::pgp;
 
 /// The reply to a message that is not encrypted.
 pub const ENCRYPTION_NEEDED: &str = "523 Encryption Needed: Invalid Unencrypted Mail";
-/// Messages that an account may send at once (`messages.burst`), and how many more it may send per second.
+/// Messages that an account may send at once (`messages.burst`).
 const BURST: usize = 10;
 /// Time within which the relay accepts a message.
 const PROMPT: Duration = Duration::from_secs(10);

@@ -128,7 +128,7 @@ pub(super) async fn port_443(context: &Context) -> anyhow::Result<()> {
         let missing = http::request(address, tls, domain, "GET", "/autodiscover/autodiscover.xml").await?;
         ensure!(
             missing.status == 404,
-            "a page that clients take for configuration: {}",
+            "a page that clients would parse as configuration: {}",
             missing.head
         );
     }
