@@ -24,7 +24,7 @@ const MEASURED: usize = 40;
 /// Messages that one account can send at once (`messages.burst`).
 const BURST: usize = 10;
 /// Times below this are taken for it: they say more about the load of this machine than about the relay.
-const NOISE: Duration = Duration::from_millis(500);
+const NOISE: Duration = Duration::from_millis(1500);
 
 /// How a server fails.
 #[derive(Debug, Clone, Copy)]
