@@ -1,4 +1,4 @@
-//! Servers that are dead, slow or hostile delay no mail to others.
+//! Dead, slow or hostile servers do not delay mail to other destinations.
 
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
@@ -15,39 +15,39 @@ use crate::machine::dead_addresses;
 
 const RELAY: &str = "a";
 const WITHIN: Duration = Duration::from_secs(60);
-/// Domains of each kind of server.
+/// Number of domains with each kind of server.
 const DOMAINS: usize = 50;
-/// Messages to each of these domains.
+/// Number of messages to each of these domains.
 const MESSAGES: usize = 5;
-/// Messages to the healthy relay, without and beside the others.
+/// Number of messages to the healthy relay, first alone and then beside the others.
 const MEASURED: usize = 40;
 /// Messages that one account can send at once (`messages.burst`).
 const BURST: usize = 10;
-/// Times below this are taken for it: they say more about the load of this machine than about the relay.
+/// Shorter times count as this: they depend more on the load of this machine than on the relay.
 const NOISE: Duration = Duration::from_millis(1500);
 
 /// How a server fails.
 #[derive(Debug, Clone, Copy)]
 enum Failing {
-    /// It answers no packet.
+    /// It does not respond to any packet.
     Connect,
-    /// It says nothing after its greeting.
+    /// It sends nothing after its greeting.
     Greeting,
     /// It resets each connection.
     Reset,
-    /// It refuses each session for now.
+    /// It rejects each session with a temporary error.
     Deferral,
 }
 
 impl Failing {
     const ALL: [Self; 4] = [Self::Connect, Self::Greeting, Self::Reset, Self::Deferral];
 
-    /// The zone of its domains.
+    /// Returns the zone with its domains.
     fn zone(self) -> String {
         format!("dead-{self:?}.test").to_ascii_lowercase()
     }
 
-    /// Serves a connection as such a server does.
+    /// Handles a connection in this way.
     async fn serve(self, mut stream: TcpStream, end: CancellationToken) {
         match self {
             Self::Connect => {}
@@ -65,7 +65,7 @@ impl Failing {
     }
 }
 
-/// Listens on both ports of an address until the end.
+/// Listens on both ports of an address until `end`.
 async fn fail(failing: Failing, address: Ipv4Addr, end: &CancellationToken) -> anyhow::Result<()> {
     for port in [25, 443] {
         let listener = TcpListener::bind((address, port))
@@ -88,7 +88,7 @@ async fn fail(failing: Failing, address: Ipv4Addr, end: &CancellationToken) -> a
     Ok(())
 }
 
-/// The longest time that one of many messages takes to the healthy relay: with so few, their 99th percentile.
+/// Returns the longest delivery time to the healthy relay: with so few messages, this is the 99th percentile.
 async fn slowest(context: &Context, receiver: &Account, imap: &mut Imap) -> anyhow::Result<Duration> {
     let mut slowest = Duration::ZERO;
     let mut sender = context.account(RELAY).await?;
@@ -105,7 +105,7 @@ async fn slowest(context: &Context, receiver: &Account, imap: &mut Imap) -> anyh
     Ok(slowest)
 }
 
-/// A thousand messages to two hundred domains whose servers fail in four ways.
+/// Sends a thousand messages to two hundred domains whose servers fail in four ways.
 async fn dead_mail(context: &Context, sender: &Account, addresses: &[Ipv4Addr]) -> anyhow::Result<()> {
     let mut recipients = Vec::new();
     for (failing, address) in Failing::ALL.into_iter().zip(addresses) {
