@@ -26,7 +26,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::Semaphore;
 
 use crate::check::Direction;
-use crate::smtp::{IDLE_TIMEOUT, LARGE_AT_ONCE, Policy, Server, serve_connection};
+use crate::smtp::{IDLE_TIMEOUT, LARGE_AT_ONCE, Policy, Server, Target, serve_connection};
 
 /// Name of the socket on which Postfix asks whether an address may send (`FileDescriptorName=`).
 const LIMIT_SOCKET: &str = "limit";
@@ -50,7 +50,7 @@ pub async fn run_outgoing(mut service: Service) -> anyhow::Result<()> {
     )?;
     let server = Server {
         policy: policy::Outgoing::new(Arc::clone(&limit)),
-        reinject: Some(filter.outgoing_reinject.clone()),
+        reinject: Some(Arc::new(Target::new(filter.outgoing_reinject.clone()))),
         max_message_size: settings.messages.max_size,
         max_recipients: max_recipients(&settings),
         large: Arc::new(Semaphore::new(LARGE_AT_ONCE)),
@@ -82,7 +82,7 @@ pub async fn run_incoming(mut service: Service) -> anyhow::Result<()> {
             settings.domain.clone(),
             verifier,
         ),
-        reinject: Some(filter.incoming_reinject.clone()),
+        reinject: Some(Arc::new(Target::new(filter.incoming_reinject.clone()))),
         max_message_size: settings.messages.max_size,
         max_recipients: max_recipients(&settings),
         large: Arc::new(Semaphore::new(LARGE_AT_ONCE)),

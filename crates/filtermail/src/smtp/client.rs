@@ -2,14 +2,18 @@
 
 use std::io;
 use std::net::IpAddr;
+use std::num::NonZeroUsize;
+use std::sync::Arc;
 use std::time::Duration;
 
 use chatmail_core::Endpoint;
 use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::timeout;
 
 use super::data::{Stuffing, stuffed};
 use super::envelope::{Envelope, Path};
+use super::server::LARGE;
 use crate::reply::Reply;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -18,6 +22,10 @@ const STEP_TIMEOUT: Duration = Duration::from_secs(30);
 /// Longest wait for the reply to a whole message: Postfix runs its milters first. The Postfix that waits for the filter
 /// does so for 180 s (`smtpd_proxy_timeout`), which also includes up to 20 s for DKIM keys.
 const FINAL_TIMEOUT: Duration = Duration::from_secs(70);
+/// Longest wait of a message for its turn.
+const TURN_TIMEOUT: Duration = Duration::from_secs(45);
+/// More would queue for the processors, fewer would leave them idle while Postfix writes to the disk.
+const TURNS_PER_PROCESSOR: usize = 2;
 /// Recipients per batch of commands. Bounded, because Postfix stops reading commands while its replies are not read.
 const BATCH: usize = 100;
 /// Size up to which small pieces of a message are written together.
@@ -25,9 +33,43 @@ const BUFFER: usize = 64 * 1024;
 const MAX_REPLY_LINE: usize = 2048;
 const MAX_REPLY_LINES: usize = 100;
 
+/// Where accepted messages are sent, shared by all sessions.
+pub struct Target {
+    address: Endpoint,
+    /// Turns of messages up to [`LARGE`].
+    turns: Semaphore,
+}
+
+impl Target {
+    /// Sends as many messages at once as keep the processors busy. If senders are faster than deliveries, they wait here:
+    /// without this limit, accepting mail leaves too little CPU time for delivering it, and the queue grows.
+    pub fn new(address: Endpoint) -> Self {
+        let processors = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+        Self::with_turns(address, processors * TURNS_PER_PROCESSOR)
+    }
+
+    /// Sends this many messages at once.
+    pub fn with_turns(address: Endpoint, turns: usize) -> Self {
+        Self {
+            address,
+            turns: Semaphore::new(turns),
+        }
+    }
+
+    /// Waits for the turn of a message of this size. Large messages do not take turns, because they take long and have
+    /// their own limit.
+    async fn turn(&self, size: usize) -> io::Result<Option<SemaphorePermit<'_>>> {
+        if size > LARGE {
+            return Ok(None);
+        }
+        let turn = timeout(TURN_TIMEOUT, self.turns.acquire()).await?;
+        turn.map(Some).map_err(io::Error::other)
+    }
+}
+
 /// A client for one session, with one connection for all messages of the session.
 pub struct Reinjector {
-    address: Endpoint,
+    target: Arc<Target>,
     connection: Option<Connection>,
 }
 
@@ -52,15 +94,20 @@ struct Outcome {
 
 impl Reinjector {
     /// Connects when the first message is sent.
-    pub fn new(address: Endpoint) -> Self {
+    pub fn new(target: Arc<Target>) -> Self {
         Self {
-            address,
+            target,
             connection: None,
         }
     }
 
     /// Sends a message and returns Postfix's reply, or a temporary failure if there is none.
     pub async fn send(&mut self, envelope: &Envelope, message: &[u8]) -> Reply {
+        let target = Arc::clone(&self.target);
+        let _turn = match target.turn(message.len()).await {
+            Ok(turn) => turn,
+            Err(error) => return self.failed(&error),
+        };
         if let Some(connection) = self.connection.take() {
             match self.transaction(connection, envelope, message).await {
                 // Postfix closes connections that were idle for long.
@@ -69,7 +116,7 @@ impl Reinjector {
                 Ok(reply) => return reply,
             }
         }
-        let connection = match Connection::open(&self.address, None).await {
+        let connection = match Connection::open(&target.address, None).await {
             Ok(Ok(connection)) => connection,
             Ok(Err(reply)) => return self.failed(&io::Error::other(format!("it said {reply}"))),
             Err(error) => return self.failed(&error),
@@ -94,7 +141,10 @@ impl Reinjector {
     }
 
     fn failed(&self, error: &io::Error) -> Reply {
-        tracing::warn!("cannot return a message to Postfix at {}: {error}", self.address);
+        tracing::warn!(
+            "cannot return a message to Postfix at {}: {error}",
+            self.target.address
+        );
         Reply::REINJECT_FAILED
     }
 

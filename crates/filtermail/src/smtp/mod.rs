@@ -8,7 +8,7 @@ mod envelope;
 mod server;
 mod session;
 
-pub use client::{Delivery, Reinjector};
+pub use client::{Delivery, Reinjector, Target};
 pub use command::{Command, parse_command};
 pub use data::{MessageData, Received, Stuffing, stuffed};
 pub use envelope::{Envelope, Path};

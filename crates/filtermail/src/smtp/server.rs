@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use chatmail_core::Endpoint;
 use tokio::sync::Semaphore;
 
+use super::client::Target;
 use super::envelope::Envelope;
 use crate::check::Verdict;
 use crate::reply::Reply;
@@ -60,7 +60,7 @@ pub struct Server<P> {
     /// Maximum number of recipients of one message.
     pub max_recipients: usize,
     /// Where accepted messages are sent; none if the policy answers every message itself.
-    pub reinject: Option<Endpoint>,
+    pub reinject: Option<Arc<Target>>,
     /// Permits for large messages.
     pub large: Arc<Semaphore>,
     /// Longest wait for one of them; then the connection is closed.

@@ -1,15 +1,16 @@
 //! Whole sessions of the outgoing filter.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use filtermail::policy::Outgoing;
 use filtermail::rate::SendLimit;
 use filtermail::smtp::{Server, serve_connection};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::TcpListener;
 
 use crate::fixtures::messages;
-use crate::relay::{Client, connect, postfix, postfix_at, server};
+use crate::relay::{Client, TURNS, connect, postfix, postfix_at, server};
 
 const ALICE: &str = "alice@_a.test";
 const BOB: &str = "bob@_b.test";
@@ -59,6 +60,64 @@ async fn messages_come_back_through_a_unix_socket() {
     let mut client = connect(&Arc::new(server(policy(100), reinject))).await;
     assert_eq!(client.send(ALICE, &[BOB], &encrypted()).await, "250 2.0.0 Ok");
     assert_eq!(delivered.recv().await.unwrap().data, encrypted());
+}
+
+/// A Postfix that notes the largest number of messages that it receives at once.
+async fn busy_postfix() -> (std::net::SocketAddr, Arc<Mutex<(usize, usize)>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let counts = Arc::new(Mutex::new((0, 0)));
+    let shared = Arc::clone(&counts);
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let counts = Arc::clone(&shared);
+            tokio::spawn(async move {
+                let mut lines = BufReader::new(stream);
+                lines.write_all(b"220 sink\r\n").await.unwrap();
+                let (mut line, mut in_data) = (String::new(), false);
+                while lines.read_line(&mut line).await.unwrap() > 0 {
+                    let reply: &[u8] = match line.as_str() {
+                        "DATA\r\n" => {
+                            in_data = true;
+                            let (now, most) = &mut *counts.lock().unwrap();
+                            *now += 1;
+                            *most = (*now).max(*most);
+                            b"354 go\r\n"
+                        }
+                        ".\r\n" => {
+                            in_data = false;
+                            // Others get as far as they can.
+                            for _ in 0..1000 {
+                                tokio::task::yield_now().await;
+                            }
+                            counts.lock().unwrap().0 -= 1;
+                            b"250 2.0.0 Ok\r\n"
+                        }
+                        _ if in_data => b"",
+                        _ => b"250 2.0.0 Ok\r\n",
+                    };
+                    lines.write_all(reply).await.unwrap();
+                    line.clear();
+                }
+            });
+        }
+    });
+    (address, counts)
+}
+
+#[tokio::test]
+async fn messages_wait_for_their_turn() {
+    let (address, counts) = busy_postfix().await;
+    let server = Arc::new(server(policy(100), address));
+    let mut senders = tokio::task::JoinSet::new();
+    for _ in 0..10 * TURNS {
+        let mut client = connect(&server).await;
+        senders.spawn(async move { client.send(ALICE, &[BOB], &encrypted()).await });
+    }
+    while let Some(reply) = senders.join_next().await {
+        assert_eq!(reply.unwrap(), "250 2.0.0 Ok");
+    }
+    assert_eq!(*counts.lock().unwrap(), (0, TURNS));
 }
 
 #[tokio::test]
