@@ -45,7 +45,7 @@ pub(super) async fn options(context: &Context) -> anyhow::Result<()> {
     let said = String::from_utf8_lossy(&wrong.stderr).into_owned();
     ensure!(
         !wrong.status.success()
-            && said.contains("line 3: `max_message_size`: expected a whole number, found `30M`"),
+            && said.contains("line 3: `max_message_size`: expected an integer, found `30M`"),
         "chatmail migrate: {said}"
     );
     Ok(())
