@@ -11,9 +11,8 @@ use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::timeout;
 
-use super::data::{Stuffing, stuffed};
+use super::data::{LARGE, Stuffing, stuffed};
 use super::envelope::{Envelope, Path};
-use super::server::LARGE;
 use crate::reply::Reply;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);

@@ -10,7 +10,7 @@ mod session;
 
 pub use client::{Delivery, Reinjector, Target};
 pub use command::{Command, parse_command};
-pub use data::{MessageData, Received, Stuffing, stuffed};
+pub use data::{LARGE, MessageData, Received, Stuffing, stuffed};
 pub use envelope::{Envelope, Path};
-pub use server::{Admission, LARGE, LARGE_AT_ONCE, Policy, Server};
+pub use server::{Admission, LARGE_AT_ONCE, Policy, Server};
 pub use session::{IDLE_TIMEOUT, serve_connection};

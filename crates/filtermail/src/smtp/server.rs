@@ -11,10 +11,7 @@ use super::envelope::Envelope;
 use crate::check::Verdict;
 use crate::reply::Reply;
 
-/// Size in bytes above which only a few messages are received at once.
-pub const LARGE: usize = 1 << 20;
-
-/// Large messages received at once, on all connections together. This, [`LARGE`] and the number of connections bound
+/// Large messages received at once, on all connections together. This, `LARGE` and the number of connections bound
 /// the memory of the process.
 pub const LARGE_AT_ONCE: usize = 8;
 

@@ -12,9 +12,9 @@ use tokio::time::{Instant, timeout};
 
 use super::client::Reinjector;
 use super::command::{Command, parse_command};
-use super::data::{MessageData, Received};
+use super::data::{LARGE, MessageData, Received};
 use super::envelope::{Envelope, Path};
-use super::server::{Admission, LARGE, Policy, Server};
+use super::server::{Admission, Policy, Server};
 use crate::check::Verdict;
 use crate::reply::Reply;
 

@@ -305,11 +305,11 @@ mod tests {
     fn what_does_not_fit_its_base_is_an_error() {
         let base = files(&[("f", "one\n")]);
         for (overlay, message) in [
-            ("base base\nchanged f\n@@\n-two\n+three\n", "no such lines"),
-            ("base base\nchanged g\n@@\n-two\n", "there is none"),
-            ("base base\ngone g\n", "there is none"),
-            ("base base\nother f\n", "cannot say"),
-            ("+x\n", "of no file"),
+            ("base base\nchanged f\n@@\n-two\n+three\n", "no longer contains"),
+            ("base base\nchanged g\n@@\n-two\n", "no such file"),
+            ("base base\ngone g\n", "no such file"),
+            ("base base\nother f\n", "not a statement"),
+            ("+x\n", "outside of a file"),
             ("new f\n+x\n", "without a base"),
         ] {
             let error = apply(overlay, &mut |_| Ok(base.clone())).unwrap_err();
