@@ -84,18 +84,20 @@ impl Context {
         Ok(())
     }
 
-    /// Waits until the queues of these relays are empty.
+    /// Waits until the queues of these relays are empty. Looks at all of them twice in a row: a message can move to a
+    /// relay whose queue was empty a moment before.
     pub(crate) async fn queues_empty(&self, relays: &[&str], within: Duration) -> anyhow::Result<()> {
-        for relay in relays {
-            let empty = || async {
-                let queue = self.machines.queue(relay).await?;
-                Ok(queue.is_empty().then_some(()))
-            };
-            until(within, empty)
-                .await
-                .with_context(|| format!("the queue of relay {relay} does not become empty"))?;
-        }
-        Ok(())
+        let empty = || async {
+            for relay in relays.iter().chain(relays) {
+                if !self.machines.queue(relay).await?.is_empty() {
+                    return Ok(None);
+                }
+            }
+            Ok(Some(()))
+        };
+        until(within, empty)
+            .await
+            .with_context(|| format!("the queues of relays {} do not become empty", relays.join(", ")))
     }
 }
 
