@@ -7,6 +7,7 @@
 
 pub mod check;
 pub mod dkim;
+pub mod dns;
 pub mod metrics;
 pub mod milter;
 pub mod mxdeliv;

@@ -12,6 +12,7 @@ use base64::engine::general_purpose::GeneralPurposeConfig;
 use encoding_rs::Encoding;
 
 use super::mime::unfold;
+use crate::dns::is_label;
 
 /// The comment after the address in reports of Postfix, the only comment that is accepted, and only there.
 const REPORT_COMMENT: &str = "(Mail Delivery System)";
@@ -110,13 +111,7 @@ fn is_localpart(text: &str) -> bool {
 }
 
 fn is_domain(text: &str) -> bool {
-    let label = |label: &str| {
-        (1..=63).contains(&label.len())
-            && label
-                .bytes()
-                .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'))
-    };
-    text.len() <= 255 && text.split('.').all(label)
+    text.len() <= 255 && text.split('.').all(is_label)
 }
 
 /// Whether a program that decodes before it parses could find the beginning or end of an encoded word.

@@ -6,18 +6,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use mail_auth::hickory_resolver::TokioResolver;
-use mail_auth::hickory_resolver::config::{NameServerConfig, ResolverConfig, ResolverOpts};
-use mail_auth::hickory_resolver::net::runtime::TokioRuntimeProvider;
 use mail_auth::hickory_resolver::proto::rr::{Name, RData};
 use moka::Expiry;
 use moka::sync::Cache;
 use tokio::sync::OnceCell;
 
 use super::record::{Key, Unusable};
+use crate::dns::{self, ResolverError, is_label};
 use crate::metrics;
 
-/// Longest wait for one answer from the resolver.
-const QUERY_TIMEOUT: Duration = Duration::from_secs(4);
 /// Retries of a query without an answer.
 const QUERY_RETRIES: usize = 2;
 /// Maximum number of cached names; the least used are evicted first.
@@ -53,16 +50,6 @@ pub(super) struct Keys {
     held: Cache<Box<str>, Entry>,
     /// Lookups in progress. Any caller that waits for one drives it.
     asked: Mutex<HashMap<Box<str>, Arc<OnceCell<Entry>>>>,
-}
-
-/// The resolver could not be set up; the service does not start.
-#[derive(Debug, thiserror::Error)]
-#[error("cannot set up the resolver {address}: {reason}")]
-pub struct ResolverError {
-    /// Address of the resolver.
-    address: SocketAddr,
-    /// Error of the library.
-    reason: String,
 }
 
 #[derive(Clone)]
@@ -136,42 +123,21 @@ impl Drop for Asking<'_> {
 
 /// The DNS name of a key, if selector and domain form a valid one (RFC 6376 sections 3.1 and 3.5).
 pub(super) fn key_name(selector: &str, domain: &str) -> Option<String> {
-    let label = |label: &str| {
-        (1..=63).contains(&label.len())
-            && label
-                .bytes()
-                .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'))
-    };
-    if !selector.split('.').all(label) {
+    if !selector.split('.').all(is_label) {
         return None;
     }
     // An internationalized domain has another form in the DNS.
     let name = format!("{selector}._domainkey.{domain}").to_ascii_lowercase();
     let name = Name::from_str_relaxed(&name).ok()?;
     let name = name.to_ascii();
-    (name.len() <= MAX_NAME && name.split('.').all(label)).then(|| name + ".")
+    (name.len() <= MAX_NAME && name.split('.').all(is_label)).then(|| name + ".")
 }
 
 impl Keys {
     /// Queries the resolver at `address`.
     pub(super) fn new(address: SocketAddr) -> Result<Self, ResolverError> {
-        let mut server = NameServerConfig::udp_and_tcp(address.ip());
-        for connection in &mut server.connections {
-            connection.port = address.port();
-        }
-        let mut options = ResolverOpts::default();
-        options.timeout = QUERY_TIMEOUT;
-        options.attempts = QUERY_RETRIES;
         // Keys are cached here, and absent keys nowhere, so that a newly published key is found at once.
-        options.cache_size = 0;
-        let config = ResolverConfig::from_name_servers(vec![server]);
-        let resolver = TokioResolver::builder_with_config(config, TokioRuntimeProvider::default())
-            .with_options(options)
-            .build()
-            .map_err(|error| ResolverError {
-                address,
-                reason: error.to_string(),
-            })?;
+        let resolver = dns::resolver(address, QUERY_RETRIES)?;
         Ok(Self {
             resolver,
             held: held(),

@@ -17,11 +17,12 @@ mod waits;
 
 use std::net::SocketAddr;
 
+use crate::dns::ResolverError;
 use keys::Keys;
 use waits::{Waited, Waits};
 
 pub use body::body_hash;
-pub use keys::{FoundKeys, ResolverError};
+pub use keys::FoundKeys;
 pub use signed::Signatures;
 pub use verdict::DkimVerdict;
 

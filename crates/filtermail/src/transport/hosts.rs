@@ -4,15 +4,13 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use mail_auth::hickory_resolver::TokioResolver;
-use mail_auth::hickory_resolver::config::{LookupIpStrategy, NameServerConfig, ResolverConfig, ResolverOpts};
-use mail_auth::hickory_resolver::net::runtime::TokioRuntimeProvider;
 use mail_auth::hickory_resolver::proto::rr::RData;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 
 use super::networks::Networks;
+use crate::dns::{self, ResolverError, is_label};
 
-/// Timeout of a DNS query, and number of retries.
-const QUERY_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(4);
+/// Retries of a query without an answer.
 const QUERY_RETRIES: usize = 1;
 /// Maximum number of addresses of a host to try.
 const MAX_ADDRESSES: usize = 8;
@@ -60,15 +58,8 @@ impl Destination {
     }
 }
 
-/// Whether a URL can contain this name unchanged, and no program parses it as an address.
+/// Whether a URL can contain this name, in lower case, unchanged, and no program parses it as an address.
 fn is_host(name: &str) -> bool {
-    let label = |label: &str| {
-        !label.is_empty()
-            && label.len() <= 63
-            && label
-                .bytes()
-                .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'-' | b'_'))
-    };
     let number = |label: &str| {
         let digits = label
             .strip_prefix("0x")
@@ -81,7 +72,7 @@ fn is_host(name: &str) -> bool {
     };
     name.len() <= 253
         && name.contains('.')
-        && name.split('.').all(label)
+        && name.split('.').all(is_label)
         && name.rsplit('.').next().is_some_and(|last| !number(last))
 }
 
@@ -94,23 +85,9 @@ pub(super) struct Hosts {
 
 impl Hosts {
     /// Creates a lookup with the resolver at `address`.
-    pub(super) fn new(address: SocketAddr, networks: Networks) -> anyhow::Result<Self> {
-        let mut server = NameServerConfig::udp_and_tcp(address.ip());
-        for connection in &mut server.connections {
-            connection.port = address.port();
-        }
-        let mut options = ResolverOpts::default();
-        options.timeout = QUERY_TIMEOUT;
-        options.attempts = QUERY_RETRIES;
-        options.ip_strategy = LookupIpStrategy::Ipv4AndIpv6;
-        // The resolver on the host caches answers.
-        options.cache_size = 0;
-        let config = ResolverConfig::from_name_servers(vec![server]);
-        let resolver = TokioResolver::builder_with_config(config, TokioRuntimeProvider::default())
-            .with_options(options)
-            .build()?;
+    pub(super) fn new(address: SocketAddr, networks: Networks) -> Result<Self, ResolverError> {
         Ok(Self {
-            resolver: Arc::new(resolver),
+            resolver: Arc::new(dns::resolver(address, QUERY_RETRIES)?),
             networks: Arc::new(networks),
         })
     }

@@ -53,7 +53,7 @@ pub async fn run(mut service: Service) -> anyhow::Result<()> {
         &transport.allowed_networks,
         transport.ipv6,
     )?;
-    let hosts = Hosts::new(settings.filtermail.resolver, networks).context("cannot set up the resolver")?;
+    let hosts = Hosts::new(settings.filtermail.resolver, networks)?;
     let lookups = service.named_unix_listener(LOOKUP_SOCKET, &transport.lookup_socket)?;
     let listener = service.tcp_listener(transport.listen)?;
     let postfix = std::fs::metadata(&transport.lookup_socket)
