@@ -4,6 +4,7 @@
 //! journals, files and processes.
 
 mod accounts;
+mod addresses;
 mod backup;
 mod bounce;
 mod browser;

@@ -6,6 +6,7 @@ use std::fs;
 use anyhow::{Context as _, ensure};
 use serde_json::Value;
 
+use super::addresses::{address_in, in_word};
 use super::{Context, accounts, bounce, delivery, destinations, kill, outside, provoke, push, turn};
 use crate::harness::mailboxes;
 
@@ -42,9 +43,6 @@ const EXCEPTIONS: [(&str, &str); 6] = [
 /// Exceptions that the traffic must have caused, which proves that the daemons log.
 const CAUSED: [&str; 2] = ["Created address: ", "NOQUEUE: reject: "];
 
-/// Local parts of the mail system itself.
-const SYSTEM: [&str; 4] = ["mailer-daemon", "double-bounce", "postmaster", "root"];
-
 /// Finds files; it leaves out those that contain addresses because they hold mail or settings, not logs.
 const FILES: &str = "find /var /run /tmp -xdev -type f \
     -not -path '/var/lib/postfix/queue/*' -not -path '/var/spool/postfix/*' \
@@ -63,11 +61,6 @@ struct Names {
     clients: Vec<String>,
 }
 
-/// Characters of local parts, host names and addresses.
-fn in_word(c: char) -> bool {
-    c.is_ascii_alphanumeric() || "._-".contains(c)
-}
-
 impl Names {
     /// Returns the first account or client that a line names.
     fn named(&self, line: &str) -> Option<String> {
@@ -79,17 +72,7 @@ impl Names {
         if let Some(found) = lower.split(|c| !in_word(c)).find(|part| word(part)) {
             return Some(found.to_owned());
         }
-        let domain = format!("@{}", self.domain);
-        lower.match_indices(&domain).find_map(|(at, _)| {
-            let (before, _) = lower.split_at(at);
-            let local = before.rsplit(|c| !in_word(c)).next().unwrap_or_default();
-            // A Message-ID looks like an address.
-            let message_id = ["message-id=<", "msgid=<"]
-                .iter()
-                .any(|mark| before.ends_with(&format!("{mark}{local}")));
-            let somebody = !local.is_empty() && !SYSTEM.contains(&local) && !message_id;
-            somebody.then(|| format!("{local}{domain}"))
-        })
+        address_in(&lower, &self.domain)
     }
 
     /// Returns fixed strings, at least one of which occurs in every line that names an account or client.

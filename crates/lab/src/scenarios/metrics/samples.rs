@@ -4,7 +4,7 @@ use anyhow::{Context as _, ensure};
 
 /// All samples of a text.
 #[derive(Debug, Default)]
-pub(super) struct Samples(Vec<Sample>);
+pub(in crate::scenarios) struct Samples(Vec<Sample>);
 
 #[derive(Debug)]
 struct Sample {
@@ -16,7 +16,7 @@ struct Sample {
 
 impl Samples {
     /// Parses `NAME{LABELS} VALUE`; the labels are optional, and a timestamp may follow the value.
-    pub(super) fn parse(text: &str) -> anyhow::Result<Self> {
+    pub(in crate::scenarios) fn parse(text: &str) -> anyhow::Result<Self> {
         let lines = text
             .lines()
             .filter(|line| !line.is_empty() && !line.starts_with('#'));
@@ -25,7 +25,7 @@ impl Samples {
     }
 
     /// Returns the sum of the samples with one of these names whose labels contain `labels`, if there are any.
-    pub(super) fn sum(&self, names: &[&str], labels: &str) -> Option<f64> {
+    pub(in crate::scenarios) fn sum(&self, names: &[&str], labels: &str) -> Option<f64> {
         self.0
             .iter()
             .filter(|sample| names.contains(&sample.name.as_str()) && sample.labels.contains(labels))
