@@ -78,6 +78,30 @@ let
       };
     };
 
+  # Another socket of a filter, for Postfix's questions.
+  secondSocket =
+    {
+      name,
+      service,
+      purpose,
+      socket,
+    }:
+    {
+      systemd.sockets."filtermail-${name}" = {
+        description = "Socket of ${service} for ${purpose}";
+        wantedBy = [ "sockets.target" ];
+        socketConfig = socket // {
+          Service = "${service}.service";
+          FileDescriptorName = name;
+          TriggerLimitIntervalSec = 0;
+        };
+      };
+      systemd.services.${service} = rec {
+        requires = [ "filtermail-${name}.socket" ];
+        after = requires;
+      };
+    };
+
   unixSocket = path: owner: {
     ListenStream = path;
     SocketMode = "0660";
@@ -357,27 +381,16 @@ in
           };
       })
 
-      {
-        # Postfix asks here whether a sender may send another message, before the message is sent.
-        systemd.sockets.filtermail-limit = {
-          description = "Socket of filtermail-outgoing for the rate limit";
-          wantedBy = [ "sockets.target" ];
-          socketConfig =
-            unixSocket settings.filtermail.limit_socket {
-              user = "root";
-              group = config.services.postfix.group;
-            }
-            // {
-              Service = "filtermail-outgoing.service";
-              FileDescriptorName = "limit";
-              TriggerLimitIntervalSec = 0;
-            };
+      # Postfix asks here whether a sender may send another message, before the message is sent.
+      (secondSocket {
+        name = "limit";
+        service = "filtermail-outgoing";
+        purpose = "the rate limit";
+        socket = unixSocket settings.filtermail.limit_socket {
+          user = "root";
+          group = config.services.postfix.group;
         };
-        systemd.services.filtermail-outgoing = rec {
-          requires = [ "filtermail-limit.socket" ];
-          after = requires;
-        };
-      }
+      })
 
       (daemon {
         name = "filtermail-incoming";
@@ -420,27 +433,16 @@ in
                 8 * 3 * cfg.messages.maxSize + cfg.connections.remoteDelivery * 3 * 1048576 + 128 * 1048576;
             };
           })
-          {
-            # Postfix looks up here how to reach a destination. The owner of this socket is the only user who can use the
-            # other one.
-            systemd.sockets.filtermail-lookup = {
-              description = "Socket of filtermail-transport for lookups";
-              wantedBy = [ "sockets.target" ];
-              socketConfig =
-                unixSocket settings.transport.lookup_socket {
-                  inherit (config.services.postfix) user group;
-                }
-                // {
-                  Service = "filtermail-transport.service";
-                  FileDescriptorName = "lookup";
-                  TriggerLimitIntervalSec = 0;
-                };
+          # Postfix looks up here how to reach a destination. The owner of this socket is the only user who can use the
+          # other one.
+          (secondSocket {
+            name = "lookup";
+            service = "filtermail-transport";
+            purpose = "lookups";
+            socket = unixSocket settings.transport.lookup_socket {
+              inherit (config.services.postfix) user group;
             };
-            systemd.services.filtermail-transport = rec {
-              requires = [ "filtermail-lookup.socket" ];
-              after = requires;
-            };
-          }
+          })
         ]
       ))
 

@@ -110,7 +110,7 @@ on_relay() {
 show_records() {
   local text
   # A relay without a name has no records.
-  [[ ! $relay =~ ^[0-9.]+$ ]] || return 0
+  ! is_ipv4 "$relay" || return 0
   text=$(on_relay chatmail dns --check) || true
   printf '\n%s\n' "$text"
 }

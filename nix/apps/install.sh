@@ -92,7 +92,7 @@ fi
 # The DNS records need the public addresses.
 addresses=$(evaluate "$attribute.services.chatmail.addresses" --apply toString) || fail "cannot evaluate the relay $relay"
 address=
-if [[ -z $addresses && ! $relay =~ ^[0-9.]+$ ]]; then
+if [[ -z $addresses ]] && ! is_ipv4 "$relay"; then
   address=${destination#*@}
   is_ipv4 "$address" || is_ipv6 "$address" || address=$(fact address)
   is_ipv4 "$address" || is_ipv6 "$address" || address=none
