@@ -168,6 +168,22 @@ let
     rm -rf ${directory}.new
   '';
 
+  # `postfix stop` sends SIGTERM to all processes at once. An lmtp or smtp process that waits for the reply to a whole
+  # message would then leave it in the queue, and Postfix would deliver it twice. Like `postfix drain`, this ends only
+  # the master: processes without work exit, and the others finish the message at hand. SIGUSR1, which the master does
+  # not handle, tells this end apart from one by SIGKILL, which stays a failure.
+  stop = pkgs.writeShellScript "postfix-stop" ''
+    if [ -z "''${MAINPID:-}" ] || ! kill -USR1 "$MAINPID" 2>/dev/null; then
+      exit 0
+    fi
+    for attempt in {1..30}; do
+      if ! ${pkgs.procps}/bin/pgrep --pgroup "$MAINPID" --exact 'cleanup|lmtp|local|pipe|smtp|virtual' >/dev/null; then
+        exit 0
+      fi
+      ${pkgs.coreutils}/bin/sleep 0.1
+    done
+  '';
+
   smtpd =
     endpoint: attrs: opts:
     {
@@ -435,6 +451,8 @@ in
       serviceConfig = {
         ExecStartPre = "/etc/chatmail/postfix-configure";
         RestartSec = lib.mkForce "2s";
+        ExecStop = lib.mkForce stop;
+        SuccessExitStatus = "SIGUSR1";
         ExecReload = lib.mkForce [
           "/etc/chatmail/postfix-configure"
           "${lib.getExe' config.services.postfix.package "postfix"} reload"

@@ -27,7 +27,7 @@ pub(super) const IROH_RELAY_BUILD: &str = "iroh-relay-0.35.0";
 pub(super) const IROH_RELAY_SOURCE: [&str; 3] = ["iroh-relay@=0.35.0", "--features", "server"];
 
 /// Package, path in it, and Debian's path.
-const LINKS: [(&str, &str, &str); 36] = [
+const LINKS: [(&str, &str, &str); 37] = [
     ("bash", "bin", "/usr/bin"),
     ("coreutils", "bin", "/usr/bin"),
     ("coreutils", "sbin", "/usr/sbin"),
@@ -62,6 +62,7 @@ const LINKS: [(&str, &str, &str); 36] = [
     ("postfix", "sbin", "/usr/sbin"),
     ("postfix", "share/man", "/usr/share/man"),
     ("postfix", "share/postfix", "/usr/share/postfix"),
+    ("procps", "bin", "/usr/bin"),
     ("systemd", "bin", "/usr/bin"),
     ("systemd", "lib/systemd", "/usr/lib/systemd"),
     ("systemd", "sbin", "/usr/sbin"),

@@ -168,6 +168,36 @@ pub(super) async fn incoming_filter_within_a_message(context: &Context) -> anyho
     hurried(context, &["a"], one_copy(context, &receiver, &message)).await
 }
 
+/// Holds the push notification, which Dovecot sends between storing the message and replying, so that Postfix is
+/// stopped while it waits for that reply.
+pub(super) async fn postfix_within_a_delivery(context: &Context) -> anyhow::Result<()> {
+    let (sender, receiver) = (context.account("a").await?, context.account("a").await?);
+    let message = pgp::encrypted(&sender.address, 10_000);
+    let (master, _) = state(context, "a", "postfix.service").await?;
+    while_stopped(context, "a", "chatmail-metadata.service", async {
+        sender.submit(&receiver.address, &message).await?.expect(250)?;
+        let (mut imap, _) = receiver.inbox().await?;
+        arrival(&mut imap, message.id(), DELIVERED).await?;
+        context
+            .run("a", &["systemctl", "restart", "--no-block", "postfix.service"])
+            .await?;
+        let ended = || async {
+            let kill = ["kill", "-0", &master];
+            Ok(context.run("a", &kill).await.is_err().then_some(()))
+        };
+        until(RESTARTED, ended).await.context("the master does not end")
+    })
+    .await?;
+    let restarted = || async {
+        let (now, active) = state(context, "a", "postfix.service").await?;
+        Ok((active == "active" && now != master && now != "0").then_some(()))
+    };
+    until(RESTARTED, restarted)
+        .await
+        .context("postfix.service does not start")?;
+    one_copy(context, &receiver, &message).await
+}
+
 /// Users who log in repeatedly until they are stopped.
 struct Crowd {
     stop: CancellationToken,

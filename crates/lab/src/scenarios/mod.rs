@@ -178,6 +178,7 @@ fn with_machines() -> Vec<Scenario<Context>> {
 
         "filter-killed-within-a-message", Machines, 120, kill::filter_within_a_message;
         "incoming-filter-killed-within-a-message", Machines, 180, kill::incoming_filter_within_a_message;
+        "postfix-stops-within-a-delivery", Machines, 120, kill::postfix_within_a_delivery;
         "doveauth-killed-while-users-log-in", Machines, 120, kill::doveauth;
         "dictionaries-killed-while-users-log-in", Machines, 120, kill::dictionaries;
         "newemail-killed", Machines, 60, kill::newemail;
