@@ -97,6 +97,18 @@ let
   # In doveauth, two queues of logins wait for hashes; a fifth of the workers remains for logins that need no hash.
   authWorkers = settings.doveauth.max_hashing * 5 / 2;
 
+  # A listener for connections whose client address comes from the PROXY protocol.
+  behind =
+    address:
+    let
+      at = lib.splitString ":" address;
+    in
+    {
+      listen = lib.head at;
+      port = lib.last at;
+      haproxy = true;
+    };
+
   kibibytes = bytes: "${toString (bytes / 1024)} K";
 in
 {
@@ -264,16 +276,11 @@ in
         # The front on port 443 passes on the client's address.
         haproxy_trusted_networks = [ "127.0.0.1" ];
         "service imap-login" = {
-          "inet_listener imaps_front" =
-            let
-              at = lib.splitString ":" cfg.front.imap;
-            in
-            {
-              listen = lib.head at;
-              port = lib.last at;
-              ssl = true;
-              haproxy = true;
-            };
+          "inet_listener imaps_front" = behind cfg.front.imap // {
+            ssl = true;
+          };
+          # Dovecot reads the PROXY protocol only over TCP. Its header tells that the client uses TLS with nginx.
+          "inet_listener imap_websocket" = lib.mkIf cfg.webSocket.enable (behind cfg.front.webSocketImap);
           # A few processes serve all sessions, including their TLS, so each needs more memory.
           restart_request_count = "unlimited";
           process_min_avail = 10;

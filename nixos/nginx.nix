@@ -7,12 +7,13 @@
 }:
 let
   cfg = config.services.chatmail;
+  inherit (cfg) settings;
   d = cfg.domain;
   selfSigned = cfg.tls.mode == "self-signed";
   receivesOverHttps = cfg.federation.https.receive;
   v6 = cfg.enableIPv6;
 
-  newemail = "http://unix:${cfg.settings.newemail.socket}:/new";
+  newemail = "http://unix:${settings.newemail.socket}:/new";
 
   file = name: text: "alias ${pkgs.writeText name text};";
 
@@ -91,18 +92,21 @@ let
   ];
 
   # Each session through port 443 takes two connections of nginx, and two more if nginx forwards it to itself.
-  throughFront = cfg.connections.imap + cfg.connections.smtp + cfg.connections.web;
+  sessions = cfg.connections.imap + cfg.connections.smtp;
+  throughFront = sessions + cfg.connections.web;
   workerConnections =
-    2 * (cfg.connections.imap + cfg.connections.smtp) + 5 * cfg.connections.web + 512;
+    (if cfg.webSocket.enable then 4 else 2) * sessions + 5 * cfg.connections.web + 512;
   share = connections: toString (lib.max 1 (connections / 5));
   # A state takes 64 or 128 bytes, and there are at most as many states as connections.
-  zone = name: connections: ''
+  zone =
+    name: connections:
+    "limit_conn_zone $chatmail_network zone=${name}:${toString (connections / 8 + 64)}k;";
+  network = ''
     # An IPv6 client has at least a /64 network.
     map $binary_remote_addr $chatmail_network {
       default $binary_remote_addr;
       "~(?s)^(?<chatmail_prefix>.{8}).{8}$" $chatmail_prefix;
     }
-    limit_conn_zone $chatmail_network zone=${name}:${toString (connections / 8 + 64)}k;
   '';
 
   # Logs contain what was requested, but not by whom.
@@ -132,7 +136,7 @@ let
   # Mail from other relays, passed on unbuffered: filtermail-mxdeliv disconnects slow clients, and Postfix limits the
   # connections of one address.
   mxdeliv = {
-    proxyPass = "http://unix:${cfg.settings.mxdeliv.socket}:/mxdeliv";
+    proxyPass = "http://unix:${settings.mxdeliv.socket}:/mxdeliv";
     extraConfig = ''
       client_max_body_size ${toString cfg.messages.maxSize};
       proxy_http_version 1.1;
@@ -144,6 +148,21 @@ let
       proxy_read_timeout 200s;
       error_page 413 @mxdeliv_too_large;
       error_page 502 504 @mxdeliv_unavailable;
+    '';
+  };
+  # Sessions of clients over WebSocket. The service and the mail servers behind it end those that do nothing.
+  webSocket = {
+    proxyPass = "http://unix:${settings.websocket.socket}";
+    extraConfig = ''
+      proxy_http_version 1.1;
+      proxy_set_header Upgrade $http_upgrade;
+      proxy_set_header Connection $http_connection;
+      proxy_set_header X-Real-IP $remote_addr;
+      proxy_connect_timeout 5s;
+      # As at the front.
+      proxy_read_timeout 35m;
+      proxy_send_timeout 60s;
+      limit_conn chatmail_websocket ${share sessions};
     '';
   };
   plainText = status: text: ''
@@ -211,7 +230,9 @@ in
         # The front passes on the client's address.
         set_real_ip_from unix:;
         real_ip_header proxy_protocol;
+        ${network}
         ${zone "chatmail_web" cfg.connections.web}
+        ${lib.optionalString cfg.webSocket.enable (zone "chatmail_websocket" sessions)}
         log_format chatmail '"$request_method $uri" $status $body_bytes_sent $request_time';
         # NixOS redirects from port 80 with servers that cannot be configured, whose requests nginx logs to this file by
         # default. Requests to the host's other sites are still logged there.
@@ -231,6 +252,7 @@ in
           ~\bsmtp\b ${cfg.front.smtp};
           ~\bimap\b ${cfg.front.imap};
         }
+        ${network}
         ${zone "chatmail_front" throughFront}
         server {
           listen 0.0.0.0:443;
@@ -319,6 +341,9 @@ in
             "@mxdeliv_too_large".extraConfig = plainText 413 "552 Message exceeds maximum size";
             "@mxdeliv_unavailable".extraConfig = plainText 503 "451 4.3.0 Mail server temporarily unavailable";
           };
+        })
+        (lib.mkIf cfg.webSocket.enable {
+          locations = lib.genAttrs [ "= /imap" "= /smtp" ] (_: webSocket);
         })
         (lib.mkIf (!selfSigned) {
           locations."= /.well-known/mta-sts.txt".extraConfig = ''

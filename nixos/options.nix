@@ -247,6 +247,28 @@ in
       '';
     };
 
+    webSocket = {
+      enable = mkOption {
+        type = types.bool;
+        default = true;
+        description = ''
+          Whether clients can use IMAP and submission over WebSocket, at `wss://<domain>/imap` and `wss://<domain>/smtp`, for networks and browsers that allow only HTTPS.
+          The payloads of the binary messages are an ordinary session without STARTTLS.
+          The limits of the mail ports apply, and one client address gets at most a fifth of {option}`connections.imap` and {option}`connections.smtp` together.
+        '';
+      };
+      origins = mkOption {
+        type = types.listOf (types.strMatching "https?://[^/ ]+");
+        default = [ ];
+        example = [ "https://app.example.net" ];
+        description = ''
+          Other web sites whose pages may use the WebSocket, as `scheme://host`.
+          Pages of the relay's own site always may; clients that are not browsers are not affected.
+          Pages of unknown sites may not, because they could make their visitors guess passwords and create accounts.
+        '';
+      };
+    };
+
     filter.transport = mkOption {
       type = types.enum [
         "unix"
@@ -337,9 +359,10 @@ in
         https = "unix:/run/nginx/chatmail-https.socket";
         imap = "127.0.0.1:10993";
         smtp = "127.0.0.1:10465";
+        webSocketImap = "127.0.0.1:10143";
       };
       description = ''
-        Addresses to which the front on port 443 passes connections, with the PROXY protocol, which carries the client's address.
+        Addresses to which the front on port 443, and the service for WebSocket, pass connections, with the PROXY protocol, which carries the client's address.
       '';
     };
 
@@ -629,7 +652,7 @@ in
     };
 
     metrics = {
-      enable = lib.mkEnableOption "metrics for Prometheus: counters from the journal (mtail) on port 3903, Dovecot's on port 3904, and those of the relay's own services on ports 3905 to 3912; docs/metrics.md lists them";
+      enable = lib.mkEnableOption "metrics for Prometheus: counters from the journal (mtail) on port 3903, Dovecot's on port 3904, and those of the relay's own services on ports 3905 to 3913; docs/metrics.md lists them";
       package = lib.mkPackageOption pkgs "mtail" { };
       listenAddress = mkOption {
         type = types.str;

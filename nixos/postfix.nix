@@ -2,6 +2,7 @@
 #
 #   other servers  25 ──────> filtermail-incoming ──> filtered-incoming ──> queue ──> Dovecot (LMTP)
 #   other relays  443 ──> nginx ──> filtermail-mxdeliv ──> mxdeliv ──> filtermail-incoming ──> the same
+#   clients  443 ──> nginx ──> chatmail-websocket ──> websocket ──> filtermail-outgoing ──> as below
 #   clients  465, 587 ──────> filtermail-outgoing ──> filtered-outgoing ──> queue ──> other servers, or Dovecot
 #                                                     OpenDKIM, header cleanup
 #  queue ──> smtp(8) ──> filtermail-transport ──> 443 of other relays; port 25 if that fails (federation.https.send)
@@ -383,6 +384,18 @@ in
             smtpd_upstream_proxy_protocol = "haproxy";
             syslog_name = "postfix/submissions";
           }
+        );
+        # Clients over WebSocket: nginx has terminated TLS.
+        ${baseNameOf settings.websocket.smtp} = lib.mkIf cfg.webSocket.enable (
+          smtpd settings.websocket.smtp { maxproc = cfg.connections.smtp; } (
+            submission
+            // {
+              smtpd_tls_auth_only = "no";
+              smtpd_tls_security_level = "none";
+              smtpd_upstream_proxy_protocol = "haproxy";
+              syslog_name = "postfix/submissions";
+            }
+          )
         );
         filtered-outgoing =
           smtpd settings.filtermail.outgoing_reinject { maxproc = cfg.connections.filter; }

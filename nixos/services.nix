@@ -287,6 +287,13 @@ in
             allowed_networks = reserved.allowed cfg;
             ipv6 = cfg.enableIPv6;
           };
+          websocket = {
+            socket = "/run/chatmail-websocket/websocket.socket";
+            imap = cfg.front.webSocketImap;
+            smtp = "unix:${queue}/public/websocket";
+            origins = [ "https://${cfg.domain}" ] ++ cfg.webSocket.origins;
+            max_connections = cfg.connections.imap + cfg.connections.smtp;
+          };
           metrics =
             if cfg.metrics.enable then
               {
@@ -298,6 +305,7 @@ in
                 lastlogin = metricsSockets.at 3910;
                 filtermail_mxdeliv = metricsSockets.at 3911;
                 filtermail_transport = metricsSockets.at 3912;
+                websocket = metricsSockets.at 3913;
               }
             else
               null;
@@ -464,6 +472,26 @@ in
           # For each message, it holds the part that has just arrived and the head of the request.
           MemoryMax = cfg.connections.smtp * 256 * 1024 + 64 * 1048576;
         };
+      }))
+
+      (lib.mkIf cfg.webSocket.enable (daemon {
+        name = "chatmail-websocket";
+        description = "IMAP and submission over WebSocket";
+        socket = unixSocket settings.websocket.socket {
+          user = "root";
+          group = "nginx";
+        };
+        metrics = settings.metrics.websocket;
+        service =
+          inPostfixGroup
+          // loopback
+          // {
+            DynamicUser = true;
+            # Two sockets for each session.
+            LimitNOFILE = 2 * settings.websocket.max_connections + 1024;
+            # An idle session takes a few KiB; one that transfers data has a buffer in each direction.
+            MemoryMax = settings.websocket.max_connections * 48 * 1024 + 64 * 1048576;
+          };
       }))
 
       (daemon {

@@ -58,6 +58,8 @@ pub struct Settings {
     pub mxdeliv: Mxdeliv,
     /// The service that delivers over HTTPS.
     pub transport: Transport,
+    /// The service behind `/imap` and `/smtp`.
+    pub websocket: WebSocket,
     /// Addresses at which the services serve metrics; null if they count nothing.
     // Without the attribute, serde takes a missing key of an `Option` for null.
     #[serde(deserialize_with = "Option::deserialize")]
@@ -330,6 +332,22 @@ pub struct Transport {
     pub ipv6: bool,
 }
 
+/// The service behind `/imap` and `/smtp`: sessions of clients over WebSocket.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WebSocket {
+    /// Unix socket on which nginx passes on requests for a WebSocket.
+    pub socket: PathBuf,
+    /// Where Dovecot accepts these sessions, with the address of the client in the PROXY protocol.
+    pub imap: Endpoint,
+    /// Where Postfix accepts these sessions, with the address of the client in the PROXY protocol.
+    pub smtp: Endpoint,
+    /// Origins of web pages that may open a WebSocket. Clients that are not browsers have no origin.
+    pub origins: Vec<String>,
+    /// Sessions served at once; more wait in the listen queue.
+    pub max_connections: usize,
+}
+
 /// Addresses of this host at which the services serve metrics.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -350,4 +368,6 @@ pub struct Metrics {
     pub newemail: SocketAddr,
     /// lastlogin.
     pub lastlogin: SocketAddr,
+    /// chatmail-websocket.
+    pub websocket: SocketAddr,
 }

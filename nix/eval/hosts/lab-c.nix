@@ -14,6 +14,7 @@
     federation.https.send = false;
     # One address gets a fifth of it.
     connections.smtp = 60;
+    connections.imap = 200;
     # Limits that a scenario reaches within seconds.
     mailboxes = {
       maxFolders = 20;

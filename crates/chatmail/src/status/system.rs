@@ -8,7 +8,7 @@ use anyhow::{Context as _, ensure};
 use serde::Serialize;
 
 /// The units of a relay; units that do not exist on the host are skipped.
-const UNITS: [&str; 24] = [
+const UNITS: [&str; 25] = [
     "postfix.service",
     "dovecot.service",
     "nginx.service",
@@ -21,6 +21,7 @@ const UNITS: [&str; 24] = [
     "filtermail-outgoing.service",
     "filtermail-mxdeliv.service",
     "filtermail-transport.service",
+    "chatmail-websocket.service",
     "newemail.service",
     "chatmail-turn.service",
     "iroh-relay.service",

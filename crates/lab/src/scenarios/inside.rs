@@ -67,6 +67,8 @@ const OPEN: &[&str] = &[
     "tcp 127.0.0.1:3478",
     // filtermail-transport, which serves only connections from Postfix: `only-postfix-delivers-over-https`.
     "tcp 127.0.0.1:10083",
+    // IMAP over WebSocket.
+    "tcp 127.0.0.1:10143",
     "tcp 127.0.0.1:10465",
     // Metrics.
     "tcp 127.0.0.1:10904",
@@ -87,7 +89,7 @@ const MAILBOXES: &[&str] = &[
 const PUBLIC: &[&str] = &["unix /var/lib/postfix/queue/public/*"];
 
 /// Other targets that each may access; a `*` at the end matches anything. All other targets must be closed.
-const ALLOWED: [(Who, &[&[&str]]); 20] = [
+const ALLOWED: [(Who, &[&[&str]]); 21] = [
     (Who::User("nobody"), &[]),
     (
         Who::User("postfix"),
@@ -114,6 +116,7 @@ const ALLOWED: [(Who, &[&[&str]]); 20] = [
         &[&[
             "unix /run/newemail/newemail.socket",
             "unix /run/filtermail/mxdeliv.socket",
+            "unix /run/chatmail-websocket/websocket.socket",
             "unix /run/nginx/*",
         ]],
     ),
@@ -125,6 +128,7 @@ const ALLOWED: [(Who, &[&[&str]]); 20] = [
     (Who::Service("filtermail-mxdeliv"), &[PUBLIC]),
     (Who::Service("filtermail-transport"), &[]),
     (Who::Service("newemail"), &[]),
+    (Who::Service("chatmail-websocket"), &[PUBLIC]),
     (
         Who::Service("opendkim"),
         &[&[
@@ -141,6 +145,7 @@ const ALLOWED: [(Who, &[&[&str]]); 20] = [
         &[&[
             "unix /run/newemail/newemail.socket",
             "unix /run/filtermail/mxdeliv.socket",
+            "unix /run/chatmail-websocket/websocket.socket",
             "unix /run/nginx/*",
         ]],
     ),

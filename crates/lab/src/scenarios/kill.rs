@@ -325,7 +325,7 @@ pub(super) async fn newemail(context: &Context) -> anyhow::Result<()> {
 
 /// Kills every service of both relays while two users write to each other.
 pub(super) async fn all_while_people_write(context: &Context) -> anyhow::Result<()> {
-    const SERVICES: [&str; 8] = [
+    const SERVICES: [&str; 9] = [
         "filtermail-outgoing",
         "filtermail-incoming",
         "filtermail-mxdeliv",
@@ -334,6 +334,7 @@ pub(super) async fn all_while_people_write(context: &Context) -> anyhow::Result<
         "lastlogin",
         "chatmail-metadata",
         "newemail",
+        "chatmail-websocket",
     ];
     let mut chat = Chat::begin(context).await?;
     for (number, service) in SERVICES.iter().enumerate() {

@@ -43,6 +43,7 @@ mod store;
 mod switch;
 mod turn;
 mod web;
+mod websocket;
 
 use mailtest::Scenario;
 
@@ -146,6 +147,8 @@ fn with_machines() -> Vec<Scenario<Context>> {
 
         "idle-connections-close-no-port", Machines, 300, front::idle_connections;
         "front-tells-addresses", Machines, 120, front::addresses;
+        "websocket-tells-addresses", Machines, 120, websocket::addresses;
+        "websocket-idle-memory", Machines, 300, websocket::idle_memory;
 
         "web-new-addresses-as-many-as-set", Machines, 120, web::new_addresses;
         "own-site-beside-the-relay", Machines, 60, network::own_site;

@@ -16,9 +16,16 @@ const PUBLIC: [&str; 10] = [
 /// UDP ports that relay calls (`turn.minPort`, `turn.maxPort`): each is open only during its call.
 const CALLS: RangeInclusive<u16> = 50000..=52999;
 /// Metrics. Relay a has `metrics.listenAddress`, for a Prometheus server on another machine.
-const METRICS: RangeInclusive<u16> = 3903..=3912;
+const METRICS: RangeInclusive<u16> = 3903..=3913;
 /// Ports through which the relay's services reach each other.
-const INTERNAL: [&str; 5] = ["tcp 53", "udp 53", "tcp 10465", "tcp 10904", "tcp 10993"];
+const INTERNAL: [&str; 6] = [
+    "tcp 53",
+    "udp 53",
+    "tcp 10143",
+    "tcp 10465",
+    "tcp 10904",
+    "tcp 10993",
+];
 /// Ports of `federation.https.send`, which is off on relay c.
 const TRANSPORT: [&str; 2] = ["tcp 3912", "tcp 10083"];
 /// Ports of the filters if `filter.transport` is `tcp`, as on relay b.

@@ -34,8 +34,9 @@ const OTHER_RELEASE: SystemOf<'static> = SystemOf {
 /// Daemons that reload new settings while they run.
 const RELOADED: [&str; 3] = ["dovecot.service", "nginx.service", "postfix.service"];
 /// Services that restart for new settings, and those of them with a socket.
-const RESTARTED: [&str; 8] = [
+const RESTARTED: [&str; 9] = [
     "chatmail-metadata",
+    "chatmail-websocket",
     "doveauth",
     "filtermail-incoming",
     "filtermail-mxdeliv",
@@ -239,7 +240,7 @@ async fn metrics_in_effect(context: &Context, system: &SystemOf<'_>) -> anyhow::
         context.peer(RELAY)?.port(0).ip()
     };
     let served = || async {
-        for port in 3903..=3912 {
+        for port in 3903..=3913 {
             match http::get_plain((address, port).into(), "metrics", "/metrics").await {
                 Ok(answer) if answer.status == 200 => {}
                 _ => return Ok(None),

@@ -22,6 +22,8 @@ pub mod smtp;
 #[cfg(feature = "scenarios")]
 pub mod tls;
 #[cfg(feature = "scenarios")]
+pub mod websocket;
+#[cfg(feature = "scenarios")]
 pub mod wire;
 
 #[cfg(feature = "scenarios")]

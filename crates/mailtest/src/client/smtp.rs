@@ -115,7 +115,8 @@ impl Smtp {
         Self::greeted(Wire::connect_tls(address, tls, name).await?).await
     }
 
-    async fn greeted(mut wire: Wire) -> anyhow::Result<Self> {
+    /// Reads the greeting.
+    pub(super) async fn greeted(mut wire: Wire) -> anyhow::Result<Self> {
         let greeting = read_reply(&mut wire).await.context("waiting for the greeting")?;
         Ok(Self {
             wire,

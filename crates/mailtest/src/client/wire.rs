@@ -91,6 +91,15 @@ impl Wire {
         })
     }
 
+    /// Uses a stream of another protocol.
+    pub(super) fn over(stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static) -> Self {
+        Self {
+            stream: BufReader::new(Box::new(stream)),
+            partial: Vec::new(),
+            secured: None,
+        }
+    }
+
     /// Connects with implicit TLS (ports 465, 993, 443).
     pub async fn connect_tls(address: SocketAddr, tls: &Tls, name: &str) -> Result<Self, WireError> {
         Self::connect(address).await?.handshake(tls, name).await

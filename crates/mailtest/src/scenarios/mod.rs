@@ -11,6 +11,7 @@ pub mod metadata;
 pub mod policy;
 mod tls;
 mod web;
+mod websocket;
 
 use crate::context::Context;
 use crate::scenario::Scenario;
@@ -55,6 +56,11 @@ pub fn all<C: AsRef<Context>>() -> Vec<Scenario<C>> {
         "client-ports-need-tls-1.3", Addresses, 60, tls::client_ports;
         "port-443-by-alpn", Addresses, 60, tls::port_443;
         "web-tls-versions-and-http2", Addresses, 60, tls::https;
+
+        "websocket-clients-write-and-wait", Addresses, 120, websocket::clients;
+        "websocket-passwords-are-limited", Addresses, 300, websocket::passwords, lane "logins";
+        "websocket-refuses-what-is-no-session", Addresses, 120, websocket::requests;
+        "websocket-closes-wrong-frames", Addresses, 120, websocket::frames;
 
         "web-site", Addresses, 60, web::site;
         "web-files-for-machines", Addresses, 60, web::files_for_machines;

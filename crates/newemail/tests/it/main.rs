@@ -50,6 +50,7 @@ fn addresses_are_given_out_without_an_address_for_metrics() {
             lastlogin: nowhere,
             metadata: nowhere,
             newemail: nowhere,
+            websocket: nowhere,
         });
     });
     assert_eq!(service.ask("POST", "/new").status, 200);

@@ -15,7 +15,7 @@ pub(super) const RELAY: &str = "a";
 /// Time within which mail arrives and a metric changes.
 const WITHIN: Duration = Duration::from_secs(30);
 /// Metrics ports of doveauth, both filters, chatmail-metadata, newemail, lastlogin, and HTTPS delivery both ways.
-const SERVICES: [u16; 8] = [3905, 3906, 3907, 3908, 3909, 3910, 3911, 3912];
+const SERVICES: [u16; 9] = [3905, 3906, 3907, 3908, 3909, 3910, 3911, 3912, 3913];
 /// Dovecot's port.
 const DOVECOT: u16 = 3904;
 

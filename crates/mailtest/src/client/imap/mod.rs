@@ -74,7 +74,8 @@ impl Imap {
         Self::greeted(Wire::connect_tls(address, tls, name).await?).await
     }
 
-    async fn greeted(wire: Wire) -> anyhow::Result<Self> {
+    /// Reads the greeting.
+    pub(super) async fn greeted(wire: Wire) -> anyhow::Result<Self> {
         let mut imap = Self {
             wire,
             greeting: String::new(),
