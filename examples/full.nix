@@ -34,6 +34,9 @@
       burst = 20;
     };
 
+    # A server whose certificate cannot be verified.
+    federation.smtp.tlsExceptions."old.example.net" = "encrypt";
+
     connections = {
       imap = 50000;
       smtp = 5000;

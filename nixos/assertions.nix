@@ -113,6 +113,14 @@ in
         message = "services.chatmail.enableIPv6 is false, but services.chatmail.addresses contains only IPv6 addresses; add the IPv4 address or set services.chatmail.enableIPv6 = true.";
       }
       {
+        assertion = cfg.federation.smtp.send || cfg.federation.https.send;
+        message = "services.chatmail.federation.smtp.send and federation.https.send are both false, so the relay cannot deliver to other servers; set services.chatmail.federation.https.send = true.";
+      }
+      {
+        assertion = cfg.federation.smtp.receive || cfg.federation.https.receive;
+        message = "services.chatmail.federation.smtp.receive and federation.https.receive are both false, so other servers cannot deliver to the relay; set services.chatmail.federation.https.receive = true.";
+      }
+      {
         assertion = on443 == [ ];
         message = "services.nginx listens on port 443, but services.chatmail needs that port for its front, which shares it between web, IMAP and SMTP and also forwards to the host's own sites; ${lib.head on443}.";
       }

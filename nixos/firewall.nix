@@ -6,13 +6,14 @@ in
 {
   config = lib.mkIf (cfg.enable && cfg.openFirewall) {
     networking.firewall.allowedTCPPorts = [
-      25 # SMTP from other servers
       80 # redirects to HTTPS; ACME challenges
       143 # IMAP with STARTTLS
       443 # HTTPS, and IMAP and SMTP for networks that block all other ports
       465 # submission over TLS
       587 # submission with STARTTLS
       993 # IMAP over TLS
-    ];
+    ]
+    # SMTP from other servers.
+    ++ lib.optional cfg.federation.smtp.receive 25;
   };
 }

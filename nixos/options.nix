@@ -238,6 +238,54 @@ in
         The relay then tries HTTPS again after 30 minutes.
       '';
     };
+    federation.smtp = {
+      enable = mkOption {
+        type = types.bool;
+        default = true;
+        description = ''
+          Whether the relay exchanges mail with other servers over SMTP, on port 25.
+          On a host where port 25 is blocked, set this to false: otherwise each message to a server without HTTPS waits for connections that never open.
+          Mail then only travels over HTTPS ({option}`federation.https.send`, {option}`federation.https.receive`), and other servers that support only SMTP cannot exchange mail with this relay.
+        '';
+      };
+      send = mkOption {
+        type = types.bool;
+        default = cfg.federation.smtp.enable;
+        defaultText = lib.literalExpression "config.services.chatmail.federation.smtp.enable";
+        description = ''
+          Whether the relay delivers over SMTP to servers that do not accept mail over HTTPS.
+          If false, mail to them is deferred with this reason, and returned to the sender when it expires.
+          Set only this to false if the provider blocks outgoing connections to port 25 but not incoming ones.
+        '';
+      };
+      receive = mkOption {
+        type = types.bool;
+        default = cfg.federation.smtp.enable;
+        defaultText = lib.literalExpression "config.services.chatmail.federation.smtp.enable";
+        description = "Whether the relay accepts mail from other servers on port 25. If false, nothing listens there and the firewall keeps the port closed.";
+      };
+      tlsExceptions = mkOption {
+        type = types.attrsOf (
+          types.enum [
+            "encrypt"
+            "may"
+          ]
+        );
+        default = { };
+        example = {
+          "old.example.org" = "encrypt";
+        };
+        description = ''
+          Domains of recipients to which the relay delivers over SMTP with less than a verified certificate, by Postfix' TLS level:
+
+          - `encrypt`: TLS without a verified certificate.
+          - `may`: TLS if the server supports it, and cleartext otherwise.
+
+          Every network on the way can then read or redirect mail to that domain; its chats stay end-to-end encrypted.
+          HTTPS still needs a valid certificate.
+        '';
+      };
+    };
     federation.https.receive = mkOption {
       type = types.bool;
       default = true;

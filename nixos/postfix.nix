@@ -200,7 +200,7 @@ in
   config = lib.mkIf cfg.enable {
     services.postfix = {
       enable = true;
-      enableSmtp = true;
+      enableSmtp = cfg.federation.smtp.receive;
 
       settings.main = {
         # Pinned, so that a newer Postfix does not change the meaning of these settings.
@@ -305,6 +305,9 @@ in
         smtp_tls_policy_maps = regexp "tls-policy" (
           # filtermail-transport, over loopback.
           lib.optional cfg.federation.https.send "/^${lib.escapeRegex httpsHop}$/ none"
+          ++ lib.mapAttrsToList (
+            domain: level: "/^${lib.escapeRegex domain}$/ ${level}"
+          ) cfg.federation.smtp.tlsExceptions
           ++ [
             "/^_/ encrypt"
             "/^\\[/ encrypt"
@@ -356,13 +359,17 @@ in
         internal_mail_filter_classes = "bounce";
         milter_macro_daemon_name = "ORIGINATING";
       }
+      // lib.optionalAttrs (!cfg.federation.smtp.send) {
+        # Recipients for which filtermail-transport knows no next hop.
+        default_transport = "error:5.1.2 This relay delivers to other servers over HTTPS only";
+      }
       // lib.optionalAttrs (lib.versionAtLeast config.services.postfix.package.version "3.11") {
         requiretls_enable = false;
         requiretls_esmtp_header = false;
       };
 
       settings.master = {
-        smtp_inet = {
+        smtp_inet = lib.mkIf cfg.federation.smtp.receive {
           maxproc = cfg.connections.smtp;
           args = options { smtpd_proxy_filter = settings.filtermail.incoming_listen; };
         };

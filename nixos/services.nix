@@ -287,6 +287,10 @@ in
             allowed_networks = reserved.allowed cfg;
             ipv6 = cfg.enableIPv6;
           };
+          federation = {
+            https = { inherit (cfg.federation.https) send receive; };
+            smtp = { inherit (cfg.federation.smtp) send receive; };
+          };
           websocket = {
             socket = "/run/chatmail-websocket/websocket.socket";
             imap = cfg.front.webSocketImap;

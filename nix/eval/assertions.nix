@@ -39,6 +39,20 @@ let
       };
       message = "leave services.chatmail.tls.mode at \"self-signed\"";
     };
+    no-way-out = {
+      module.services.chatmail.federation = {
+        smtp.enable = false;
+        https.send = false;
+      };
+      message = "set services.chatmail.federation.https.send = true";
+    };
+    no-way-in = {
+      module.services.chatmail.federation = {
+        smtp.receive = false;
+        https.receive = false;
+      };
+      message = "set services.chatmail.federation.https.receive = true";
+    };
     username-lengths = {
       module.services.chatmail.accounts.usernameMinLength = 10;
       message = "usernameMinLength is 10, which is above usernameMaxLength; set it to 9 or less";

@@ -58,6 +58,8 @@ pub struct Settings {
     pub mxdeliv: Mxdeliv,
     /// The service that delivers over HTTPS.
     pub transport: Transport,
+    /// How mail travels between this relay and other servers.
+    pub federation: Federation,
     /// The service behind `/imap` and `/smtp`.
     pub websocket: WebSocket,
     /// Addresses at which the services serve metrics; null if they count nothing.
@@ -330,6 +332,26 @@ pub struct Transport {
     pub allowed_networks: Vec<String>,
     /// Whether mail is delivered to IPv6 addresses.
     pub ipv6: bool,
+}
+
+/// How mail travels between this relay and other servers.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Federation {
+    /// `POST /mxdeliv`.
+    pub https: Directions,
+    /// Port 25.
+    pub smtp: Directions,
+}
+
+/// Directions in which a protocol is used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Directions {
+    /// To other servers.
+    pub send: bool,
+    /// From other servers.
+    pub receive: bool,
 }
 
 /// The service behind `/imap` and `/smtp`: sessions of clients over WebSocket.

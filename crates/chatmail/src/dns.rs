@@ -62,11 +62,11 @@ fn now() -> u32 {
     u32::try_from(seconds).unwrap_or_default()
 }
 
-/// Addresses of the mail servers of a domain, those with the lowest preference first (RFC 5321 section 5.1).
+/// Names and addresses of the mail servers of a domain, those with the lowest preference first (RFC 5321 section 5.1).
 pub(crate) async fn mail_servers(
     settings: &Settings,
     domain: &str,
-) -> anyhow::Result<Vec<std::net::SocketAddr>> {
+) -> anyhow::Result<Vec<(String, std::net::IpAddr)>> {
     ask::Server::resolver(settings.filtermail.resolver)?
         .mail_servers(domain)
         .await

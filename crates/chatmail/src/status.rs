@@ -18,8 +18,24 @@ use self::system::{EXPIRE, Sockets, Unit};
 use crate::account::size;
 use crate::{queue, tls};
 
-/// The ports of the relay for clients and other relays.
-pub(crate) const PORTS: [u16; 7] = [25, 80, 143, 443, 465, 587, 993];
+/// The port for mail from other servers.
+const SMTP_PORT: u16 = 25;
+/// The other ports of the relay for clients and other relays.
+const PORTS: [u16; 6] = [80, 143, 443, 465, 587, 993];
+
+/// The public ports of a relay with these settings.
+pub(crate) fn ports(settings: &Settings) -> impl Iterator<Item = u16> {
+    let smtp = settings.federation.smtp.receive.then_some(SMTP_PORT);
+    smtp.into_iter().chain(PORTS)
+}
+
+/// The ways of mail in one direction, with HTTPS first, as the relay tries them.
+pub(crate) fn ways(https: bool, smtp: bool) -> Vec<&'static str> {
+    let ways = [("HTTPS", https), ("SMTP", smtp)];
+    ways.into_iter()
+        .filter_map(|(name, used)| used.then_some(name))
+        .collect()
+}
 
 /// File with the commit of the module, which the module writes.
 const REVISION_FILE: &str = "/etc/chatmail-version";
@@ -44,6 +60,7 @@ struct Status {
     units: Vec<Unit>,
     missing_ports: Vec<u16>,
     connections: Connections,
+    federation: Federation,
     queue: Queue,
     accounts: Accounts,
     /// Days until the certificate on port 993 expires.
@@ -71,6 +88,13 @@ struct Connections {
     submission: usize,
     port_25: usize,
     imap_processes: usize,
+}
+
+/// Ways of mail to and from other servers.
+#[derive(Serialize)]
+struct Federation {
+    out: Vec<&'static str>,
+    r#in: Vec<&'static str>,
 }
 
 #[derive(Default, Serialize)]
@@ -102,8 +126,7 @@ pub(crate) fn run(cli: &Cli, settings: &Settings) -> anyhow::Result<crate::Answe
 fn look(settings: &Settings) -> anyhow::Result<Status> {
     let units = system::units()?;
     let sockets = Sockets::read()?;
-    let missing_ports: Vec<_> = PORTS
-        .into_iter()
+    let missing_ports: Vec<_> = ports(settings)
         .filter(|port| !sockets.listening.contains(port))
         .collect();
     let mut attention: Vec<_> = units
@@ -155,6 +178,13 @@ fn look(settings: &Settings) -> anyhow::Result<Status> {
             submission: sockets.connections(&[465, 587]),
             port_25: sockets.connections(&[25]),
             imap_processes: system::processes("imap"),
+        },
+        federation: Federation {
+            out: ways(settings.federation.https.send, settings.federation.smtp.send),
+            r#in: ways(
+                settings.federation.https.receive,
+                settings.federation.smtp.receive,
+            ),
         },
         queue,
         accounts: accounts(settings)?,
@@ -268,6 +298,15 @@ impl Status {
             format!(
                 "{} IMAP ({} imap processes), {} submission, {} on port 25",
                 connections.imap, connections.imap_processes, connections.submission, connections.port_25
+            ),
+        );
+        let federation = &self.federation;
+        line(
+            "federation",
+            format!(
+                "out over {}, in over {}",
+                federation.out.join(" and "),
+                federation.r#in.join(" and ")
             ),
         );
         line(

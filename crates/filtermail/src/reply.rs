@@ -58,6 +58,8 @@ replies! {
     OK_HTTPS = "250 OK (HTTPS)";
     /// The message was not delivered over HTTPS; Postfix continues with SMTP.
     NOT_OVER_HTTPS = "451 4.4.1 No delivery over HTTPS";
+    /// The message was not delivered over HTTPS, and the relay does not use SMTP.
+    ONLY_OVER_HTTPS = "451 4.4.1 The server did not accept the message over HTTPS, and this relay does not use SMTP";
     /// Too many large messages are in progress.
     BUSY = "421 4.3.2 Transport busy";
     /// An envelope sender that is not an address.

@@ -7,6 +7,10 @@
     web.newAddressesPerMinute = 1200;
     # The ports of the reference relay.
     filter.transport = "tcp";
+    federation.smtp.tlsExceptions = {
+      "cleartext.test" = "may";
+      "unverified.test" = "encrypt";
+    };
   };
 
   services.postfix.rootAlias = "operator1@_b.test";

@@ -101,7 +101,7 @@ impl Server {
     }
 
     /// See [`super::mail_servers`].
-    pub(super) async fn mail_servers(&self, domain: &str) -> anyhow::Result<Vec<SocketAddr>> {
+    pub(super) async fn mail_servers(&self, domain: &str) -> anyhow::Result<Vec<(String, IpAddr)>> {
         let values = self.values(&(domain.to_owned(), RecordType::MX)).await;
         let values = values.map_err(|error| anyhow::anyhow!("{} does not answer: {error}", self.name))?;
         let mut hosts: Vec<(u16, &str)> = values
@@ -119,7 +119,7 @@ impl Server {
             found.extend(
                 addresses
                     .into_iter()
-                    .map(|address| SocketAddr::new(address.ip(), 25)),
+                    .map(|address| (host.to_owned(), address.ip())),
             );
         }
         Ok(found)

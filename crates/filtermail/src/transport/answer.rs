@@ -37,12 +37,13 @@ impl Answer {
         matches!(self, Self::Delivered | Self::Refused(_))
     }
 
-    /// Returns the reply to Postfix, which continues with SMTP after a temporary one.
-    pub(super) fn reply(&self) -> Reply {
+    /// Returns the reply to Postfix, which continues with SMTP after a temporary one. `otherwise` tells that the other
+    /// relay has not replied.
+    pub(super) fn reply(&self, otherwise: Reply) -> Reply {
         match self {
             Self::Delivered => Reply::OK_HTTPS,
             Self::Refused(reply) | Self::Deferred(reply) => reply.clone(),
-            Self::Failed | Self::NotOffered => Reply::NOT_OVER_HTTPS,
+            Self::Failed | Self::NotOffered => otherwise,
         }
     }
 }
@@ -89,7 +90,8 @@ mod tests {
 
     #[test]
     fn all_but_definite_answers_are_temporary() {
-        let begins = |answer: Answer, with: &str| answer.reply().as_str().starts_with(with);
+        let begins =
+            |answer: Answer, with: &str| answer.reply(Reply::NOT_OVER_HTTPS).as_str().starts_with(with);
         assert!(begins(Answer::Delivered, "250 OK (HTTPS)"));
         assert!(begins(Answer::Failed, "451 "));
         assert!(begins(Answer::NotOffered, "451 "));

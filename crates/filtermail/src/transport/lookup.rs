@@ -14,6 +14,8 @@ use tokio::time::timeout;
 
 use super::hosts::Destination;
 use super::memory::Memory;
+use super::metrics;
+use crate::reply::Reply;
 
 /// Idle timeout; Postfix closes idle connections after 10 s.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
@@ -35,6 +37,8 @@ pub(super) struct Lookup {
     own_domain: String,
     own_addresses: Vec<IpAddr>,
     hop: SocketAddr,
+    /// Whether Postfix delivers over SMTP if the hop does not.
+    smtp: bool,
 }
 
 impl Lookup {
@@ -43,6 +47,7 @@ impl Lookup {
             own_domain: settings.domain.to_ascii_lowercase(),
             own_addresses: settings.addresses.clone(),
             hop: settings.transport.listen,
+            smtp: settings.federation.smtp.send,
         }
     }
 
@@ -53,6 +58,9 @@ impl Lookup {
             Some((RESULTS, result)) => {
                 if let Some(host) = unreachable(result) {
                     memory.unreachable(host);
+                }
+                if let Some((transport, result)) = self.classify(result) {
+                    metrics::count_result(transport, result);
                 }
                 NOT_FOUND.to_owned()
             }
@@ -72,10 +80,26 @@ impl Lookup {
             Destination::Domain(_) => false,
             Destination::Literal(address, _) => self.own_addresses.contains(address),
         };
-        if own || name == self.own_domain || memory.is_without(name) {
+        if own || name == self.own_domain || (self.smtp && memory.is_without(name)) {
             return NOT_FOUND.to_owned();
         }
-        format!("OK smtp:[{}]:{}, {name}", self.hop.ip(), self.hop.port())
+        let hop = format!("OK smtp:[{}]:{}", self.hop.ip(), self.hop.port());
+        if self.smtp { format!("{hop}, {name}") } else { hop }
+    }
+
+    /// Returns the transport and the result of an attempt for one recipient, from a result like
+    /// `2.0.0 250 2.0.0 Ok: queued as X` or `5.7.1 host mx.example.org[192.0.2.1] said: 554 …`.
+    fn classify(&self, result: &str) -> Option<(&'static str, &'static str)> {
+        let (status, text) = result.split_once(' ')?;
+        let hop = self.hop.ip();
+        let over_https = text == Reply::OK_HTTPS.as_str() || text.starts_with(&format!("host {hop}[{hop}]"));
+        let outcome = match status.as_bytes().first() {
+            Some(b'2') => "sent",
+            Some(b'4') => "deferred",
+            Some(b'5') => "bounced",
+            _ => return None,
+        };
+        Some((if over_https { "https" } else { "smtp" }, outcome))
     }
 
     /// Responds to requests until Postfix closes the connection or the service stops. If Postfix loses a connection, it
@@ -178,6 +202,44 @@ mod tests {
             own_domain: "chat.example.org".to_owned(),
             own_addresses: vec!["192.0.2.1".parse().unwrap()],
             hop: "127.0.0.1:10083".parse().unwrap(),
+            smtp: true,
+        }
+    }
+
+    #[test]
+    fn without_smtp_there_is_no_other_hop() {
+        let memory = Memory::default();
+        memory.note("b.test", &["mx.b.test".to_owned()], &Answer::NotOffered);
+        let lookup = Lookup {
+            smtp: false,
+            ..lookup()
+        };
+        let answer = lookup.next_hops("a@b.test", &memory);
+        assert_eq!(answer, "OK smtp:[127.0.0.1]:10083");
+        assert_eq!(lookup.next_hops("a@chat.example.org", &memory), NOT_FOUND);
+    }
+
+    #[test]
+    fn results_by_transport() {
+        for (result, expected) in [
+            ("2.0.0 250 OK (HTTPS)", Some(("https", "sent"))),
+            ("2.0.0 250 2.0.0 Ok: queued as X", Some(("smtp", "sent"))),
+            (
+                "5.7.1 host 127.0.0.1[127.0.0.1] said: 554 5.7.1 no (in reply to end of DATA command)",
+                Some(("https", "bounced")),
+            ),
+            (
+                "5.7.1 host mx.b.test[192.0.2.1] said: 554 host 127.0.0.1[127.0.0.1]",
+                Some(("smtp", "bounced")),
+            ),
+            (
+                "4.4.1 connect to mx.b.test[192.0.2.1]:25: Connection timed out",
+                Some(("smtp", "deferred")),
+            ),
+            ("nonsense", None),
+            ("", None),
+        ] {
+            assert_eq!(lookup().classify(result), expected, "{result}");
         }
     }
 

@@ -6,6 +6,8 @@ use super::answer::Answer;
 
 const DELIVERIES: &str = "chatmail_https_deliveries_total";
 
+const RECIPIENTS: &str = "chatmail_remote_deliveries_total";
+
 /// Values of the label `result`.
 const RESULTS: [&str; 5] = ["delivered", "refused", "deferred", "failed", "not_offered"];
 
@@ -15,6 +17,20 @@ pub(super) fn describe() {
     for result in RESULTS {
         counter!(DELIVERIES, "result" => result).absolute(0);
     }
+    describe_counter!(
+        RECIPIENTS,
+        "Results of attempts to deliver to recipients of other servers, by the transport that gave the result."
+    );
+    for transport in ["https", "smtp"] {
+        for result in ["sent", "deferred", "bounced"] {
+            counter!(RECIPIENTS, "transport" => transport, "result" => result).absolute(0);
+        }
+    }
+}
+
+/// Counts the result of an attempt for one recipient.
+pub(super) fn count_result(transport: &'static str, result: &'static str) {
+    counter!(RECIPIENTS, "transport" => transport, "result" => result).increment(1);
 }
 
 /// Counts an attempt.

@@ -67,6 +67,7 @@ pub async fn run(mut service: Service) -> anyhow::Result<()> {
             https: Https::new(&hosts, transport.port).context("cannot set up the HTTPS client")?,
             hosts,
             memory: Arc::clone(&memory),
+            smtp: settings.federation.smtp.send,
         },
         reinject: None,
         max_message_size: settings.messages.max_size + ADDED,
@@ -114,6 +115,8 @@ struct Transport {
     hosts: Hosts,
     https: Https,
     memory: Arc<Memory>,
+    /// Whether Postfix continues with SMTP.
+    smtp: bool,
 }
 
 impl Policy for Transport {
@@ -124,25 +127,34 @@ impl Policy for Transport {
     /// Messages that Postfix looked up before their destination failed go to SMTP before they are sent.
     fn recipient(&self, address: &str) -> Option<Reply> {
         let skipped = match Destination::of(address) {
-            Some(destination) => self.memory.is_without(destination.name()),
+            // Without SMTP, there is no other way.
+            Some(destination) => self.smtp && self.memory.is_without(destination.name()),
             None => true,
         };
-        skipped.then_some(Reply::NOT_OVER_HTTPS)
+        skipped.then(|| self.not_delivered())
     }
 
     /// Only the other side rejects messages here.
     fn malformed(&self, _reply: Reply) -> Reply {
-        Reply::NOT_OVER_HTTPS
+        self.not_delivered()
     }
 
     async fn judge(&self, envelope: &mut Envelope, message: &Bytes) -> Verdict {
         let answer = self.deliver(envelope, message).await;
         metrics::count(&answer);
-        Verdict::Answered(answer.reply())
+        Verdict::Answered(answer.reply(self.not_delivered()))
     }
 }
 
 impl Transport {
+    fn not_delivered(&self) -> Reply {
+        if self.smtp {
+            Reply::NOT_OVER_HTTPS
+        } else {
+            Reply::ONLY_OVER_HTTPS
+        }
+    }
+
     async fn deliver(&self, envelope: &Envelope, message: &Bytes) -> Answer {
         // The next hop names the destination, so all recipients of a message have the same.
         let mut destinations = envelope

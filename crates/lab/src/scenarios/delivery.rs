@@ -39,7 +39,11 @@ pub(super) async fn undeliverable(context: &Context) -> anyhow::Result<()> {
 }
 
 /// Waits until Postfix defers a message to this address; returns the message and the reason.
-async fn deferred(context: &Context, relay: &str, address: &str) -> anyhow::Result<(String, String)> {
+pub(super) async fn deferred(
+    context: &Context,
+    relay: &str,
+    address: &str,
+) -> anyhow::Result<(String, String)> {
     let look = || async {
         for queued in context.machines().queue(relay).await? {
             let reason = queued

@@ -173,14 +173,15 @@ pub(super) async fn https_only(context: &Context) -> anyhow::Result<()> {
     context.queues_empty(&[RELAY], ONE_ATTEMPT).await
 }
 
-/// Relays deliver to each other over HTTPS, whether or not port 25 between them is blocked.
+/// Relays deliver to each other over HTTPS, whether or not port 25 between them is blocked, and over SMTP if port 443 is.
 pub(super) async fn between_relays(context: &Context) -> anyhow::Result<()> {
     let (sender, receiver) = (context.account(RELAY).await?, context.account(OTHER).await?);
     let (mut imap, _) = receiver.inbox().await?;
-    let close = ["pref", "100", "ipproto", "tcp", "dport", "25", "prohibit"];
-    for closed in [false, true] {
+    for closed in [None, Some("25"), Some("443")] {
+        let port = closed.unwrap_or_default();
+        let close = ["pref", "100", "ipproto", "tcp", "dport", port, "prohibit"];
         let before = accepted(context).await?;
-        if closed {
+        if closed.is_some() {
             context
                 .run(RELAY, &[&["ip", "rule", "add"], &close[..]].concat())
                 .await?;
@@ -190,15 +191,20 @@ pub(super) async fn between_relays(context: &Context) -> anyhow::Result<()> {
             arrival(&mut imap, message.id(), ONE_ATTEMPT).await
         }
         .await;
-        if closed {
+        if closed.is_some() {
             context
                 .run(RELAY, &[&["ip", "rule", "delete"], &close[..]].concat())
                 .await?;
         }
-        delivered.with_context(|| format!("port 25 closed: {closed}"))?;
+        if closed == Some("443") {
+            // The relay remembers the other one as a server without HTTPS.
+            let unit = "filtermail-transport.service";
+            context.run(RELAY, &["systemctl", "restart", unit]).await?;
+        }
+        delivered.with_context(|| format!("closed port: {closed:?}"))?;
         ensure!(
-            accepted(context).await? > before,
-            "the message did not arrive over HTTPS"
+            (accepted(context).await? > before) == (closed != Some("443")),
+            "closed port {closed:?}: the message took the wrong way"
         );
     }
     Ok(())

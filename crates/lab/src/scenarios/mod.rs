@@ -44,6 +44,7 @@ mod switch;
 mod turn;
 mod web;
 mod websocket;
+mod without_smtp;
 
 use mailtest::Scenario;
 
@@ -106,6 +107,8 @@ fn with_machines() -> Vec<Scenario<Context>> {
         "mail-leaves-over-smtp-without-https", Machines, 480, federation::smtp_only;
         "https-is-tried-again-without-smtp", Machines, 180, federation::forgotten;
         "refused-over-https-comes-back", Machines, 120, federation::refused;
+        "relay-without-port-25", Machines, 240, without_smtp::blocked;
+        "tls-exceptions-by-domain", Machines, 180, without_smtp::tls_exceptions;
         "only-postfix-delivers-over-https", Machines, 90, federation::only_postfix;
         "delivery-over-https-restarts", Machines, 180, federation::restart;
         "dead-destinations-delay-nobody", Machines, 300, isolation::dead_destinations;

@@ -70,7 +70,18 @@ pub(super) fn tls((chain, key): &(String, String)) -> anyhow::Result<TlsAcceptor
 /// Receives one message as a mail server whose only extension is STARTTLS.
 pub(super) async fn receive(listener: &TcpListener, acceptor: TlsAcceptor) -> anyhow::Result<Vec<u8>> {
     let (stream, _) = listener.accept().await?;
-    let stream = secure(stream, acceptor).await?;
+    take(secure(stream, acceptor).await?).await
+}
+
+/// Receives one message as a mail server without TLS.
+pub(super) async fn receive_cleartext(listener: &TcpListener) -> anyhow::Result<Vec<u8>> {
+    let (mut stream, _) = listener.accept().await?;
+    stream.write_all(b"220 outside.test ESMTP\r\n").await?;
+    take(stream).await
+}
+
+/// Receives one message.
+async fn take(stream: impl AsyncRead + AsyncWrite + Unpin) -> anyhow::Result<Vec<u8>> {
     let mut stream = BufReader::new(stream);
     converse(&mut stream, "250 outside.test", "DATA").await?;
     stream.write_all(b"354 go\r\n").await?;
