@@ -125,6 +125,8 @@ in
     services.chatmail.settings.turn = {
       host = cfg.domain;
       inherit (cfg.turn) port lifetime;
+      min_port = cfg.turn.minPort;
+      max_port = cfg.turn.maxPort;
       secret_file = "/run/credentials/chatmail-metadata.service/turn-secret";
     };
 

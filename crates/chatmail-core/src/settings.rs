@@ -223,6 +223,10 @@ pub struct Turn {
     pub host: String,
     /// Port that clients connect to.
     pub port: u16,
+    /// First UDP port from which coturn relays.
+    pub min_port: u16,
+    /// Last UDP port from which coturn relays.
+    pub max_port: u16,
     /// File with the secret shared with coturn.
     pub secret_file: PathBuf,
     /// Seconds that credentials are valid for.
