@@ -115,7 +115,20 @@ show_records() {
   printf '\n%s\n' "$text"
 }
 
-# Waits until the relay reports that all is well, for at most this many seconds; then prints the DNS records that are
+# Copies the failures in the output of `chatmail doctor`, which may have several lines each.
+failures() {
+  local line shown=
+  while IFS= read -r line; do
+    case $line in
+    FAILED*) shown=yes ;;
+    ' '*) ;;
+    *) shown= ;;
+    esac
+    [[ -z $shown ]] || printf '%s\n' "$line"
+  done
+}
+
+# Waits until `chatmail doctor` on the relay finds nothing that fails, for at most this many seconds; then prints the DNS records that are
 # still missing.
 wait_for_relay() {
   local limit=$1 started=$SECONDS text code state='' before='' shown=''
@@ -123,13 +136,16 @@ wait_for_relay() {
   echo "Waiting until $relay is ready, for at most $limit seconds. Ctrl-C only stops waiting."
   while :; do
     code=0
-    text=$(on_relay chatmail status) || code=$?
+    text=$(on_relay chatmail doctor) || code=$?
     case $code in
     0) break ;;
     124) state="no response within $patience seconds" ;;
     127) state='no chatmail command on the machine yet' ;;
     255) state="no SSH connection yet${text:+: ${text##*$'\n'}}" ;;
-    *) state=$(grep '^ATTENTION' <<<"$text") || state=${text##*$'\n'} ;;
+    *)
+      state=$(failures <<<"$text")
+      state=${state:-${text##*$'\n'}}
+      ;;
     esac
     if [[ $state != "$before" ]]; then
       printf '%s\n' "$state"
@@ -142,7 +158,7 @@ wait_for_relay() {
     fi
     if ((SECONDS - started >= limit)); then
       [[ $code == 124 || $code == 127 || $code == 255 ]] || show_records
-      fail "$relay is not ready after $limit seconds; the lines above say why. Check again with: ssh $destination chatmail status"
+      fail "$relay is not ready after $limit seconds; the lines above say why. Check again with: ssh $destination chatmail doctor"
     fi
     sleep "$pause"
   done

@@ -7,8 +7,19 @@ mod dkim;
 mod records;
 mod zone;
 
+use std::net::IpAddr;
+
 use chatmail_core::Settings;
+use hickory_resolver::proto::rr::{Name, RecordType};
 use time::OffsetDateTime;
+
+pub(crate) use self::compare::{Finding, State};
+#[cfg(test)]
+pub(crate) use self::records::Record;
+pub(crate) use self::records::{Data, Need};
+
+/// Maximum number of names of an address that are looked up.
+const MAX_NAMES: usize = 8;
 
 /// Print the DNS records of the relay, or check that they are published.
 #[derive(clap::Args)]
@@ -70,4 +81,31 @@ pub(crate) async fn mail_servers(
     ask::Server::resolver(settings.filtermail.resolver)?
         .mail_servers(domain)
         .await
+}
+
+/// The records of the relay, compared with the published ones.
+pub(crate) async fn findings(settings: &Settings) -> anyhow::Result<Vec<Finding>> {
+    let key = dkim::public_key(&settings.dkim.key_file)?;
+    let records = records::of(settings, &key)?;
+    Ok(check::check(settings, &records).await?.findings)
+}
+
+/// The names of an address, and for each the addresses that it leads to.
+pub(crate) async fn reverse(
+    settings: &Settings,
+    address: IpAddr,
+) -> anyhow::Result<Vec<(String, Vec<IpAddr>)>> {
+    let resolver = ask::Server::resolver(settings.filtermail.resolver)?;
+    let question = Name::from(address).to_ascii().trim_end_matches('.').to_owned();
+    let names = resolver
+        .values(&(question, RecordType::PTR))
+        .await
+        .map_err(|error| anyhow::anyhow!("{} does not answer: {error}", resolver.name))?;
+    let mut found = Vec::new();
+    for name in names.into_iter().take(MAX_NAMES) {
+        let name = name.trim_end_matches('.').to_owned();
+        let addresses = resolver.addresses(&name).await;
+        found.push((name, addresses.into_iter().map(|address| address.ip()).collect()));
+    }
+    Ok(found)
 }

@@ -3,7 +3,9 @@
 
 mod account;
 mod answer;
+mod dial;
 mod dns;
+mod doctor;
 mod migrate;
 mod ports;
 mod queue;
@@ -32,6 +34,7 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     Status(status::Cli),
+    Doctor(doctor::Cli),
     Account(account::Cli),
     Queue(queue::Cli),
     Dns(dns::Cli),
@@ -60,6 +63,7 @@ fn run(cli: &Cli) -> anyhow::Result<bool> {
     let settings = || cli.settings.load();
     let answer = match &cli.command {
         Command::Status(cli) => status::run(cli, &settings()?)?,
+        Command::Doctor(doctor) => doctor::run(doctor, &settings()?, &cli.settings.path)?,
         Command::Account(cli) => account::run(cli, &settings()?)?,
         Command::Queue(cli) => queue::run(cli)?,
         Command::Ports(cli) => ports::run(cli, &settings()?)?,

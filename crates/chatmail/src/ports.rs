@@ -3,13 +3,15 @@
 use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
-use anyhow::{Context as _, bail, ensure};
+use anyhow::{Context as _, ensure};
 use chatmail_core::{Settings, settings::TlsMode};
 use serde::Serialize;
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use crate::{dns, status, tls};
+use crate::dial::{Dial, PATIENCE, Stream};
+use crate::{dns, tls};
 
 /// Beginning of the greeting of an SMTP server; more lines may follow.
 const SMTP: &str = "220";
@@ -19,13 +21,36 @@ const IMAP: &str = "* OK";
 /// Beginning of the response to a request with the wrong method at `/mxdeliv`.
 const HTTPS: &str = "HTTP/1.1 405";
 
-/// Ports with implicit TLS, the ALPN protocols of clients, and the greetings of the servers.
-const TLS_PORTS: [(u16, Option<&str>, &str); 5] = [
-    (465, None, SMTP),
-    (993, None, IMAP),
-    (443, None, ""),
-    (443, Some("imap"), IMAP),
-    (443, Some("smtp"), SMTP),
+/// Maximum length of an answer before TLS begins.
+const MAX_ANSWER: usize = 4096;
+
+/// What a client does first on a port.
+#[derive(Debug, Clone, Copy)]
+enum Talk {
+    /// Requests a page without TLS.
+    Http,
+    /// TLS after commands of SMTP.
+    SmtpStartTls,
+    /// TLS after a command of IMAP.
+    ImapStartTls,
+    /// TLS at once: the ALPN protocol, and the greeting of the server.
+    Tls(Option<&'static str>, &'static str),
+    /// Delivery over HTTPS, as other relays do.
+    Mxdeliv,
+}
+
+/// The ports of a relay, the name of each probe, and what clients do there.
+const PROBES: [(u16, &str, Talk); 10] = [
+    (25, "STARTTLS", Talk::SmtpStartTls),
+    (80, "HTTP", Talk::Http),
+    (143, "STARTTLS", Talk::ImapStartTls),
+    (587, "STARTTLS", Talk::SmtpStartTls),
+    (465, "TLS", Talk::Tls(None, SMTP)),
+    (993, "TLS", Talk::Tls(None, IMAP)),
+    (443, "TLS", Talk::Tls(None, "")),
+    (443, "TLS for imap", Talk::Tls(Some("imap"), IMAP)),
+    (443, "TLS for smtp", Talk::Tls(Some("smtp"), SMTP)),
+    (443, "mail from other relays", Talk::Mxdeliv),
 ];
 
 /// Connect to the ports of the relay at its public addresses, and verify its certificate. Exits with status 1 if a
@@ -41,20 +66,29 @@ pub(crate) struct Cli {
     json: bool,
 }
 
-#[derive(Serialize)]
-struct Probe {
-    what: String,
+/// The result for one port.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct Probe {
+    pub(crate) what: String,
     /// Why it failed, if it did.
-    problem: Option<String>,
+    pub(crate) problem: Option<String>,
     /// Whether another way works, so that mail passes nevertheless.
-    replaced: bool,
+    pub(crate) replaced: bool,
+    /// Days until the certificate of the port expires.
+    pub(crate) certificate_days: Option<i64>,
 }
 
 pub(crate) fn run(cli: &Cli, settings: &Settings) -> anyhow::Result<crate::Answer> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    let probes = runtime.block_on(probe(cli, settings));
+    let probes = runtime.block_on(async {
+        let mut probes = probes(settings, &Dial::Here).await;
+        if let Some(domain) = &cli.mx_of {
+            probes.extend(ways_out(settings, domain).await);
+        }
+        probes
+    });
     let good = probes
         .iter()
         .all(|probe| probe.problem.is_none() || probe.replaced);
@@ -66,48 +100,88 @@ pub(crate) fn run(cli: &Cli, settings: &Settings) -> anyhow::Result<crate::Answe
     Ok(crate::Answer { text, good })
 }
 
-async fn probe(cli: &Cli, settings: &Settings) -> Vec<Probe> {
-    let mut probes = Vec::new();
-    let mut add = |what: String, result: anyhow::Result<()>| {
-        let problem = result.err().map(|error| format!("{error:#}"));
-        probes.push(Probe {
-            what,
-            problem,
-            replaced: false,
-        });
+/// The addresses at which others reach the relay.
+pub(crate) fn addresses(settings: &Settings) -> Vec<IpAddr> {
+    if settings.addresses.is_empty() {
+        return vec![IpAddr::V4(Ipv4Addr::LOCALHOST)];
+    }
+    settings.addresses.clone()
+}
+
+/// Does at all ports of the relay what clients do first, side by side.
+pub(crate) async fn probes(settings: &Settings, dial: &Dial) -> Vec<Probe> {
+    let mut running = JoinSet::new();
+    for (place, address) in addresses(settings).into_iter().enumerate() {
+        for (row, (port, name, talk)) in PROBES.into_iter().enumerate() {
+            let used = match talk {
+                Talk::Mxdeliv => settings.federation.https.receive,
+                _ => port != 25 || settings.federation.smtp.receive,
+            };
+            if !used {
+                continue;
+            }
+            let address = SocketAddr::new(address, port);
+            let (settings, dial) = (settings.clone(), dial.clone());
+            running.spawn(async move {
+                let result = probe(&settings, &dial, address, talk).await;
+                let probe = Probe {
+                    what: format!("{address} {name}"),
+                    certificate_days: result.as_ref().ok().copied().flatten(),
+                    problem: result.err().map(|error| format!("{error:#}")),
+                    replaced: false,
+                };
+                ((place, row), probe)
+            });
+        }
+    }
+    let mut probes = running.join_all().await;
+    probes.sort_by_key(|(order, _)| *order);
+    probes.into_iter().map(|(_, probe)| probe).collect()
+}
+
+/// Days until the certificate expires, if the port has one.
+async fn probe(
+    settings: &Settings,
+    dial: &Dial,
+    address: SocketAddr,
+    talk: Talk,
+) -> anyhow::Result<Option<i64>> {
+    let mut stream = dial.connect(address).await?;
+    let (alpn, begin) = match talk {
+        Talk::Http => {
+            say(&mut stream, b"HEAD / HTTP/1.0\r\n\r\n").await?;
+            greeting(&mut stream, "HTTP/1.").await?;
+            return Ok(None);
+        }
+        Talk::SmtpStartTls => {
+            answer(&mut stream, "220 ").await?;
+            say(&mut stream, b"EHLO [127.0.0.1]\r\n").await?;
+            answer(&mut stream, "250 ").await?;
+            say(&mut stream, b"STARTTLS\r\n").await?;
+            answer(&mut stream, "220 ").await?;
+            (None, "")
+        }
+        Talk::ImapStartTls => {
+            answer(&mut stream, "* OK").await?;
+            say(&mut stream, b"a STARTTLS\r\n").await?;
+            answer(&mut stream, "a OK").await?;
+            (None, "")
+        }
+        Talk::Tls(alpn, begin) => (alpn, begin),
+        Talk::Mxdeliv => {
+            let any = settings.tls.mode == TlsMode::SelfSigned;
+            return mxdeliv(stream, &settings.domain, any).await.map(|()| None);
+        }
     };
-    let mut addresses = settings.addresses.clone();
-    if addresses.is_empty() {
-        addresses.push(IpAddr::V4(Ipv4Addr::LOCALHOST));
-    }
-    for ip in addresses {
-        for port in status::ports(settings) {
-            let address = SocketAddr::new(ip, port);
-            add(format!("{address}"), tls::connect(address).await.map(drop));
+    let mut presented = tls::handshake(stream, &settings.domain, alpn).await?;
+    greeting(&mut presented.stream, begin).await?;
+    let days = presented.days();
+    match presented.distrust {
+        Some(reason) if settings.tls.mode != TlsMode::SelfSigned => {
+            anyhow::bail!("clients do not trust the certificate: {reason}")
         }
-        for (port, alpn, begin) in TLS_PORTS {
-            let address = SocketAddr::new(ip, port);
-            let protocol = alpn.map_or_else(String::new, |name| format!(" for {name}"));
-            add(
-                format!("{address} TLS{protocol}"),
-                verified(settings, address, alpn, begin).await,
-            );
-        }
-        if settings.federation.https.receive {
-            let address = SocketAddr::new(ip, 443);
-            let checked = mxdeliv(
-                address,
-                &settings.domain,
-                settings.tls.mode == TlsMode::SelfSigned,
-            )
-            .await;
-            add(format!("{address} mail from other relays"), checked);
-        }
+        _ => Ok(Some(days)),
     }
-    if let Some(domain) = &cli.mx_of {
-        probes.extend(ways_out(settings, domain).await);
-    }
-    probes
 }
 
 /// Checks the ways of mail to a domain. A way that does not work is no problem if the other one does.
@@ -123,6 +197,7 @@ async fn ways_out(settings: &Settings, domain: &str) -> Vec<Probe> {
                 what: format!("{name} of the mail servers of {domain}"),
                 problem: result.err().map(|error| format!("{error:#}")),
                 replaced: false,
+                certificate_days: None,
             });
         }
     }
@@ -134,56 +209,32 @@ async fn ways_out(settings: &Settings, domain: &str) -> Vec<Probe> {
 }
 
 /// Checks that a relay accepts mail over HTTPS, without sending any.
-async fn mxdeliv(address: SocketAddr, host: &str, any_certificate: bool) -> anyhow::Result<()> {
-    let presented = tls::handshake(address, host, None).await?;
+async fn mxdeliv(stream: Box<dyn Stream>, host: &str, any_certificate: bool) -> anyhow::Result<()> {
+    let mut presented = tls::handshake(stream, host, None).await?;
     if let Some(reason) = presented.distrust.filter(|_| !any_certificate) {
-        bail!("other relays do not trust the certificate: {reason}");
+        anyhow::bail!("other relays do not trust the certificate: {reason}");
     }
-    let mut stream = presented.stream;
     let name = host.trim_matches(['[', ']']);
     let request = format!("GET /mxdeliv HTTP/1.1\r\nHost: {name}\r\nConnection: close\r\n\r\n");
-    let send = async {
-        stream.write_all(request.as_bytes()).await?;
-        stream.flush().await
-    };
-    timeout(tls::PATIENCE, send)
+    timeout(PATIENCE, say(&mut presented.stream, request.as_bytes()))
         .await
         .context("timed out sending a request")??;
-    greeting(stream, HTTPS)
+    greeting(&mut presented.stream, HTTPS)
         .await
         .context("the server does not accept mail over HTTPS")
 }
 
-async fn verified(
-    settings: &Settings,
-    address: SocketAddr,
-    alpn: Option<&str>,
-    begin: &str,
-) -> anyhow::Result<()> {
-    let presented = tls::handshake(address, &settings.domain, alpn).await?;
-    if let Some(reason) = presented
-        .distrust
-        .filter(|_| settings.tls.mode != TlsMode::SelfSigned)
-    {
-        bail!("clients do not trust the certificate: {reason}");
-    }
-    greeting(presented.stream, begin).await
-}
-
 /// Connects to the first mail server that answers.
-async fn outgoing(settings: &Settings, domain: &str, https: bool) -> anyhow::Result<()> {
+pub(crate) async fn outgoing(settings: &Settings, domain: &str, https: bool) -> anyhow::Result<()> {
     let servers = dns::mail_servers(settings, domain).await?;
     let mut last = None;
     for (host, ip) in &servers {
         let server = SocketAddr::new(*ip, if https { 443 } else { 25 });
-        let greeted = if https {
+        let greeted = match Dial::Here.connect(server).await {
             // The names of relays with self-signed certificates begin with `_`.
-            mxdeliv(server, host, host.starts_with('_')).await
-        } else {
-            match tls::connect(server).await {
-                Ok(stream) => greeting(stream, SMTP).await,
-                Err(error) => Err(error),
-            }
+            Ok(stream) if https => mxdeliv(stream, host, host.starts_with('_')).await,
+            Ok(mut stream) => greeting(&mut stream, SMTP).await,
+            Err(error) => Err(error),
         };
         match greeted {
             Ok(()) => return Ok(()),
@@ -198,10 +249,43 @@ async fn outgoing(settings: &Settings, domain: &str, https: bool) -> anyhow::Res
     })
 }
 
+async fn say(stream: &mut (impl AsyncWrite + Unpin), bytes: &[u8]) -> anyhow::Result<()> {
+    stream.write_all(bytes).await.context("cannot connect")?;
+    stream.flush().await.context("cannot connect")
+}
+
+/// Reads lines up to the last one of an answer, which has to begin with `begin`.
+async fn answer(stream: &mut Box<dyn Stream>, begin: &str) -> anyhow::Result<()> {
+    let reading = async {
+        let mut line = Vec::new();
+        for _ in 0..MAX_ANSWER {
+            let byte = stream
+                .read_u8()
+                .await
+                .context("cannot connect, or the server closed the connection")?;
+            line.push(byte);
+            if byte == b'\n' {
+                let text = String::from_utf8_lossy(&line).trim_end().to_owned();
+                // RFC 5321 section 4.2.1: more lines follow.
+                if text.as_bytes().get(3) == Some(&b'-') {
+                    line.clear();
+                    continue;
+                }
+                ensure!(text.starts_with(begin), "the server answers {text:?}");
+                return Ok(());
+            }
+        }
+        anyhow::bail!("the answer is longer than {MAX_ANSWER} bytes")
+    };
+    timeout(PATIENCE, reading)
+        .await
+        .context("timed out waiting for an answer")?
+}
+
 /// Waits for the greeting of a server.
-async fn greeting(mut stream: impl AsyncRead + Unpin, begin: &str) -> anyhow::Result<()> {
+async fn greeting(stream: &mut (impl AsyncRead + Unpin), begin: &str) -> anyhow::Result<()> {
     let mut read = vec![0; begin.len()];
-    timeout(tls::PATIENCE, stream.read_exact(&mut read))
+    timeout(PATIENCE, stream.read_exact(&mut read))
         .await
         .context("timed out waiting for the greeting")?
         .context("the server sent no greeting")?;

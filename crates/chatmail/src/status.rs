@@ -1,6 +1,6 @@
 //! `chatmail status`: the state of the relay.
 
-mod system;
+pub(crate) mod system;
 
 use std::fmt::Write as _;
 use std::fs;
@@ -16,6 +16,7 @@ use time::OffsetDateTime;
 
 use self::system::{EXPIRE, Sockets, Unit};
 use crate::account::size;
+use crate::dial::Dial;
 use crate::{queue, tls};
 
 /// The port for mail from other servers.
@@ -39,11 +40,6 @@ pub(crate) fn ways(https: bool, smtp: bool) -> Vec<&'static str> {
 
 /// File with the commit of the module, which the module writes.
 const REVISION_FILE: &str = "/etc/chatmail-version";
-
-/// Days before its expiry by which a certificate should have been renewed.
-const CERTIFICATE_DAYS: i64 = 14;
-
-const DAY: i64 = 24 * 60 * 60;
 
 /// Show the state of the relay. Exits with status 1 if something needs attention.
 #[derive(clap::Args)]
@@ -244,15 +240,19 @@ fn certificate(settings: &Settings, attention: &mut Vec<String>) -> anyhow::Resu
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    let presented = match runtime.block_on(tls::handshake(address, &settings.domain, None)) {
+    let present = async {
+        let stream = Dial::Here.connect(address).await?;
+        tls::handshake(stream, &settings.domain, None).await
+    };
+    let presented = match runtime.block_on(present) {
         Ok(presented) => presented,
         Err(error) => {
             attention.push(format!("cannot get the certificate from port 993: {error:#}"));
             return Ok(None);
         }
     };
-    let days = (presented.not_after - OffsetDateTime::now_utc().unix_timestamp()).div_euclid(DAY);
-    if days < CERTIFICATE_DAYS {
+    let days = presented.days();
+    if days < tls::RENEWED_DAYS {
         attention.push(format!("the certificate expires in {days} day(s)"));
     }
     if let Some(reason) = presented

@@ -1,11 +1,9 @@
 //! TLS from a client's point of view: the certificate of a port, and whether it can be verified.
 
-use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
-use tokio::net::TcpStream;
+use time::OffsetDateTime;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -15,23 +13,33 @@ use tokio_rustls::rustls::crypto::ring;
 use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use tokio_rustls::rustls::{ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
 
-/// Longest wait for a connection, and again for its handshake.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
+use crate::dial::{PATIENCE, Stream};
+
+/// Days before its expiry by which a certificate should have been renewed.
+pub(crate) const RENEWED_DAYS: i64 = 14;
+
+const DAY: i64 = 24 * 60 * 60;
 
 /// A TLS session with a port.
-#[derive(Debug)]
 pub(crate) struct Presented {
     /// End of the certificate's validity in Unix time.
     pub(crate) not_after: i64,
     /// Why clients do not trust the certificate, if they do not.
     pub(crate) distrust: Option<String>,
     /// The open session.
-    pub(crate) stream: TlsStream<TcpStream>,
+    pub(crate) stream: TlsStream<Box<dyn Stream>>,
 }
 
-/// Opens a session, even if clients would not trust the certificate.
+impl Presented {
+    /// Days until the certificate expires.
+    pub(crate) fn days(&self) -> i64 {
+        (self.not_after - OffsetDateTime::now_utc().unix_timestamp()).div_euclid(DAY)
+    }
+}
+
+/// Opens a session over a connection, even if clients would not trust the certificate.
 pub(crate) async fn handshake(
-    address: SocketAddr,
+    stream: Box<dyn Stream>,
     domain: &str,
     alpn: Option<&str>,
 ) -> anyhow::Result<Presented> {
@@ -50,7 +58,6 @@ pub(crate) async fn handshake(
         None => domain,
     };
     let name = ServerName::try_from(name.to_owned()).context("the domain is not valid in a certificate")?;
-    let stream = connect(address).await?;
     let connecting = TlsConnector::from(Arc::new(config)).connect(name, stream);
     let stream = timeout(PATIENCE, connecting)
         .await
@@ -75,14 +82,6 @@ pub(crate) async fn handshake(
         distrust,
         stream,
     })
-}
-
-/// Opens a TCP connection.
-pub(crate) async fn connect(address: SocketAddr) -> anyhow::Result<TcpStream> {
-    timeout(PATIENCE, TcpStream::connect(address))
-        .await
-        .with_context(|| format!("timed out after {} s", PATIENCE.as_secs()))?
-        .context("cannot connect")
 }
 
 /// Verifies the certificate as clients do, but records an error instead of failing, so that further checks can run. No

@@ -65,7 +65,7 @@ impl Server {
     }
 
     /// The values at a name; an error if the server does not answer.
-    async fn values(&self, (name, kind): &Question) -> Result<Vec<String>, String> {
+    pub(super) async fn values(&self, (name, kind): &Question) -> Result<Vec<String>, String> {
         match self.resolver.lookup(format!("{name}."), *kind).await {
             Ok(lookup) => Ok(lookup
                 .answers()
@@ -125,7 +125,7 @@ impl Server {
         Ok(found)
     }
 
-    async fn addresses(&self, host: &str) -> Vec<SocketAddr> {
+    pub(super) async fn addresses(&self, host: &str) -> Vec<SocketAddr> {
         let mut found: Vec<IpAddr> = Vec::new();
         for kind in [RecordType::A, RecordType::AAAA] {
             let values = self.values(&(host.to_owned(), kind)).await.unwrap_or_default();

@@ -10,8 +10,8 @@ use super::compare::{self, Finding, State};
 use super::records::{Data, Need, Record};
 
 /// The result according to the servers of the zone, or to the resolver if they cannot be queried.
-struct Checked {
-    findings: Vec<Finding>,
+pub(super) struct Checked {
+    pub(super) findings: Vec<Finding>,
     asked: Vec<String>,
     remarks: Vec<String>,
 }
@@ -30,7 +30,7 @@ pub(crate) fn run(settings: &Settings, records: &[Record], as_json: bool) -> any
     Ok(crate::Answer { text, good })
 }
 
-async fn check(settings: &Settings, records: &[Record]) -> anyhow::Result<Checked> {
+pub(super) async fn check(settings: &Settings, records: &[Record]) -> anyhow::Result<Checked> {
     let questions = compare::questions(records);
     let judge = |answers| compare::findings(records, settings, &answers);
     let resolver = Server::resolver(settings.filtermail.resolver)?;

@@ -16,6 +16,7 @@ mod counters;
 mod delivery;
 mod destinations;
 mod disguise;
+mod doctor;
 mod expiry;
 mod federation;
 mod front;
@@ -180,6 +181,9 @@ fn with_machines() -> Vec<Scenario<Context>> {
         "operator-creates-and-deletes-an-account", Machines, 90, operator::account_life;
         "operator-looks-into-the-queue", Machines, 90, operator::queue;
         "operator-asks-for-the-status", IrohRelay, 600, operator::status;
+        "doctor-finds-faults-of-the-host", Machines, 900, doctor::finds_faults_of_the_host;
+        "doctor-finds-faults-in-dns", Machines, 600, doctor::finds_faults_in_dns;
+        "doctor-sees-from-another-machine", Machines, 420, doctor::from_another_machine;
         "operator-probes-ports", Machines, 90, operator::ports;
 
         "filter-killed-within-a-message", Machines, 120, kill::filter_within_a_message;

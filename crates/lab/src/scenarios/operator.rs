@@ -40,10 +40,10 @@ fn holds(text: &str, wanted: &str) -> anyhow::Result<()> {
 }
 
 /// Empties the cache of the relay's resolver. Resets the start limit, because scenarios do this many times in a row.
-async fn forget_answers(context: &Context) -> anyhow::Result<()> {
+pub(super) async fn forget_answers(context: &Context, relay: &str) -> anyhow::Result<()> {
     for verb in ["reset-failed", "restart"] {
         context
-            .run(RELAY, &["systemctl", verb, "unbound.service"])
+            .run(relay, &["systemctl", verb, "unbound.service"])
             .await?;
     }
     Ok(())
@@ -58,20 +58,20 @@ async fn check_zone(
     let zone = context.run(RELAY, &["chatmail", "dns", "--zone"]).await?;
     let changed = change(&zone);
     context.machines().publish(&domain, &changed).await?;
-    forget_answers(context).await?;
+    forget_answers(context, RELAY).await?;
     let checked = chatmail(context, &["dns", "--check"]).await;
     context.machines().publish(&domain, &zone).await?;
-    forget_answers(context).await?;
+    forget_answers(context, RELAY).await?;
     checked
 }
 
 /// A zone whose name server responds to the relay.
-fn delegated(zone: &str, domain: &str) -> String {
+pub(super) fn delegated(zone: &str, domain: &str) -> String {
     zone.replace(&format!("IN NS {domain}."), &format!("IN NS ns.{domain}."))
         + &format!("ns.{domain}. IN A {NAME_SERVER}\n")
 }
 
-fn without(zone: &str, marks: &[&str]) -> String {
+pub(super) fn without(zone: &str, marks: &[&str]) -> String {
     let kept = zone
         .lines()
         .filter(|line| !marks.iter().any(|mark| line.contains(mark)));
@@ -149,7 +149,7 @@ pub(super) async fn dns_old_answers(context: &Context) -> anyhow::Result<()> {
     lab.publish(&domain, &delegated(&zone, &domain)).await?;
     let (good, after) = chatmail(context, &["dns", "--check"]).await?;
     lab.publish(&domain, &zone).await?;
-    forget_answers(context).await?;
+    forget_answers(context, RELAY).await?;
     holds(&before, "published: v=spf1 mx ~all")?;
     ensure!(good && after.ends_with("verified and correct.\n"), "{after}");
     holds(&after, &format!("does not know {domain} TXT yet"))

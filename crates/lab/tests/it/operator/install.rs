@@ -10,8 +10,8 @@ fn install_erases_only_a_machine_that_fits_and_waits_for_the_relay() {
     let laptop = Laptop::with_fleet();
     laptop.state(
         "status",
-        "255 Connection refused\n127 sh: chatmail: not found\n1 ATTENTION       acme-one.service is failed\n\
-         1 ATTENTION       acme-one.service is failed\n0 All is well.\n",
+        "255 Connection refused\n127 sh: chatmail: not found\n1 FAILED  units       acme-one.service is failed\n\
+         1 FAILED  units       acme-one.service is failed\n0 All is well.\n",
     );
     let ended = laptop.run("install.sh", &["--yes", "one.example.org", "admin@192.0.2.1"]);
     assert!(ended.good, "{}", ended.text);
@@ -170,7 +170,7 @@ fn deploy_switches_the_relay_and_builds_where_it_can() {
 #[test]
 fn waiting_for_a_relay_has_an_end() {
     let laptop = Laptop::with_fleet();
-    laptop.state("status", "1 ATTENTION       dovecot.service is failed\n");
+    laptop.state("status", "1 ok      timers      4 timers run on time\\nFAILED  units       dovecot.service is failed: see\\n                    `journalctl -u dovecot`\\nok      dkim        fine\\n1 problem needs attention.\n");
     let ended = laptop.run("deploy.sh", &["--wait", "1", "one.example.org"]);
     assert!(!ended.good, "{}", ended.text);
     insta::assert_snapshot!(ended.text);

@@ -27,18 +27,18 @@ case "$*" in
 esac
 "#;
 
-/// A machine: `facts` is what a look at it yields, `status` contains an exit status and a line for each time that the
-/// relay is asked, the last one for all further times.
+/// A machine: `facts` is what a look at it yields, `status` contains an exit status and a line for each time that doctor
+/// runs, the last one for all further times.
 const SSH: &str = r#"#!/bin/sh
 while [ "${1#-}" != "$1" ]; do shift 2; done
 echo "ssh $*" | sed 's/ sh -s .*/ sh/' >>"$STATE/calls"
 shift
 [ "$1" != sudo ] || shift 2
 case "$*" in
-"chatmail status")
+"chatmail doctor")
   line=$(head -n 1 "$STATE/status")
   [ "$(wc -l <"$STATE/status")" = 1 ] || sed -i 1d "$STATE/status"
-  echo "${line#* }"
+  printf '%b\n' "${line#* }"
   exit "${line%% *}"
   ;;
 "chatmail dns --check") cat "$STATE/dns"; exit 1 ;;

@@ -1,0 +1,75 @@
+//! `chatmail doctor`: each row breaks one thing, expects exactly these failures, mends it, and expects none.
+
+mod elsewhere;
+mod expected;
+mod faults;
+
+use anyhow::Context as _;
+
+use self::expected::{expect, name_addresses, publish_names, shell};
+use self::faults::{FAULTS, Fault, ZONES};
+use super::Context;
+use super::operator::{delegated, forget_answers};
+
+pub(super) use self::elsewhere::from_another_machine;
+
+pub(super) async fn finds_faults_of_the_host(context: &Context) -> anyhow::Result<()> {
+    name_addresses(context).await?;
+    for relay in ["a", "c"] {
+        expect(context, relay, &[], &[])
+            .await
+            .with_context(|| format!("before anything is broken on relay {relay}"))?;
+    }
+    for Fault {
+        name,
+        relay,
+        provoke,
+        mend,
+        expected,
+    } in FAULTS
+    {
+        shell(context, relay, provoke).await?;
+        let found = expect(context, relay, &[], expected).await;
+        let mended = shell(context, relay, mend).await;
+        found.context(name)?;
+        mended.context(name)?;
+        expect(context, relay, &[], &[])
+            .await
+            .with_context(|| format!("{name}: afterwards"))?;
+    }
+    Ok(())
+}
+
+pub(super) async fn finds_faults_in_dns(context: &Context) -> anyhow::Result<()> {
+    name_addresses(context).await?;
+    for (name, relay, change, checks, expected) in ZONES {
+        let domain = context.peer(relay)?.domain;
+        let zone = context.run(relay, &["chatmail", "dns", "--zone"]).await?;
+        let changed = change(&delegated(&zone, &domain), &domain);
+        context.machines().publish(&domain, &changed).await?;
+        forget_answers(context, relay).await?;
+        let found = expect(context, relay, checks, expected).await;
+        context.machines().publish(&domain, &zone).await?;
+        forget_answers(context, relay).await?;
+        found.context(name)?;
+        expect(context, relay, checks, &[])
+            .await
+            .with_context(|| format!("{name}: afterwards"))?;
+    }
+    let domain = context.peer("a")?.domain;
+    for (names, expected) in [
+        (&[][..], "198.18.25.11 has no name"),
+        (
+            &[(11, "other.test")],
+            "has the name other.test, which does not resolve",
+        ),
+    ] {
+        publish_names(context, names).await?;
+        let found = expect(context, "a", &["reverse-dns"], &[("reverse-dns", expected)]).await;
+        name_addresses(context).await?;
+        found?;
+    }
+    expect(context, "a", &["reverse-dns"], &[])
+        .await
+        .with_context(|| format!("the name of {domain} afterwards"))
+}
