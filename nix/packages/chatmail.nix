@@ -1,5 +1,9 @@
 # The relay's services and the `chatmail` command.
-{ lib, rustPlatform }:
+{
+  lib,
+  rustPlatform,
+  stdenv,
+}:
 let
   # The lab is for development, and `mailtest` is a separate package: it runs on other computers than a relay.
   services = [
@@ -21,6 +25,11 @@ rustPlatform.buildRustPackage (
       "--lib"
       "--bins"
     ];
+
+    # Man pages and shell completions of the command line.
+    postInstall = lib.optionalString (stdenv.buildPlatform.canExecute stdenv.hostPlatform) ''
+      $out/bin/chatmail manual --output $out/share
+    '';
 
     meta = {
       description = "Services of a chatmail relay";

@@ -1,4 +1,4 @@
-# Plays mail scenarios against existing relays: `mailtest --topology FILE`.
+# Plays mail scenarios against existing relays: `mailtest test DOMAIN`, `mailtest ping DOMAIN`, `mailtest --topology FILE`.
 {
   lib,
   deltachat-rpc-server,

@@ -6,6 +6,8 @@ mod answer;
 mod dial;
 mod dns;
 mod doctor;
+mod mailtest;
+mod manual;
 mod migrate;
 mod ports;
 mod queue;
@@ -17,7 +19,7 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 use chatmail_core::SettingsFile;
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
 
 use answer::Answer;
 
@@ -35,12 +37,20 @@ struct Cli {
 enum Command {
     Status(status::Cli),
     Doctor(doctor::Cli),
+    /// Test a relay from a client's point of view, alone or together with another one. Runs `mailtest test`.
+    #[command(disable_help_flag = true)]
+    Test(mailtest::Cli),
+    /// Measure the delivery time of messages between relays. Runs `mailtest ping`.
+    #[command(disable_help_flag = true)]
+    Ping(mailtest::Cli),
     Account(account::Cli),
     Queue(queue::Cli),
     Dns(dns::Cli),
     Ports(ports::Cli),
     Website(website::Cli),
     Migrate(migrate::Cli),
+    #[command(hide = true)]
+    Manual(manual::Cli),
 }
 
 fn main() -> ExitCode {
@@ -69,6 +79,9 @@ fn run(cli: &Cli) -> anyhow::Result<bool> {
         Command::Ports(cli) => ports::run(cli, &settings()?)?,
         Command::Dns(cli) => dns::run(cli, &settings()?)?,
         Command::Website(cli) => website::run(cli, &settings()?).map(|()| String::new().into())?,
+        Command::Test(cli) => mailtest::run("test", cli)?,
+        Command::Ping(cli) => mailtest::run("ping", cli)?,
+        Command::Manual(cli) => manual::run(cli, &Cli::command())?,
         // There may be no relay yet.
         Command::Migrate(cli) => migrate::run(cli)?,
     };

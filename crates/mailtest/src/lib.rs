@@ -7,6 +7,10 @@ pub mod client;
 #[cfg(feature = "scenarios")]
 mod context;
 #[cfg(feature = "scenarios")]
+pub mod live;
+#[cfg(feature = "scenarios")]
+pub mod ping;
+#[cfg(feature = "scenarios")]
 pub mod run;
 #[cfg(feature = "scenarios")]
 mod scenario;

@@ -7,16 +7,21 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, bail, ensure};
 use clap::Parser as _;
+use mailtest::ping::{Pair, Times};
 use mailtest::topology::Topology;
-use mailtest::{Context, run, scenarios};
+use mailtest::{Context, live, run, scenarios};
+use tokio::time::{MissedTickBehavior, interval};
 
-/// Runs mail scenarios against chatmail relays.
+/// Tests chatmail relays with real clients. Exits with status 1 if a test fails or a message is lost.
 #[derive(Debug, clap::Parser)]
-#[command(version)]
+#[command(version, args_conflicts_with_subcommands = true)]
 struct Arguments {
+    #[command(subcommand)]
+    command: Option<Command>,
     /// Runs only scenarios whose names contain one of these words (default: all)
     filters: Vec<String>,
     /// JSON file that describes the relays, in the format of `cargo lab up --json`
@@ -27,9 +32,67 @@ struct Arguments {
     list: bool,
 }
 
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    /// Tests a relay on the Internet, alone or together with another one
+    Test {
+        /// Domain of the relay
+        domain: String,
+        /// Domain of another relay, to and from which messages are sent (default: the same)
+        other: Option<String>,
+        /// Runs only tests whose names contain this word; repeatable
+        #[arg(long, value_name = "WORD")]
+        only: Vec<String>,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Measures the delivery time of messages from one relay to another, until Ctrl-C
+    Ping {
+        /// Domain of the sender's relay
+        from: String,
+        /// Domain of the recipient's relay (default: the same)
+        to: Option<String>,
+        /// Stops after this number of messages
+        #[arg(long, value_name = "NUMBER")]
+        count: Option<u64>,
+        /// Seconds between two messages; relays accept one per second
+        #[arg(long, value_name = "SECONDS", default_value_t = 1.1)]
+        interval: f64,
+        #[command(flatten)]
+        common: Common,
+    },
+}
+
+#[derive(Debug, clap::Args)]
+struct Common {
+    /// File with the certificates of the authorities to trust, in PEM format (default: those of this computer)
+    #[arg(long, value_name = "FILE")]
+    ca_file: Option<PathBuf>,
+    /// Prints JSON
+    #[arg(long)]
+    json: bool,
+}
+
 #[tokio::main]
 async fn main() -> ExitCode {
-    match test(Arguments::parse()).await {
+    let mut arguments = Arguments::parse();
+    let done = match arguments.command.take() {
+        None => play(arguments).await,
+        Some(Command::Test {
+            domain,
+            other,
+            only,
+            common,
+        }) => test(domain, other, &only, common).await,
+        Some(Command::Ping {
+            from,
+            to,
+            count,
+            interval,
+            common,
+        }) => ping(from, to, count, interval, common).await,
+    };
+    match done {
         Ok(code) => code,
         Err(error) => {
             eprintln!("mailtest: {error:#}");
@@ -38,7 +101,91 @@ async fn main() -> ExitCode {
     }
 }
 
-async fn test(arguments: Arguments) -> anyhow::Result<ExitCode> {
+async fn test(
+    domain: String,
+    other: Option<String>,
+    only: &[String],
+    common: Common,
+) -> anyhow::Result<ExitCode> {
+    let all = scenarios::live::all();
+    let chosen = run::chosen(&all, only);
+    if chosen.is_empty() {
+        let names: Vec<_> = all.iter().map(|scenario| scenario.name).collect();
+        bail!("no test matches; there are: {}", names.join(", "));
+    }
+    let domains: Vec<_> = [Some(domain), other].into_iter().flatten().collect();
+    let context = Context::new(live::topology(&domains, common.ca_file).await?, cache()?);
+    let mut outcomes = Vec::new();
+    for scenario in chosen {
+        let outcome = tokio::select! {
+            outcome = run::attempt(&context, scenario) => outcome,
+            _ = tokio::signal::ctrl_c() => bail!("interrupted"),
+        };
+        if !common.json {
+            println!("{}", outcome.text());
+        }
+        outcomes.push(outcome);
+    }
+    let failed = outcomes
+        .iter()
+        .filter(|outcome| outcome.failure.is_some())
+        .count();
+    let tally = run::Tally {
+        passed: outcomes.len() - failed,
+        failed,
+    };
+    if !common.json {
+        return Ok(tally.report());
+    }
+    let report = serde_json::json!({ "domains": domains, "ok": failed == 0, "tests": outcomes });
+    println!("{report:#}");
+    Ok(ExitCode::from(u8::from(failed > 0)))
+}
+
+async fn ping(
+    from: String,
+    to: Option<String>,
+    count: Option<u64>,
+    seconds: f64,
+    common: Common,
+) -> anyhow::Result<ExitCode> {
+    ensure!(
+        (0.1..=86400.0).contains(&seconds),
+        "--interval {seconds} is not a number of seconds from 0.1 to 86400"
+    );
+    let domains: Vec<_> = [Some(from), to].into_iter().flatten().collect();
+    let topology = live::topology(&domains, common.ca_file).await?;
+    let peer = |name| mailtest::client::Peer::of(&topology, name);
+    let pair = Pair::sign_up(&peer("a")?, &peer("b")?).await?;
+    let mut ticks = interval(Duration::from_secs_f64(seconds));
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut times = Times::default();
+    let interrupted = tokio::signal::ctrl_c();
+    tokio::pin!(interrupted);
+    for number in 1..=count.unwrap_or(u64::MAX) {
+        let probe = async {
+            ticks.tick().await;
+            pair.probe(number).await
+        };
+        let probe = tokio::select! {
+            probe = probe => probe,
+            _ = &mut interrupted => break,
+        };
+        times.add(&probe);
+        if !common.json {
+            println!("{}", probe.text());
+        }
+    }
+    let summary = times.summary();
+    if common.json {
+        println!("{}", serde_json::to_string_pretty(&summary)?);
+    } else {
+        println!("{}", summary.text());
+    }
+    Ok(ExitCode::from(u8::from(summary.lost > 0 || summary.sent == 0)))
+}
+
+async fn play(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let all = scenarios::all();
     let Some(file) = arguments.topology.filter(|_| !arguments.list) else {
         run::list::<Context>(&all);

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
+use serde::Serialize;
 
 use super::scenario::{Environment, Scenario};
 
@@ -91,9 +92,30 @@ async fn in_order<C: Environment>(context: &C, scenarios: &[&Scenario<C>]) -> Ta
     tally
 }
 
-/// Plays one scenario; whether it passed.
-async fn one<C: Environment>(context: &C, scenario: &Scenario<C>) -> bool {
-    let start = context.now().await;
+/// How a scenario went.
+#[derive(Debug, Clone, Serialize)]
+pub struct Outcome {
+    /// Name of the scenario.
+    pub scenario: &'static str,
+    /// Time that it took, in seconds.
+    pub seconds: f64,
+    /// Why it failed, if it did.
+    pub failure: Option<String>,
+}
+
+impl Outcome {
+    /// One line for a person, or more with the reason of a failure.
+    pub fn text(&self) -> String {
+        let time = Duration::from_secs_f64(self.seconds);
+        match &self.failure {
+            None => line("ok", time, self.scenario),
+            Some(reason) => format!("{}\n    {reason}", line("FAILED", time, self.scenario)),
+        }
+    }
+}
+
+/// Plays one scenario.
+pub async fn attempt<C: Environment>(context: &C, scenario: &Scenario<C>) -> Outcome {
     let started = Instant::now();
     let played = async {
         context.provide(scenario.needs).await?;
@@ -103,20 +125,26 @@ async fn one<C: Environment>(context: &C, scenario: &Scenario<C>) -> bool {
         Ok(result) => result,
         Err(_) => Err(anyhow::anyhow!("not done within {:?}", scenario.deadline)),
     };
-    let time = started.elapsed();
-    match result {
-        Ok(()) => println!("{}", line("ok", time, scenario.name)),
-        Err(ref error) => {
-            // Printed at once: other lanes print too.
-            let mut text = line("FAILED", time, scenario.name);
-            text.push_str(&format!("\n    {error:#}"));
-            for line in context.logged_since(&start).await {
-                text.push_str(&format!("\n    {line}"));
-            }
-            println!("{text}");
+    Outcome {
+        scenario: scenario.name,
+        seconds: started.elapsed().as_secs_f64(),
+        failure: result.err().map(|error| format!("{error:#}")),
+    }
+}
+
+/// Plays one scenario and prints how it went; whether it passed.
+async fn one<C: Environment>(context: &C, scenario: &Scenario<C>) -> bool {
+    let start = context.now().await;
+    let outcome = attempt(context, scenario).await;
+    let mut text = outcome.text();
+    if outcome.failure.is_some() {
+        // Printed at once: other lanes print too.
+        for line in context.logged_since(&start).await {
+            text.push_str(&format!("\n    {line}"));
         }
     }
-    result.is_ok()
+    println!("{text}");
+    outcome.failure.is_none()
 }
 
 fn line(outcome: &str, time: Duration, name: &str) -> String {

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 pub enum Certificate {
     /// Self-signed by the relay; clients accept it for names that begin with `_`.
     SelfSigned,
-    /// Signed by the lab's CA.
+    /// Signed by a CA in the topology's `ca_file`.
     LabCa,
     /// Temporary until a scenario starts an ACME server.
     Acme,
@@ -51,11 +51,12 @@ impl Relay {
 pub struct Topology {
     /// The relays, sorted by name.
     pub relays: Vec<Relay>,
-    /// Resolver that answers for every domain of the lab and with NXDOMAIN for all others.
+    /// Resolver that answers for every domain of the lab and with NXDOMAIN for all others. The unspecified address stands
+    /// for the name servers of this computer.
     pub resolver: Ipv4Addr,
     /// Address of the host that runs the scenarios, as the relays see it; outside mail comes from it.
     pub host: Ipv4Addr,
-    /// Certificate of the lab's CA in PEM format.
+    /// Certificates of CAs in PEM format, such as that of the lab.
     pub ca_file: PathBuf,
 }
 

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
 mod dns;
+mod manual;
 mod website;
 
 use std::path::{Path, PathBuf};
@@ -36,10 +37,15 @@ impl Relay {
     }
 
     fn chatmail(&self, arguments: &[&str]) -> Outcome {
+        self.chatmail_with_path(&std::env::var("PATH").unwrap(), arguments)
+    }
+
+    fn chatmail_with_path(&self, path: &str, arguments: &[&str]) -> Outcome {
         let output = Command::new(env!("CARGO_BIN_EXE_chatmail"))
             .arg("--settings")
             .arg(self.dir.path().join("settings.json"))
             .args(arguments)
+            .env("PATH", path)
             .output()
             .unwrap();
         Outcome {

@@ -27,6 +27,7 @@ mod ip_only;
 mod iroh;
 mod isolation;
 mod kill;
+mod live;
 mod metrics;
 mod migrate;
 mod mxdeliv;
@@ -184,6 +185,8 @@ fn with_machines() -> Vec<Scenario<Context>> {
         "doctor-finds-faults-of-the-host", Machines, 900, doctor::finds_faults_of_the_host;
         "doctor-finds-faults-in-dns", Machines, 600, doctor::finds_faults_in_dns;
         "doctor-sees-from-another-machine", Machines, 420, doctor::from_another_machine;
+        "relays-are-tested-by-their-domains", IrohRelay, 900, live::tests;
+        "delivery-time-is-measured", Machines, 180, live::ping;
         "operator-probes-ports", Machines, 90, operator::ports;
 
         "filter-killed-within-a-message", Machines, 120, kill::filter_within_a_message;

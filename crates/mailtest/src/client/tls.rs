@@ -4,7 +4,7 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{Resumption, verify_server_name};
 use rustls::crypto::{WebPkiSupportedAlgorithms, ring, verify_tls12_signature, verify_tls13_signature};
@@ -35,16 +35,16 @@ pub struct Tls {
 }
 
 impl Tls {
-    /// Trusts the CA in this PEM file.
+    /// Trusts the CAs in this PEM file, without those that TLS cannot use.
     pub fn with_ca(file: &Path) -> anyhow::Result<Self> {
         let mut roots = RootCertStore::empty();
         let certificates =
             CertificateDer::pem_file_iter(file).with_context(|| format!("reading {}", file.display()))?;
         for certificate in certificates {
-            roots
-                .add(certificate?)
-                .with_context(|| format!("a certificate in {}", file.display()))?;
+            let certificate = certificate.with_context(|| format!("a certificate in {}", file.display()))?;
+            roots.add_parsable_certificates([certificate]);
         }
+        ensure!(!roots.is_empty(), "{} contains no certificate", file.display());
         Ok(Self::new(Trust::Roots(Arc::new(roots))))
     }
 

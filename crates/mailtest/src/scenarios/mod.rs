@@ -6,6 +6,7 @@ mod delivery;
 mod headers;
 mod ip_only;
 mod iroh;
+pub mod live;
 mod mailbox;
 pub mod metadata;
 pub mod policy;

@@ -44,8 +44,8 @@ pub(super) struct Rpc {
 }
 
 impl Rpc {
-    /// Starts the program with its accounts in `directory`; it uses `resolver` as its only name server, and runs in the
-    /// network namespace `network` if there is one.
+    /// Starts the program with its accounts in `directory`; it uses `resolver` as its only name server, unless this
+    /// is the unspecified address, and runs in the network namespace `network` if there is one.
     pub(super) async fn start(
         program: &Path,
         directory: &Path,
@@ -60,6 +60,8 @@ impl Rpc {
         )?;
         let log = std::fs::File::create(directory.join("stderr"))?;
         let mut command = match network {
+            // The name servers of this computer, without root.
+            None if resolver.is_unspecified() => Command::new(program),
             Some(network) => {
                 let mut command = Command::new("nsenter");
                 command.arg(format!("--net={}", network.display())).arg("unshare");
@@ -67,18 +69,21 @@ impl Rpc {
             }
             None => Command::new("unshare"),
         };
+        if network.is_some() || !resolver.is_unspecified() {
+            command
+                .args([
+                    "--mount",
+                    "--propagation",
+                    "private",
+                    "sh",
+                    "-c",
+                    WITH_RESOLVER,
+                    "sh",
+                ])
+                .arg(&resolv_conf)
+                .arg(program);
+        }
         let mut child = command
-            .args([
-                "--mount",
-                "--propagation",
-                "private",
-                "sh",
-                "-c",
-                WITH_RESOLVER,
-                "sh",
-            ])
-            .arg(&resolv_conf)
-            .arg(program)
             .env("DC_ACCOUNTS_PATH", directory.join("accounts"))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())

@@ -1,0 +1,89 @@
+//! Relays on the Internet: what scenarios need to know about them follows from their domains.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+
+use anyhow::{Context as _, bail};
+
+use crate::topology::{Certificate, Relay, Topology};
+
+/// Files with the CA certificates of an operating system: Debian and NixOS, Fedora, Alpine and macOS.
+const CA_FILES: [&str; 4] = [
+    "/etc/ssl/certs/ca-certificates.crt",
+    "/etc/pki/tls/certs/ca-bundle.crt",
+    "/etc/ssl/certs/ca-bundle.crt",
+    "/etc/ssl/cert.pem",
+];
+
+/// Finds relays by DNS. The first one is relay `a` of scenarios, and the second one, or again the first, relay `b`.
+pub async fn topology(domains: &[String], ca_file: Option<PathBuf>) -> anyhow::Result<Topology> {
+    let mut relays = Vec::new();
+    let Some(first) = domains.first() else {
+        bail!("no domain is given")
+    };
+    for (name, domain) in [("a", first), ("b", domains.get(1).unwrap_or(first))] {
+        relays.push(Relay {
+            name: name.to_owned(),
+            domain: domain.clone(),
+            ipv4: address(domain).await?,
+            certificate: certificate(domain),
+        });
+    }
+    let ca_file = match ca_file.or_else(|| std::env::var_os("SSL_CERT_FILE").map(PathBuf::from)) {
+        Some(file) => file,
+        None => CA_FILES
+            .iter()
+            .map(PathBuf::from)
+            .find(|file| file.exists())
+            .context("this computer has no file with CA certificates; use --ca-file")?,
+    };
+    Ok(Topology {
+        relays,
+        resolver: Ipv4Addr::UNSPECIFIED,
+        host: Ipv4Addr::UNSPECIFIED,
+        ca_file,
+    })
+}
+
+/// Clients accept any certificate of a relay without a name, and of one whose name begins with `_`.
+pub fn certificate(domain: &str) -> Certificate {
+    if domain.starts_with('_') || domain.parse::<IpAddr>().is_ok() {
+        Certificate::SelfSigned
+    } else {
+        Certificate::LabCa
+    }
+}
+
+async fn address(domain: &str) -> anyhow::Result<Ipv4Addr> {
+    let found = tokio::net::lookup_host((domain, 443)).await.with_context(|| {
+        format!("cannot find {domain}; use the domain of a relay, such as chat.example.org")
+    })?;
+    let mut ipv4 = found.filter_map(|address| match address {
+        SocketAddr::V4(address) => Some(*address.ip()),
+        SocketAddr::V6(_) => None,
+    });
+    ipv4.next()
+        .with_context(|| format!("{domain} has no IPv4 address, which these tests need"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn one_domain_is_both_relays() {
+        let one = topology(&["127.0.0.1".to_owned()], Some("/ca".into()))
+            .await
+            .unwrap();
+        assert_eq!(one.relay("a").unwrap().ipv4, Ipv4Addr::LOCALHOST);
+        assert_eq!(one.relay("b").unwrap().domain, "127.0.0.1");
+        assert!(topology(&[], None).await.is_err());
+    }
+
+    #[test]
+    fn certificates_are_verified_unless_clients_do_not() {
+        assert_eq!(certificate("chat.example.org"), Certificate::LabCa);
+        assert_eq!(certificate("_a.test"), Certificate::SelfSigned);
+        assert_eq!(certificate("192.0.2.1"), Certificate::SelfSigned);
+    }
+}
