@@ -21,7 +21,7 @@ const BUCKETS: [f64; 11] = [0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 
 /// Maximum number of connections: a few Prometheus servers, and a person with a browser.
 const MAX_CONNECTIONS: usize = 16;
 /// Interval at which measured times are sorted into their buckets; until then, each takes memory.
-const UPKEEP: Duration = Duration::from_secs(5);
+const UPKEEP: Duration = Duration::from_secs(60);
 /// Media type of the text format.
 const TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
 

@@ -83,7 +83,7 @@ impl Call {
                 ..relays(&[Need::DeltaChat])
             },
             "bench" => Self {
-                starts_relays: !["expire", "metadata"].iter().any(|name| has(name)),
+                starts_relays: !["expire", "filter", "metadata"].iter().any(|name| has(name)),
                 optimised: true,
                 ..relays(&[])
             },

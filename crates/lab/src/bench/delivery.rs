@@ -1,6 +1,5 @@
 //! Latency of single messages, sent one after the other over established connections.
 
-use std::process::ExitCode;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, ensure};
@@ -9,8 +8,9 @@ use mailtest::client::smtp::Smtp;
 use mailtest::client::{Account, Peer, pgp};
 
 use super::hops::{self, Entry, Mark, Micros, ONE_RELAY, Seen, TWO_RELAYS};
-use super::stats::Summary;
-use crate::machine::{Lab, Progress, interrupted};
+use super::stats::{Summary, milliseconds};
+use super::{Report, Target, on_relays};
+use crate::machine::{Lab, Progress};
 
 /// Bytes of ciphertext in a message. The message then has 2.8 kB, like a text message of Delta Chat.
 const SIZE: usize = 1300;
@@ -30,6 +30,30 @@ const DROP_INS: [(&str, &str); 3] = [
     ("postfix.service", ALL_LINES),
 ];
 
+/// Delivery from relay a to one of the relays.
+struct Way {
+    title: &'static str,
+    to: &'static str,
+    marks: &'static [Mark],
+    /// Milliseconds that half of the messages, and 99 of 100, may take until the notification.
+    bounds: [f64; 2],
+}
+
+const WAYS: &[Way] = &[
+    Way {
+        title: "within one relay",
+        to: "a",
+        marks: ONE_RELAY,
+        bounds: [12.0, 40.0],
+    },
+    Way {
+        title: "across two relays",
+        to: "b",
+        marks: TWO_RELAYS,
+        bounds: [20.0, 60.0],
+    },
+];
+
 /// How much to measure.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Delivery {
@@ -42,42 +66,33 @@ pub(crate) struct Delivery {
 }
 
 /// Measures delivery within relay a, and from relay a to relay b.
-pub(super) async fn run(arguments: &Delivery) -> anyhow::Result<ExitCode> {
+pub(super) async fn run(arguments: &Delivery) -> anyhow::Result<Report> {
     ensure!(arguments.messages > 0, "--messages must be 1 or more");
-    let progress = Progress::new();
-    let lab = Lab::up(&progress).await?;
-    let measured = tokio::select! {
-        measured = measure_all(&lab, &progress, arguments.messages) => measured,
-        signal = interrupted() => Err(signal),
-    };
-    if arguments.keep {
+    on_relays(arguments.keep, async |lab, progress| {
+        let measured = measure_all(lab, progress, arguments.messages).await;
         for relay in ["a", "b"] {
-            set_logs(&lab, relay, false).await?;
+            set_logs(lab, relay, false).await?;
         }
-    } else {
-        lab.release().await?;
-    }
-    measured?;
-    Ok(ExitCode::SUCCESS)
+        measured
+    })
+    .await
 }
 
-async fn measure_all(lab: &Lab, progress: &Progress, messages: usize) -> anyhow::Result<()> {
+async fn measure_all(lab: &Lab, progress: &Progress, messages: usize) -> anyhow::Result<Report> {
+    let mut report = Report::new("Delivery");
     for relay in ["a", "b"] {
         set_logs(lab, relay, true).await?;
     }
-    for (title, to, marks) in [
-        ("within one relay", "a", ONE_RELAY),
-        ("across two relays", "b", TWO_RELAYS),
-    ] {
-        progress.say(format_args!("measuring delivery {title}"));
-        let seen = measure(lab, "a", to, messages).await?;
+    for way in WAYS {
+        progress.say(format_args!("measuring delivery {}", way.title));
+        let seen = measure(lab, "a", way.to, messages).await?;
         let mut entries = journal(lab, "a", &seen).await?;
-        if to != "a" {
-            entries.extend(journal(lab, "b", &seen).await?);
+        if way.to != "a" {
+            entries.extend(journal(lab, way.to, &seen).await?);
         }
-        print(title, marks, &seen, entries);
+        print(&mut report, way, &seen, entries);
     }
-    Ok(())
+    Ok(report)
 }
 
 async fn set_logs(lab: &Lab, relay: &str, more: bool) -> anyhow::Result<()> {
@@ -171,7 +186,7 @@ async fn journal(lab: &Lab, relay: &'static str, seen: &[Seen]) -> anyhow::Resul
     Ok(hops::entries(relay, &String::from_utf8_lossy(&output.stdout)))
 }
 
-fn print(title: &str, marks: &[Mark], seen: &[Seen], mut entries: Vec<Entry>) {
+fn print(report: &mut Report, way: &Way, seen: &[Seen], mut entries: Vec<Entry>) {
     entries.sort_by_key(|entry| entry.at);
     let since_start = |pick: fn(&Seen) -> Micros| {
         Summary::of(
@@ -179,36 +194,43 @@ fn print(title: &str, marks: &[Mark], seen: &[Seen], mut entries: Vec<Entry>) {
                 .map(|seen| Duration::from_micros(pick(seen).saturating_sub(seen.start))),
         )
     };
-    println!(
-        "\nDelivery {title}, {} messages of {SIZE} bytes of ciphertext",
+    report.line(format_args!(
+        "\nDelivery {}, {} messages of {SIZE} bytes of ciphertext",
+        way.title,
         seen.len()
-    );
-    println!(
+    ));
+    report.line(format_args!(
         "{:44}{:>10}{:>10}{:>10}{:>10}{:>8}",
         "", "p50", "p95", "p99", "max", "share"
-    );
-    line(
-        "submission to IDLE notification",
-        since_start(|seen| seen.notified),
-        None,
-    );
+    ));
+    let notified = since_start(|seen| seen.notified);
+    line(report, "submission to IDLE notification", notified, None);
+    let figures = notified.map_or([f64::NAN; 2], |all| [all.p50, all.p99].map(milliseconds));
+    for ((figure, bound), percentile) in figures.into_iter().zip(way.bounds).zip(["p50", "p99"]) {
+        let what = format!(
+            "{percentile} from submission to the IDLE notification, {}",
+            way.title
+        );
+        report.target(Target::at_most(bound, "ms", what, figure));
+    }
     let whole = since_start(|seen| seen.fetched);
-    line("submission to FETCH", whole, None);
+    line(report, "submission to FETCH", whole, None);
 
     let mut times: Vec<(&'static str, Vec<Duration>)> = Vec::new();
     for seen in seen {
         // Entries are sorted by time, so each message needs only a few of them.
         let first = entries.partition_point(|entry| entry.at < seen.start);
         let last = entries.partition_point(|entry| entry.at <= seen.fetched);
-        for (hop, time) in hops::hops(marks, entries.get(first..last).unwrap_or_default(), *seen) {
+        for (hop, time) in hops::hops(way.marks, entries.get(first..last).unwrap_or_default(), *seen) {
             match times.iter_mut().find(|(known, _)| *known == hop) {
                 Some((_, times)) => times.push(time),
                 None => times.push((hop, vec![time])),
             }
         }
     }
-    println!("  of which");
-    let order = marks
+    report.line("  of which");
+    let order = way
+        .marks
         .iter()
         .map(|mark| mark.hop)
         .chain([hops::NOTIFICATION, hops::FETCH]);
@@ -217,16 +239,16 @@ fn print(title: &str, marks: &[Mark], seen: &[Seen], mut entries: Vec<Entry>) {
             .iter()
             .find(|(known, _)| *known == hop)
             .map(|(_, times)| times.iter().copied());
-        line(&format!("  {hop}"), of_hop.and_then(Summary::of), whole);
+        line(report, &format!("  {hop}"), of_hop.and_then(Summary::of), whole);
     }
 }
 
-fn line(name: &str, summary: Option<Summary>, whole: Option<Summary>) {
+fn line(report: &mut Report, name: &str, summary: Option<Summary>, whole: Option<Summary>) {
     let Some(summary) = summary else {
-        println!("{name:44}{:>30}", "nothing logged");
+        report.line(format_args!("{name:44}{:>30}", "nothing logged"));
         return;
     };
-    let ms = |time: Duration| format!("{:.2} ms", time.as_secs_f64() * 1000.0);
+    let ms = |time: Duration| format!("{:.2} ms", milliseconds(time));
     let share = whole
         .filter(|whole| !whole.total.is_zero())
         .map_or_else(String::new, |whole| {
@@ -235,11 +257,11 @@ fn line(name: &str, summary: Option<Summary>, whole: Option<Summary>) {
                 100.0 * summary.total.as_secs_f64() / whole.total.as_secs_f64()
             )
         });
-    println!(
+    report.line(format_args!(
         "{name:44}{:>10}{:>10}{:>10}{:>10}{share:>8}",
         ms(summary.p50),
         ms(summary.p95),
         ms(summary.p99),
         ms(summary.max)
-    );
+    ));
 }

@@ -2,10 +2,12 @@
 
 use std::fs::{self, File};
 use std::path::Path;
-use std::process::{Command, ExitCode, Stdio};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context as _, bail, ensure};
+
+use super::{Report, program};
 
 const DAY: u64 = 24 * 60 * 60;
 /// Messages per mailbox.
@@ -33,16 +35,17 @@ struct Run {
 }
 
 /// Measures one store after the other.
-pub(super) async fn run(arguments: &Expire) -> anyhow::Result<ExitCode> {
+pub(super) async fn run(arguments: &Expire) -> anyhow::Result<Report> {
+    let mut report = Report::new("Expiry");
     for &messages in &arguments.messages {
         ensure!(messages > 0, "--messages must be 1 or more");
         let folder = arguments.folder.clone();
-        tokio::task::spawn_blocking(move || measure(&folder, messages)).await??;
+        report = tokio::task::spawn_blocking(move || measure(report, &folder, messages)).await??;
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(report)
 }
 
-fn measure(folder: &Path, messages: usize) -> anyhow::Result<()> {
+fn measure(mut report: Report, folder: &Path, messages: usize) -> anyhow::Result<Report> {
     let root = tempfile::Builder::new()
         .prefix("chatmail-bench-")
         .tempdir_in(folder)?;
@@ -51,27 +54,33 @@ fn measure(folder: &Path, messages: usize) -> anyhow::Result<()> {
     fs::write(&settings, settings_for(&store)?)?;
     generate(&store, messages)?;
 
-    println!(
+    report.line(format_args!(
         "{messages} messages in {} mailboxes",
         messages.div_ceil(PER_MAILBOX)
-    );
-    println!(
+    ));
+    report.line(format_args!(
         "  {:36}{:>10}{:>14}{:>12}{:>18}",
         "", "seconds", "messages/s", "peak MiB", "of plain walk"
-    );
+    ));
     let plain = fastest(|| plain_walk(&store, messages))?;
-    print("plain walk: read_dir and metadata", messages, &plain, &plain);
-    let report = fastest(|| program("chatmail-fsreport", &settings, &["--json"]))?;
-    ensure!(
-        report.output.contains(&format!("\"count\":{messages}}}")),
-        "the report contains another number of messages: {}",
-        report.output
+    print(
+        &mut report,
+        "plain walk: read_dir and metadata",
+        messages,
+        &plain,
+        &plain,
     );
-    print("chatmail-fsreport", messages, &report, &plain);
+    let sizes = fastest(|| play("chatmail-fsreport", &settings, &["--json"]))?;
+    ensure!(
+        sizes.output.contains(&format!("\"count\":{messages}}}")),
+        "the report contains another number of messages: {}",
+        sizes.output
+    );
+    print(&mut report, "chatmail-fsreport", messages, &sizes, &plain);
     // Half of the messages have expired.
     let expected = format!("and {} out of {messages} files", messages / 2);
     let expire = |arguments: &[&str]| -> anyhow::Result<Run> {
-        let run = program("chatmail-expire", &settings, arguments)?;
+        let run = play("chatmail-expire", &settings, arguments)?;
         ensure!(
             run.output.contains(&expected),
             "expected {expected:?}: {}",
@@ -80,28 +89,29 @@ fn measure(folder: &Path, messages: usize) -> anyhow::Result<()> {
         Ok(run)
     };
     let dry = fastest(|| expire(&[]))?;
-    print("chatmail-expire, dry run", messages, &dry, &plain);
+    print(&mut report, "chatmail-expire, dry run", messages, &dry, &plain);
     let remove = expire(&["--remove"])?;
     print(
+        &mut report,
         "chatmail-expire --remove, half of them",
         messages,
         &remove,
         &plain,
     );
-    Ok(())
+    Ok(report)
 }
 
-fn print(what: &str, messages: usize, run: &Run, plain: &Run) {
+fn print(report: &mut Report, what: &str, messages: usize, run: &Run, plain: &Run) {
     let memory = run.peak_memory.map_or_else(
         || "-".to_owned(),
         |bytes| format!("{:.1}", bytes as f64 / MEBIBYTE),
     );
     let seconds = run.took.as_secs_f64();
-    println!(
+    report.line(format_args!(
         "  {what:36}{seconds:>10.3}{:>14.0}{memory:>12}{:>17.2}x",
         messages as f64 / seconds,
         seconds / plain.took.as_secs_f64()
-    );
+    ));
 }
 
 fn fastest(run: impl Fn() -> anyhow::Result<Run>) -> anyhow::Result<Run> {
@@ -148,8 +158,8 @@ fn plain_walk(store: &Path, messages: usize) -> anyhow::Result<Run> {
 }
 
 /// Runs a program from the same build as this one.
-fn program(name: &str, settings: &Path, arguments: &[&str]) -> anyhow::Result<Run> {
-    let path = std::env::current_exe()?.with_file_name(name);
+fn play(name: &str, settings: &Path, arguments: &[&str]) -> anyhow::Result<Run> {
+    let path = program::path(name)?;
     let start = Instant::now();
     let mut child = Command::new(&path)
         .arg("--settings")
@@ -160,14 +170,14 @@ fn program(name: &str, settings: &Path, arguments: &[&str]) -> anyhow::Result<Ru
         .spawn()
         .with_context(|| {
             format!(
-                "cannot run {}; `cargo build --release --package chatmail-expire` builds it",
+                "cannot run {}; `cargo build --release --workspace` builds it",
                 path.display()
             )
         })?;
     // Polled, because the high-water mark disappears with the process, and no event announces its end in time.
     let mut peak_memory = None;
     let status = loop {
-        peak_memory = high_water_mark(child.id()).or(peak_memory);
+        peak_memory = program::peak_memory(child.id()).or(peak_memory);
         if let Some(status) = child.try_wait()? {
             break status;
         }
@@ -183,14 +193,6 @@ fn program(name: &str, settings: &Path, arguments: &[&str]) -> anyhow::Result<Ru
         peak_memory,
         output,
     })
-}
-
-/// Peak memory of a running process in bytes.
-fn high_water_mark(process: u32) -> Option<u64> {
-    let status = fs::read_to_string(format!("/proc/{process}/status")).ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
-    let kibibytes: u64 = line.trim().strip_suffix("kB")?.trim_end().parse().ok()?;
-    Some(kibibytes * 1024)
 }
 
 fn settings_for(store: &Path) -> anyhow::Result<String> {

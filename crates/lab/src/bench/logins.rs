@@ -1,7 +1,6 @@
 //! Logins over IMAP with TLS: their rate and CPU time, and how long a login to an existing account takes while other
 //! clients sign up or guess passwords as fast as they can.
 
-use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -13,20 +12,25 @@ use mailtest::client::{Account, Peer};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::stats::Summary;
-use crate::machine::{Lab, Progress, interrupted};
+use super::stats::{Summary, milliseconds};
+use super::throughput::{Setup, apply, undo};
+use super::{Report, Target, on_relays};
+use crate::machine::{Lab, Progress};
 
 const RELAY: &str = "a";
 /// Number of clients that sign up or log in at once.
 const CLIENTS: usize = 16;
 /// Number of clients that guess passwords at once.
 const GUESSING: usize = 200;
-/// How long a login to an existing account may take while others flood the relay.
-const BOUND: Duration = Duration::from_millis(250);
+/// Milliseconds that a login to an existing account may take while others flood the relay.
+const BOUND: f64 = 250.0;
 /// CPU time that a remembered login may cost doveauth, in percent of that of a hashed login.
 const REMEMBERED: f64 = 5.0;
 /// Kibibytes of memory that doveauth may use when nobody logs in.
-const IDLE_KIB: u64 = 6 * 1024;
+const IDLE_KIB: f64 = 6.0 * 1024.0;
+/// Accounts to be created, and remembered logins to be answered, per second.
+const SIGN_UPS: f64 = 80.0;
+const LOGINS: f64 = 250.0;
 
 /// How much to measure.
 #[derive(Debug, clap::Args)]
@@ -43,19 +47,15 @@ pub(crate) struct Logins {
 }
 
 /// Measures relay a.
-pub(super) async fn run(arguments: &Logins) -> anyhow::Result<ExitCode> {
+pub(super) async fn run(arguments: &Logins) -> anyhow::Result<Report> {
     ensure!(arguments.accounts > 0, "--accounts must be 1 or more");
-    let progress = Progress::new();
-    let lab = Lab::up(&progress).await?;
-    let measured = tokio::select! {
-        measured = measure(&lab, &progress, arguments) => measured,
-        signal = interrupted() => Err(signal),
-    };
-    if !arguments.keep {
-        lab.release().await?;
-    }
-    measured?;
-    Ok(ExitCode::SUCCESS)
+    on_relays(arguments.keep, async |lab, progress| {
+        apply(lab, RELAY, Setup::Module).await?;
+        let measured = measure(lab, progress, arguments).await;
+        undo(lab, RELAY).await?;
+        measured
+    })
+    .await
 }
 
 async fn capture(lab: &Lab, argv: &[&str]) -> anyhow::Result<String> {
@@ -209,7 +209,7 @@ async fn under(
     ))
 }
 
-async fn measure(lab: &Lab, progress: &Progress, arguments: &Logins) -> anyhow::Result<()> {
+async fn measure(lab: &Lab, progress: &Progress, arguments: &Logins) -> anyhow::Result<Report> {
     let peer = Peer::of(lab.topology(), RELAY)?;
     let accounts: Arc<Vec<Account>> =
         Arc::new((0..arguments.accounts).map(|_| Account::random(&peer)).collect());
@@ -224,51 +224,58 @@ async fn measure(lab: &Lab, progress: &Progress, arguments: &Logins) -> anyhow::
     let guesses = under(Flood::Guesses, GUESSING, arguments.seconds, &peer, &accounts).await?;
     let idle = memory(lab).await?;
 
-    println!(
+    let mut report = Report::new("Login");
+    report.line(format_args!(
         "{:<22}{:>10}{:>10}{:>10}{:>22}{:>22}",
         "", "per s", "p50 ms", "p99 ms", "doveauth CPU ms each", "Dovecot CPU ms each"
-    );
-    for (name, round) in [
-        ("sign-ups", &created),
-        ("logins, remembered", &remembered),
-        ("logins, hashed", &hashed),
+    ));
+    for (name, round, wanted) in [
+        ("sign-ups", &created, Some(SIGN_UPS)),
+        ("logins, remembered", &remembered, Some(LOGINS)),
+        ("logins, hashed", &hashed, None),
     ] {
         let summary = Summary::of(round.each.iter().copied()).context("no login")?;
-        println!(
-            "{name:<22}{:>10.0}{:>10.1}{:>10.1}{:>22.2}{:>22.2}",
-            round.each.len() as f64 / round.took.as_secs_f64(),
-            summary.p50.as_secs_f64() * 1000.0,
-            summary.p99.as_secs_f64() * 1000.0,
+        let rate = round.each.len() as f64 / round.took.as_secs_f64();
+        report.line(format_args!(
+            "{name:<22}{rate:>10.0}{:>10.1}{:>10.1}{:>22.2}{:>22.2}",
+            milliseconds(summary.p50),
+            milliseconds(summary.p99),
             round.cost[0],
             round.cost[1],
-        );
+        ));
+        if let Some(wanted) = wanted {
+            report.target(Target::at_least(wanted, "per second", name, rate));
+        }
     }
-    let ratio = 100.0 * remembered.cost[0] / hashed.cost[0];
-    println!(
-        "a remembered login costs doveauth {ratio:.1} % of the CPU time of a hashed one (at most {REMEMBERED} %: {})",
-        verdict(ratio <= REMEMBERED)
-    );
+    report.target(Target::at_most(
+        REMEMBERED,
+        "%",
+        "CPU time of doveauth for a remembered login, of that for a hashed one",
+        100.0 * remembered.cost[0] / hashed.cost[0],
+    ));
     for (name, (each, let_in, sent_away)) in [
         (format!("{CLIENTS} clients sign up"), sign_ups),
         (format!("{GUESSING} clients guess"), guesses),
     ] {
         let summary = Summary::of(each).context("no known login")?;
-        println!(
-            "login to an existing account while {name}: p50 {:.0} ms, p99 {:.0} ms (below {} ms: {}); of the flood, \
-             {let_in} succeeded and {sent_away} failed",
-            summary.p50.as_secs_f64() * 1000.0,
-            summary.p99.as_secs_f64() * 1000.0,
-            BOUND.as_millis(),
-            verdict(summary.p99 < BOUND),
-        );
+        report.line(format_args!(
+            "login to an existing account while {name}: p50 {:.0} ms, p99 {:.0} ms; of the flood, {let_in} succeeded \
+             and {sent_away} failed",
+            milliseconds(summary.p50),
+            milliseconds(summary.p99),
+        ));
+        report.target(Target::at_most(
+            BOUND,
+            "ms",
+            format!("p99 of a login to an existing account while {name}"),
+            milliseconds(summary.p99),
+        ));
     }
-    println!(
-        "doveauth uses {idle} KiB afterwards (at most {IDLE_KIB} KiB: {})",
-        verdict(idle <= IDLE_KIB)
-    );
-    Ok(())
-}
-
-fn verdict(holds: bool) -> &'static str {
-    if holds { "met" } else { "MISSED" }
+    report.target(Target::at_most(
+        IDLE_KIB,
+        "KiB",
+        "doveauth afterwards",
+        idle as f64,
+    ));
+    Ok(report)
 }

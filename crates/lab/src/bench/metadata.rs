@@ -4,7 +4,6 @@ mod service;
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant, SystemTime};
@@ -13,6 +12,7 @@ use anyhow::{Context as _, ensure};
 use tokio::task::JoinSet;
 
 use self::service::{Server, Service, Site};
+use super::Report;
 
 /// Devices per account.
 const DEVICES: usize = 4;
@@ -36,38 +36,39 @@ pub(crate) struct Metadata {
 }
 
 /// Measures requests, then each queue.
-pub(super) async fn run(arguments: &Metadata) -> anyhow::Result<ExitCode> {
+pub(super) async fn run(arguments: &Metadata) -> anyhow::Result<Report> {
+    let mut report = Report::new("Push notifications");
     ensure!(arguments.requests > 0, "--requests must be 1 or more");
     ensure!(arguments.connections > 0, "--connections must be 1 or more");
-    println!(
+    report.line(format_args!(
         "  {:44}{:>10}{:>12}{:>12}",
         "", "seconds", "per second", "peak MiB"
-    );
-    requests(arguments).await?;
+    ));
+    requests(&mut report, arguments).await?;
     for &count in &arguments.notifications {
         ensure!(count > 0, "--notifications must be 1 or more");
-        pending(&arguments.folder, count).await?;
+        pending(&mut report, &arguments.folder, count).await?;
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(report)
 }
 
-fn print(what: &str, count: usize, took: Duration, service: &Service) {
+fn print(report: &mut Report, what: &str, count: usize, took: Duration, service: &Service) {
     let memory = service.peak_memory().map_or_else(
         || "-".to_owned(),
         |bytes| format!("{:.1}", bytes as f64 / MEBIBYTE),
     );
     let seconds = took.as_secs_f64();
-    println!(
+    report.line(format_args!(
         "  {what:44}{seconds:>10.3}{:>12.0}{memory:>12}",
         count as f64 / seconds
-    );
+    ));
 }
 
 /// Text that Dovecot sends for the request with this number.
 type Request = fn(usize) -> String;
 
 /// Requests of all kinds, for accounts with [`DEVICES`] devices each.
-async fn requests(arguments: &Metadata) -> anyhow::Result<()> {
+async fn requests(report: &mut Report, arguments: &Metadata) -> anyhow::Result<()> {
     const KINDS: [(&str, Request); 5] = [
         ("lookups of maxsmtprecipients", |number| {
             lookup("maxsmtprecipients", number)
@@ -91,15 +92,15 @@ async fn requests(arguments: &Metadata) -> anyhow::Result<()> {
     let service = site.start().await?;
     for (what, request) in KINDS {
         let took = ask(&service, arguments, request).await?;
-        print(what, arguments.requests, took, &service);
+        print(report, what, arguments.requests, took, &service);
     }
     let delivered = Instant::now();
     site.until_nothing_is_pending(&server).await?;
-    println!(
+    report.line(format_args!(
         "  {} notifications for them, the last after {:.3} s",
         server.count(),
         delivered.elapsed().as_secs_f64()
-    );
+    ));
     service.stop().await
 }
 
@@ -142,7 +143,7 @@ fn set(entry: &str, value: &str, number: usize) -> String {
 }
 
 /// Starts the service with a full queue, as after an outage of the notification server.
-async fn pending(folder: &Path, count: usize) -> anyhow::Result<()> {
+async fn pending(report: &mut Report, folder: &Path, count: usize) -> anyhow::Result<()> {
     let server = Server::start().await?;
     let site = Site::new(folder, server.address)?;
     let queue = site.queue.clone();
@@ -157,6 +158,7 @@ async fn pending(folder: &Path, count: usize) -> anyhow::Result<()> {
         server.count()
     );
     print(
+        report,
         &format!("{count} pending notifications sent"),
         count,
         took,

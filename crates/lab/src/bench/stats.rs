@@ -27,6 +27,11 @@ impl Summary {
     }
 }
 
+/// A duration in milliseconds.
+pub(super) fn milliseconds(time: Duration) -> f64 {
+    time.as_secs_f64() * 1000.0
+}
+
 /// The smallest duration that at least `percent` percent of all durations do not exceed (nearest rank).
 fn percentile(sorted: &[Duration], percent: usize) -> Option<Duration> {
     let rank = (sorted.len() * percent).div_ceil(100);

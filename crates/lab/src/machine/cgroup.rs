@@ -60,21 +60,28 @@ pub(super) fn end(machine: &str) -> anyhow::Result<()> {
         kill(&group)?;
         remove(&group)?;
     }
-    match mirror()?
-        .map(|path| path.join(machine))
-        .filter(|path| path.exists())
-    {
-        Some(mirror) => remove(&mirror),
-        None => Ok(()),
-    }
+    remove_others(Some(machine))
 }
 
-/// Our group in the tree that systemd-nspawn mirrors into on hosts with the hybrid layout.
-fn mirror() -> anyhow::Result<Option<PathBuf>> {
-    let mount = mounts::find(|kind, options| {
-        kind == "cgroup" && options.split(',').any(|one| one == "name=systemd")
-    })?;
+/// Our group in the tree of version 1 that has this controller. systemd-nspawn mirrors its groups into `name=systemd`.
+pub(super) fn tree_of(controller: &str) -> anyhow::Result<Option<PathBuf>> {
+    let mount =
+        mounts::find(|kind, options| kind == "cgroup" && options.split(',').any(|one| one == controller))?;
     Ok(mount.map(|path| path.join(GROUP)))
+}
+
+/// Removes the groups of a machine, or all of ours, from the trees of version 1.
+fn remove_others(machine: Option<&str>) -> anyhow::Result<()> {
+    for controller in ["name=systemd", "memory", "cpu"] {
+        let Some(group) = tree_of(controller)? else {
+            continue;
+        };
+        let group = machine.map_or(group.clone(), |machine| group.join(machine));
+        if group.exists() {
+            remove(&group)?;
+        }
+    }
+    Ok(())
 }
 
 /// Directory of the running lab, from the command lines of its containers: their file trees are in it.
@@ -132,10 +139,7 @@ pub(super) fn kill_all() -> anyhow::Result<()> {
         kill(&group)?;
         remove(&group)?;
     }
-    if let Some(mirror) = mirror()?.filter(|path| path.exists()) {
-        remove(&mirror)?;
-    }
-    Ok(())
+    remove_others(None)
 }
 
 fn kill(group: &Path) -> anyhow::Result<()> {

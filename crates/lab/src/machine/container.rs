@@ -12,7 +12,7 @@ use tokio::net::UnixDatagram;
 use tokio::process::Command;
 
 use super::state::{Leader, Machine};
-use super::{cgroup, network};
+use super::{Size, cgroup, network, size};
 
 /// How long systemd may take to start every unit or give up on it.
 const BOOT_DEADLINE: Duration = Duration::from_secs(60);
@@ -88,23 +88,30 @@ pub(super) struct Boot {
     pub(super) rootfs: PathBuf,
     /// Read-only bind mounts: path on the host, path in the machine.
     pub(super) binds: Vec<(PathBuf, String)>,
+    /// Limits of the whole machine.
+    pub(super) size: Option<Size>,
 }
+
+/// Moves the shell into the groups before `--`, and runs the command after it.
+const ENTER: &str = r#"while [ "$1" != -- ]; do echo $$ >"$1"; shift; done; shift; exec "$@""#;
 
 /// Boots a machine and waits until systemd reports that it has booted.
 pub(super) async fn boot(paths: &Paths, boot: &Boot) -> anyhow::Result<Machine> {
     let name = &boot.name;
-    let group = cgroup::create(name)?;
+    let mut groups = vec![cgroup::create(name)?.join("cgroup.procs")];
+    if let Some(size) = boot.size {
+        groups.extend(size::limit(name, size)?);
+    }
     let folder = tempfile::tempdir()?;
     let notify = folder.path().join("notify");
     let socket = UnixDatagram::bind(&notify)?;
     let console = fs::File::create(paths.console(name))?;
-    // The shell moves itself into the machine's cgroup before it becomes systemd-nspawn, so every process of the machine
+    // The shell moves itself into the machine's cgroups before it becomes systemd-nspawn, so every process of the machine
     // starts in there. `setsid` keeps Ctrl-C at the lab's terminal from reaching the machine.
     let mut command = Command::new("setsid");
-    command
-        .args(["sh", "-c", r#"echo $$ >"$1" && shift && exec "$@""#, "sh"])
-        .arg(group.join("cgroup.procs"));
+    command.args(["sh", "-e", "-c", ENTER, "sh"]).args(&groups);
     command.args([
+        "--",
         "systemd-nspawn",
         "--quiet",
         "--boot",

@@ -14,6 +14,7 @@ mod packages;
 mod pointers;
 mod relay_files;
 mod services;
+mod size;
 mod start;
 mod state;
 mod switch;
@@ -35,6 +36,7 @@ use nix::fcntl::{Flock, FlockArg};
 
 pub(crate) use self::cgroup::Usage;
 pub(crate) use self::journal::Cursor;
+pub(crate) use self::size::{Size, Used};
 pub(crate) use self::start::{Found, interrupted};
 pub(crate) use self::switch::{Plan, SystemOf};
 
@@ -200,9 +202,14 @@ impl Lab {
 
     /// Boots a relay again from its file tree, and waits until every unit is active.
     pub(crate) async fn power_on(&self, machine: &str) -> anyhow::Result<()> {
+        self.power_on_with(machine, None).await
+    }
+
+    /// Like [`Self::power_on`], with limits on its processors and memory.
+    pub(crate) async fn power_on_with(&self, machine: &str, size: Option<Size>) -> anyhow::Result<()> {
         let relay = self.topology().relay(machine);
         let relay = relay.with_context(|| format!("the lab has no relay `{machine}`"))?;
-        let leader = start::power_on(&self.paths, relay).await?;
+        let leader = start::power_on(&self.paths, relay, size).await?;
         let mut booted = self.booted.lock().unwrap_or_else(PoisonError::into_inner);
         booted.insert(machine.to_owned(), leader);
         let mut state = self.state.clone();
@@ -210,6 +217,11 @@ impl Lab {
             known.leader = booted.get(&known.name).copied().unwrap_or(known.leader);
         }
         state.save(&self.paths)
+    }
+
+    /// What a machine with limits has used since it was booted.
+    pub(crate) fn used(&self, machine: &str) -> anyhow::Result<Used> {
+        size::used(machine)
     }
 
     fn leader(&self, machine: &str) -> anyhow::Result<Leader> {

@@ -19,7 +19,7 @@ use super::container::{self, Boot};
 use super::packages::IROH_RELAY_UNIT;
 use super::relay_files::{EXTERNAL_TLS, RelayFiles};
 use super::state::{Leader, Machine, State};
-use super::{cgroup, dns, limits, network, packages, services};
+use super::{Size, cgroup, dns, limits, network, packages, services};
 use crate::cargo_install;
 use crate::project;
 
@@ -109,8 +109,11 @@ pub(super) async fn power_off(name: &str, leader: Leader) -> anyhow::Result<()> 
 }
 
 /// Boots a relay again from its file tree, and waits until every unit is active.
-pub(super) async fn power_on(paths: &Paths, relay: &Relay) -> anyhow::Result<Leader> {
-    let boot = boot(&paths.rootfs(&rootfs::key()), paths, &relay.name, true);
+pub(super) async fn power_on(paths: &Paths, relay: &Relay, size: Option<Size>) -> anyhow::Result<Leader> {
+    let boot = Boot {
+        size,
+        ..boot(&paths.rootfs(&rootfs::key()), paths, &relay.name, true)
+    };
     let machine = container::boot(paths, &boot).await?;
     check_units(paths, machine.leader, relay, &RelayFiles::of(&relay.name)?).await?;
     Ok(machine.leader)
@@ -127,6 +130,7 @@ fn boot(rootfs: &Path, paths: &Paths, name: &str, relay: bool) -> Boot {
         name: name.to_owned(),
         rootfs: rootfs.to_owned(),
         binds: if relay { binds.into() } else { Vec::new() },
+        size: None,
     }
 }
 

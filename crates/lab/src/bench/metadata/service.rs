@@ -1,29 +1,28 @@
 //! The real service with its own files, and a notification server that accepts everything at once.
 
 use std::convert::Infallible;
+use std::ffi::OsStr;
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, bail, ensure};
+use anyhow::{Context as _, ensure};
 use http_body_util::{BodyExt as _, Empty};
 use hyper::Response;
 use hyper::body::{Bytes, Incoming};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{TcpListener, TcpStream, UnixStream};
-use tokio::process::{Child, Command};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-/// How long the service may take to start or to stop.
+use crate::bench::program::Program;
+
+/// How long the service may take to start, or to send the next notification.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// How often to check a condition that no event announces.
@@ -117,21 +116,13 @@ impl Site {
 
     /// Starts the service from the same build as this program.
     pub(super) async fn start(&self) -> anyhow::Result<Service> {
-        let program = std::env::current_exe()?.with_file_name("chatmail-metadata");
-        let child = Command::new(&program)
-            .arg("--settings")
-            .arg(self.root.path().join("settings.json"))
-            .stdin(Stdio::null())
-            .kill_on_drop(true)
-            .spawn()
-            .with_context(|| {
-                format!(
-                    "cannot run {}; `cargo build --release --package chatmail-metadata` builds it",
-                    program.display()
-                )
-            })?;
+        let settings = self.root.path().join("settings.json");
+        let program = Program::start(
+            "chatmail-metadata",
+            &[OsStr::new("--settings"), settings.as_os_str()],
+        )?;
         let service = Service {
-            child,
+            program,
             socket: self.socket.clone(),
         };
         let end = Instant::now() + PATIENCE;
@@ -158,7 +149,7 @@ impl Site {
 
 /// A running service; killed when dropped.
 pub(super) struct Service {
-    child: Child,
+    program: Program,
     socket: PathBuf,
 }
 
@@ -171,24 +162,12 @@ impl Service {
 
     /// Peak memory in bytes.
     pub(super) fn peak_memory(&self) -> Option<u64> {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id()?)).ok()?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
-        let kibibytes: u64 = line.trim().strip_suffix("kB")?.trim_end().parse().ok()?;
-        Some(kibibytes * 1024)
+        self.program.peak_memory()
     }
 
     /// Stops the service with SIGTERM.
-    pub(super) async fn stop(mut self) -> anyhow::Result<()> {
-        let pid = self.child.id().context("the service has exited by itself")?;
-        kill(Pid::from_raw(pid.try_into()?), Signal::SIGTERM)?;
-        match tokio::time::timeout(PATIENCE, self.child.wait()).await {
-            Ok(status) => {
-                let status = status?;
-                ensure!(status.success(), "the service failed: {status}");
-                Ok(())
-            }
-            Err(_) => bail!("the service does not stop"),
-        }
+    pub(super) async fn stop(self) -> anyhow::Result<()> {
+        self.program.stop().await
     }
 }
 

@@ -22,13 +22,13 @@ const PATIENCE: Duration = Duration::from_secs(2);
 
 /// The load on the relay.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Load {
-    pub(super) senders: usize,
-    pub(super) receivers: usize,
+pub(in crate::bench) struct Load {
+    pub(in crate::bench) senders: usize,
+    pub(in crate::bench) receivers: usize,
     /// Total of all senders.
-    pub(super) messages: usize,
+    pub(in crate::bench) messages: usize,
     /// Bytes of ciphertext per message.
-    pub(super) size: usize,
+    pub(in crate::bench) size: usize,
 }
 
 /// Progress of one message.
@@ -68,34 +68,40 @@ impl Record {
 }
 
 /// All senders and receivers, logged in.
-pub(super) struct People {
+pub(in crate::bench) struct People {
     senders: Vec<(Account, Smtp)>,
     receivers: Vec<(Account, Imap)>,
 }
 
 /// Results of a run.
 #[derive(Debug)]
-pub(super) struct Outcome {
-    pub(super) sent: usize,
-    pub(super) lost: usize,
-    pub(super) doubled: usize,
+pub(in crate::bench) struct Outcome {
+    pub(in crate::bench) sent: usize,
+    pub(in crate::bench) lost: usize,
+    pub(in crate::bench) doubled: usize,
     /// From the first message to the last 250.
-    pub(super) taking: Duration,
+    pub(in crate::bench) taking: Duration,
     /// From the first message to the last FETCH.
-    pub(super) fetching: Duration,
+    pub(in crate::bench) fetching: Duration,
     /// From MAIL to the 250; shows how much the relay slows down senders.
-    pub(super) submission: Option<Summary>,
+    pub(in crate::bench) submission: Option<Summary>,
     /// From the 250 to the end of FETCH.
-    pub(super) delivery: Option<Summary>,
+    pub(in crate::bench) delivery: Option<Summary>,
+}
+
+impl Outcome {
+    pub(in crate::bench) fn fetched_per_second(&self) -> f64 {
+        (self.sent - self.lost) as f64 / self.fetching.as_secs_f64()
+    }
 }
 
 impl People {
     /// Creates all accounts and logs in.
-    pub(super) async fn gather(peer: &Peer, load: Load) -> anyhow::Result<Self> {
+    pub(in crate::bench) async fn gather(from: &Peer, to: &Peer, load: Load) -> anyhow::Result<Self> {
         let turns = Arc::new(Semaphore::new(AT_ONCE));
         let mut senders = JoinSet::new();
         for _ in 0..load.senders {
-            let (turns, account) = (Arc::clone(&turns), Account::random(peer));
+            let (turns, account) = (Arc::clone(&turns), Account::random(from));
             senders.spawn(async move {
                 let _turn = turns.acquire().await?;
                 let smtp = account.smtp().await.context("cannot log in a sender")?;
@@ -104,7 +110,7 @@ impl People {
         }
         let mut receivers = JoinSet::new();
         for _ in 0..load.receivers {
-            let (turns, account) = (Arc::clone(&turns), Account::random(peer));
+            let (turns, account) = (Arc::clone(&turns), Account::random(to));
             receivers.spawn(async move {
                 let _turn = turns.acquire().await?;
                 let (imap, _) = account.inbox().await.context("cannot log in a receiver")?;
@@ -118,7 +124,7 @@ impl People {
     }
 
     /// Sends all messages and waits until they are fetched, or until `patience` has passed since the last 250.
-    pub(super) async fn play(self, load: Load, patience: Duration) -> anyhow::Result<Outcome> {
+    pub(in crate::bench) async fn play(self, load: Load, patience: Duration) -> anyhow::Result<Outcome> {
         let record = Arc::new(Record::default());
         let addresses: Arc<[String]> = self
             .receivers

@@ -1,10 +1,8 @@
 //! Throughput of messages within one relay, from submission to FETCH.
 
-mod load;
+pub(super) mod load;
 mod setup;
 
-use std::fmt::Write as _;
-use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::ensure;
@@ -15,13 +13,13 @@ use self::load::{Load, Outcome, People};
 pub(super) use self::setup::{Setup, apply, undo};
 use super::cost::{self, Cost};
 use super::stats::Summary;
-use super::{Target, document};
-use crate::machine::{Lab, Progress, interrupted};
+use super::{Report, Target, on_relays};
+use crate::machine::{Lab, Progress};
 
 const RELAY: &str = "a";
 /// How long to wait for messages after the last 250. Postfix retries a deferred message later than that
 /// (`minimal_backoff_time`), so it counts as lost.
-const PATIENCE: Duration = Duration::from_secs(50);
+pub(super) const PATIENCE: Duration = Duration::from_secs(50);
 /// How often to list the queue: several times before Postfix retries a deferred message.
 const LOOK: Duration = Duration::from_secs(10);
 
@@ -49,26 +47,19 @@ pub(crate) struct Throughput {
 }
 
 /// Measures the defaults of Dovecot and Postfix and then the module's settings, with each number of senders.
-pub(super) async fn run(arguments: &Throughput) -> anyhow::Result<ExitCode> {
+pub(super) async fn run(arguments: &Throughput) -> anyhow::Result<Report> {
     ensure!(arguments.messages > 0, "--messages must be 1 or more");
     ensure!(arguments.receivers > 0, "--receivers must be 1 or more");
-    let progress = Progress::new();
-    let lab = Lab::up(&progress).await?;
-    let measured = tokio::select! {
-        measured = measure_all(&lab, &progress, arguments) => measured,
-        signal = interrupted() => Err(signal),
-    };
-    if arguments.keep {
-        undo(&lab, RELAY).await?;
-    } else {
-        lab.release().await?;
-    }
-    measured
+    on_relays(arguments.keep, async |lab, progress| {
+        let measured = measure_all(lab, progress, arguments).await;
+        undo(lab, RELAY).await?;
+        measured
+    })
+    .await
 }
 
-async fn measure_all(lab: &Lab, progress: &Progress, arguments: &Throughput) -> anyhow::Result<ExitCode> {
-    let mut text = String::new();
-    let mut targets = Vec::new();
+async fn measure_all(lab: &Lab, progress: &Progress, arguments: &Throughput) -> anyhow::Result<Report> {
+    let mut report = Report::new("Throughput");
     for &senders in &arguments.senders {
         let load = Load {
             senders,
@@ -84,42 +75,38 @@ async fn measure_all(lab: &Lab, progress: &Progress, arguments: &Throughput) -> 
             progress.say(format_args!("measuring {senders} senders, {}", setup.name()));
             apply(lab, RELAY, setup).await?;
             let run = measure(lab, load).await?;
-            let report = run.report(load, setup);
-            println!("\n{report}");
-            writeln!(text, "{report}\n")?;
-            fetched.push(run.fetched_per_second());
+            report.line(format_args!("\n{}", run.report(load, setup)));
+            fetched.push(run.outcome.fetched_per_second());
             if setup == Setup::Module {
-                targets.extend(run.targets(load));
+                for target in run.targets(load) {
+                    report.target(target);
+                }
             }
         }
         if let [baseline, ours] = fetched[..] {
-            let ratio = format!(
-                "{:.2} times as many messages fetched as with the defaults",
+            report.line(format_args!(
+                "\n{:.2} times as many messages fetched as with the defaults",
                 ours / baseline
-            );
-            println!("{ratio}");
-            writeln!(text, "{ratio}\n")?;
+            ));
         }
     }
-    println!();
-    for target in &targets {
-        println!("{target}");
-        writeln!(text, "{target}")?;
-    }
-    document::write("Throughput", &text)?;
-    Ok(ExitCode::from(u8::from(!targets.iter().all(Target::holds))))
+    Ok(report)
 }
 
-struct Run {
-    outcome: Outcome,
+/// Results of a load.
+pub(super) struct Run {
+    pub(super) outcome: Outcome,
     cost: Cost,
-    deferred: usize,
+    /// Messages that Postfix has deferred.
+    pub(super) deferred: usize,
     /// Log lines of daemons that have reached a limit.
     limits: Vec<String>,
 }
 
-async fn measure(lab: &Lab, load: Load) -> anyhow::Result<Run> {
-    let people = People::gather(&Peer::of(lab.topology(), RELAY)?, load).await?;
+/// Plays a load on relay a.
+pub(super) async fn measure(lab: &Lab, load: Load) -> anyhow::Result<Run> {
+    let peer = Peer::of(lab.topology(), RELAY)?;
+    let people = People::gather(&peer, &peer, load).await?;
     let cursor = lab.cursor(RELAY).await?;
     let mut deferred = std::collections::BTreeSet::new();
     let look = async {
@@ -159,10 +146,6 @@ fn note_deferred(known: &mut std::collections::BTreeSet<String>, queue: Vec<Mess
 }
 
 impl Run {
-    fn fetched_per_second(&self) -> f64 {
-        (self.outcome.sent - self.outcome.lost) as f64 / self.outcome.fetching.as_secs_f64()
-    }
-
     fn report(&self, load: Load, setup: Setup) -> String {
         let outcome = &self.outcome;
         let mut lines = vec![
@@ -177,7 +160,7 @@ impl Run {
             format!(
                 "{:.0} accepted and {:.0} fetched per second; {} deferred, {} not fetched, {} fetched twice",
                 outcome.sent as f64 / outcome.taking.as_secs_f64(),
-                self.fetched_per_second(),
+                outcome.fetched_per_second(),
                 self.deferred,
                 outcome.lost,
                 outcome.doubled
@@ -213,7 +196,7 @@ impl Run {
                 200.0,
                 "per second",
                 with("messages fetched"),
-                self.fetched_per_second(),
+                self.outcome.fetched_per_second(),
             ),
         ]
     }

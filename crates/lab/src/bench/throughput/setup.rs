@@ -10,8 +10,15 @@ const FOLDER: &str = "/etc/chatmail-bench";
 /// Shell command that prints the settings of the filter.
 const SETTINGS: &str = "cat \"$(systemctl cat filtermail-outgoing.service | \
     grep -o '/nix/store/[^\" ]*settings.json' | head -n 1)\"";
-/// A rate limit that no sender reaches.
+/// A limit that no sender, and no load of this machine, reaches.
 const UNLIMITED: u32 = 1_000_000;
+/// Services with limits that a measurement would reach, and their programs.
+const OURS: [(&str, &str); 2] = [
+    ("doveauth.service", "doveauth"),
+    ("filtermail-outgoing.service", "filtermail outgoing"),
+];
+const RESTART: &str =
+    "systemctl daemon-reload && systemctl restart doveauth filtermail-outgoing dovecot postfix\n";
 
 /// Dovecot's and Postfix's defaults for the settings of deliveries and logins that the module changes.
 const DOVECOT_DEFAULTS: &str = "
@@ -50,7 +57,8 @@ impl Setup {
     }
 }
 
-/// Restarts Dovecot and Postfix with these settings, and the filter with a rate limit that no sender reaches.
+/// Restarts Dovecot and Postfix with these settings, and our services without the limits on messages per sender and on
+/// the load for new accounts.
 pub(in crate::bench) async fn apply(lab: &Lab, relay: &str, setup: Setup) -> anyhow::Result<()> {
     let settings = run(lab, relay, SETTINGS).await?;
     let mut settings: Value = serde_json::from_str(&settings).context("the relay's settings")?;
@@ -61,6 +69,10 @@ pub(in crate::bench) async fn apply(lab: &Lab, relay: &str, setup: Setup) -> any
     for limit in ["burst", "max_per_minute"] {
         messages.insert(limit.to_owned(), json!(UNLIMITED));
     }
+    let load = settings
+        .pointer_mut("/accounts/max_load_1m")
+        .context("the relay's settings have no limit on the load for new accounts")?;
+    *load = json!(UNLIMITED);
     let folder = lab.root(relay).join(FOLDER.trim_start_matches('/'));
     std::fs::create_dir_all(&folder)?;
     std::fs::write(folder.join("settings.json"), settings.to_string())?;
@@ -69,10 +81,11 @@ pub(in crate::bench) async fn apply(lab: &Lab, relay: &str, setup: Setup) -> any
         folder.join("dovecot.conf"),
         format!("{dovecot}{DOVECOT_DEFAULTS}"),
     )?;
-    let mut script = drop_in(
-        "filtermail-outgoing.service",
-        &format!("/nix/store/chatmail/bin/filtermail outgoing --settings {FOLDER}/settings.json"),
-    );
+    let mut script = String::new();
+    for (service, program) in OURS {
+        let command = format!("/nix/store/chatmail/bin/{program} --settings {FOLDER}/settings.json");
+        script.push_str(&drop_in(service, &command));
+    }
     script.push_str(&match setup {
         Setup::Module => remove_drop_in("dovecot.service"),
         Setup::Defaults => drop_in(
@@ -81,7 +94,7 @@ pub(in crate::bench) async fn apply(lab: &Lab, relay: &str, setup: Setup) -> any
         ),
     });
     // The restart also undoes earlier changes to Postfix: its unit installs the module's settings again.
-    script.push_str("systemctl daemon-reload && systemctl restart filtermail-outgoing dovecot postfix\n");
+    script.push_str(RESTART);
     if setup == Setup::Defaults {
         script.push_str(POSTFIX_DEFAULTS);
     }
@@ -91,11 +104,11 @@ pub(in crate::bench) async fn apply(lab: &Lab, relay: &str, setup: Setup) -> any
 
 /// Restores the rendered settings.
 pub(in crate::bench) async fn undo(lab: &Lab, relay: &str) -> anyhow::Result<()> {
-    let mut script = remove_drop_in("filtermail-outgoing.service");
-    script.push_str(&remove_drop_in("dovecot.service"));
-    script.push_str(&format!(
-        "rm -rf {FOLDER}\nsystemctl daemon-reload && systemctl restart filtermail-outgoing dovecot postfix\n"
-    ));
+    let mut script = remove_drop_in("dovecot.service");
+    for (service, _) in OURS {
+        script.push_str(&remove_drop_in(service));
+    }
+    script.push_str(&format!("rm -rf {FOLDER}\n{RESTART}"));
     run(lab, relay, &script).await?;
     Ok(())
 }

@@ -1,0 +1,114 @@
+//! A relay with one processor and 512 MiB of memory: scenarios, overload, and whether the kernel kills a process.
+
+use anyhow::ensure;
+use mailtest::{Context, run, scenarios};
+
+use super::stats::milliseconds;
+use super::throughput::load::Load;
+use super::throughput::{Setup, apply, measure, undo};
+use super::{Report, Target, on_relays};
+use crate::machine::{Lab, Progress, Size};
+
+const RELAY: &str = "a";
+const MEBIBYTE: u64 = 1024 * 1024;
+
+/// How much to measure.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Small {
+    /// Number of processors of the relay
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    processors: u64,
+    /// Memory of the relay in MiB, including the page cache
+    #[arg(long, value_name = "MIB", default_value_t = 512)]
+    memory: u64,
+    /// Concurrent senders; can be given several times
+    #[arg(long, value_name = "N", default_values_t = [10, 50, 200])]
+    senders: Vec<usize>,
+    /// Receivers, each in IDLE
+    #[arg(long, value_name = "N", default_value_t = 50)]
+    receivers: usize,
+    /// Total number of messages of all senders
+    #[arg(long, value_name = "N", default_value_t = 1000)]
+    messages: usize,
+    /// Bytes of ciphertext per message
+    #[arg(long, value_name = "BYTES", default_value_t = 1300)]
+    size: usize,
+    /// Leaves the relays running
+    #[arg(long)]
+    keep: bool,
+}
+
+/// Boots relay a with these limits and measures it.
+pub(super) async fn run(arguments: &Small) -> anyhow::Result<Report> {
+    ensure!(arguments.processors > 0, "--processors must be 1 or more");
+    ensure!(arguments.messages > 0, "--messages must be 1 or more");
+    ensure!(arguments.receivers > 0, "--receivers must be 1 or more");
+    on_relays(arguments.keep, async |lab, progress| {
+        let size = Size {
+            processors: arguments.processors,
+            memory: arguments.memory * MEBIBYTE,
+        };
+        lab.power_off(RELAY).await?;
+        lab.power_on_with(RELAY, Some(size)).await?;
+        let measured = measure_all(lab, progress, arguments).await;
+        undo(lab, RELAY).await?;
+        lab.power_off(RELAY).await?;
+        lab.power_on(RELAY).await?;
+        measured
+    })
+    .await
+}
+
+async fn measure_all(lab: &Lab, progress: &Progress, arguments: &Small) -> anyhow::Result<Report> {
+    let mut report = Report::new("Small server");
+    report.line(format_args!(
+        "{} processor(s), {} MiB of memory",
+        arguments.processors, arguments.memory
+    ));
+    progress.say("playing the scenarios");
+    let all = scenarios::all();
+    let context = Context::new(lab.topology().clone(), crate::machine::cache()?);
+    let tally = run::play(&context, &run::chosen(&all, &[])).await;
+    report.line(format_args!(
+        "{} scenarios passed, {} failed",
+        tally.passed, tally.failed
+    ));
+    report.target(Target::at_most(0.0, "scenarios", "failed", tally.failed as f64));
+    apply(lab, RELAY, Setup::Module).await?;
+    for &senders in &arguments.senders {
+        progress.say(format_args!("measuring {senders} senders"));
+        let load = Load {
+            senders,
+            receivers: arguments.receivers,
+            messages: arguments.messages,
+            size: arguments.size,
+        };
+        let measured = measure(lab, load).await?;
+        let outcome = &measured.outcome;
+        report.line(format_args!(
+            "{senders} senders: {:.0} messages fetched per second; p99 from the 250 to FETCH {:.0} ms",
+            outcome.fetched_per_second(),
+            outcome.delivery.map_or(f64::NAN, |all| milliseconds(all.p99)),
+        ));
+        for (what, count) in [
+            ("deferred", measured.deferred),
+            ("not fetched", outcome.lost),
+            ("fetched twice", outcome.doubled),
+        ] {
+            let what = format!("{what}, {senders} senders");
+            report.target(Target::at_most(0.0, "messages", what, count as f64));
+        }
+    }
+    let used = lab.used(RELAY)?;
+    report.line(format_args!(
+        "peak memory {} MiB, including the page cache",
+        used.peak / MEBIBYTE
+    ));
+    report.target(Target::at_most(
+        0.0,
+        "processes",
+        "killed because the memory was exhausted",
+        used.oom_kills as f64,
+    ));
+    Ok(report)
+}
