@@ -8,8 +8,10 @@ use mailtest::client::smtp::Smtp;
 use mailtest::client::{Account, Peer, pgp};
 
 use super::hops::{self, Entry, Mark, Micros, ONE_RELAY, Seen, TWO_RELAYS};
+use super::relays::on_relays;
+use super::report::Report;
 use super::stats::{Summary, milliseconds};
-use super::{Report, Target, on_relays};
+use super::target::Target;
 use crate::machine::{Lab, Progress};
 
 /// Bytes of ciphertext in a message. The message then has 2.8 kB, like a text message of Delta Chat.

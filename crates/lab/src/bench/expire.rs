@@ -7,7 +7,8 @@ use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context as _, bail, ensure};
 
-use super::{Report, program};
+use super::program;
+use super::report::Report;
 
 const DAY: u64 = 24 * 60 * 60;
 /// Messages per mailbox.

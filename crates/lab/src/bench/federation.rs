@@ -4,10 +4,13 @@
 use anyhow::ensure;
 use mailtest::client::Peer;
 
+use super::cost;
+use super::relays::on_relays;
+use super::report::Report;
 use super::stats::milliseconds;
+use super::target::Target;
 use super::throughput::load::{Load, Outcome, People};
 use super::throughput::{PATIENCE, Setup, apply, undo};
-use super::{Report, Target, cost, on_relays};
 use crate::machine::{Lab, Progress};
 
 const FROM: &str = "a";

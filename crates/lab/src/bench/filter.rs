@@ -19,8 +19,9 @@ use tokio::task::JoinSet;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::program::{Cpu, Program};
+use super::report::Report;
 use super::stats::milliseconds;
-use super::{Report, Target};
+use super::target::Target;
 
 const SENDER: &str = "sender@chat.example.org";
 const RECEIVER: &str = "receiver@chat.example.org";

@@ -10,8 +10,10 @@ use mailtest::client::{Account, Peer};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
+use super::relays::on_relays;
+use super::report::Report;
+use super::target::Target;
 use super::throughput::{Setup, apply, undo};
-use super::{Report, Target, on_relays};
 use crate::machine::{Lab, Progress, Usage};
 
 const RELAY: &str = "a";

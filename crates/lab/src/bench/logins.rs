@@ -12,9 +12,11 @@ use mailtest::client::{Account, Peer};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use super::relays::on_relays;
+use super::report::Report;
 use super::stats::{Summary, milliseconds};
+use super::target::Target;
 use super::throughput::{Setup, apply, undo};
-use super::{Report, Target, on_relays};
 use crate::machine::{Lab, Progress};
 
 const RELAY: &str = "a";

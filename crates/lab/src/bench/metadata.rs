@@ -12,7 +12,7 @@ use anyhow::{Context as _, ensure};
 use tokio::task::JoinSet;
 
 use self::service::{Server, Service, Site};
-use super::Report;
+use super::report::Report;
 
 /// Devices per account.
 const DEVICES: usize = 4;

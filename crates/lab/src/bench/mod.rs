@@ -11,6 +11,7 @@ mod idle;
 mod logins;
 mod metadata;
 mod program;
+mod relays;
 mod report;
 mod small;
 mod stats;
@@ -19,12 +20,11 @@ mod throughput;
 
 use std::process::ExitCode;
 
-use anyhow::{Context as _, bail};
+use anyhow::bail;
 use clap::Parser as _;
 
-use self::report::Report;
 use self::target::Target;
-use crate::machine::{Lab, Progress, interrupted};
+use crate::machine::{Lab, Progress};
 
 /// Measures the relays
 #[derive(Debug, clap::Subcommand)]
@@ -124,21 +124,4 @@ async fn all() -> anyhow::Result<bool> {
         println!("{line}");
     }
     Ok(met)
-}
-
-/// Starts the relays, or uses running ones, and measures them. With `keep`, they run on afterwards.
-async fn on_relays(
-    keep: bool,
-    measure: impl AsyncFnOnce(&Lab, &Progress) -> anyhow::Result<Report>,
-) -> anyhow::Result<Report> {
-    let progress = Progress::new();
-    let lab = Lab::up(&progress).await?;
-    let measured = tokio::select! {
-        measured = measure(&lab, &progress) => measured,
-        signal = interrupted() => Err(signal),
-    };
-    if !keep {
-        lab.release().await.context("cannot stop the relays")?;
-    }
-    measured
 }

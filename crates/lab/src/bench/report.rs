@@ -2,7 +2,8 @@
 
 use std::fmt::Display;
 
-use super::{Target, document};
+use super::document;
+use super::target::Target;
 
 /// The lines and targets of a benchmark.
 #[derive(Debug)]

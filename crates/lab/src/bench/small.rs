@@ -3,10 +3,12 @@
 use anyhow::ensure;
 use mailtest::{Context, run, scenarios};
 
+use super::relays::on_relays;
+use super::report::Report;
 use super::stats::milliseconds;
+use super::target::Target;
 use super::throughput::load::Load;
 use super::throughput::{Setup, apply, measure, undo};
-use super::{Report, Target, on_relays};
 use crate::machine::{Lab, Progress, Size};
 
 const RELAY: &str = "a";

@@ -12,8 +12,10 @@ use mailtest::client::Peer;
 use self::load::{Load, Outcome, People};
 pub(super) use self::setup::{Setup, apply, undo};
 use super::cost::{self, Cost};
+use super::relays::on_relays;
+use super::report::Report;
 use super::stats::Summary;
-use super::{Report, Target, on_relays};
+use super::target::Target;
 use crate::machine::{Lab, Progress};
 
 const RELAY: &str = "a";
