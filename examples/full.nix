@@ -65,6 +65,11 @@
       publicCounts = true;
     };
 
+    backup = {
+      repository = "sftp:backup@backup.example.org:/srv/relay";
+      passwordFile = "/run/secrets/backup-password";
+    };
+
     dkim.selector = "relay2026";
     dns.acmeAccountUri = "https://acme-v02.api.letsencrypt.org/acme/acct/123456";
     web.newAddressesPerMinute = 60;

@@ -159,6 +159,10 @@ in
         message = "services.chatmail.turn.minPort is ${toString cfg.turn.minPort}, which is above services.chatmail.turn.maxPort; set it to ${toString cfg.turn.maxPort} or less.";
       }
       {
+        assertion = cfg.backup.repository != null -> cfg.backup.passwordFile != null;
+        message = "services.chatmail.backup.repository is set, but the password of the repository is missing; set services.chatmail.backup.passwordFile.";
+      }
+      {
         assertion = lib.stringLength (builtins.toJSON cfg.metadata.appVersions) <= 16384;
         message = "services.chatmail.metadata.appVersions is ${toString (lib.stringLength (builtins.toJSON cfg.metadata.appVersions))} bytes of JSON, but the relay announces at most 16384; remove old versions.";
       }

@@ -28,6 +28,7 @@
     ./iroh-relay.nix
     ./metrics.nix
     ./journald.nix
+    ./backup.nix
   ];
 
   environment.etc."chatmail-version" = lib.mkIf (revision != null) { text = "${revision}\n"; };

@@ -726,6 +726,57 @@ in
       };
     };
 
+    backup = {
+      repository = mkOption {
+        type = types.nullOr types.str;
+        default = null;
+        example = "sftp:backup@backup.example.org:/srv/relay";
+        description = ''
+          Repository of restic for backups of the relay; if null, there are none.
+          `chatmail backup init` creates it once.
+          The backup contains the state of the relay, which the operator guide lists, and nothing else.
+        '';
+      };
+      passwordFile = mkOption {
+        type = types.nullOr runtimePath;
+        default = null;
+        example = "/run/secrets/backup-password";
+        description = ''
+          File with the password that encrypts the repository.
+          Keep a copy outside of the relay: nobody can read the backup without it.
+        '';
+      };
+      environmentFile = mkOption {
+        type = types.nullOr runtimePath;
+        default = null;
+        example = "/run/secrets/backup-environment";
+        description = "File with environment variables for restic, such as the credentials of an S3 repository, in the format of {manpage}`systemd.exec(5)`.";
+      };
+      timer = mkOption {
+        type = types.nullOr (types.attrsOf (types.either types.bool types.str));
+        default = {
+          OnCalendar = "03:30";
+          RandomizedDelaySec = "1h";
+          Persistent = true;
+        };
+        description = "When the backup runs, see {manpage}`systemd.timer(5)`; if null, only `chatmail backup run` runs it.";
+      };
+      keep = mkOption {
+        type = types.listOf types.str;
+        default = [ "--keep-daily 7" ];
+        example = [
+          "--keep-daily 7"
+          "--keep-weekly 4"
+        ];
+        description = ''
+          Options of `restic forget` that determine which snapshots remain.
+          Messages and accounts that the relay has removed stay in old snapshots.
+          If empty, all snapshots remain.
+        '';
+      };
+      package = lib.mkPackageOption pkgs "restic" { };
+    };
+
     journal.private = mkOption {
       type = types.bool;
       default = true;

@@ -324,7 +324,11 @@ in
             ${cfg.package}/bin/doveauth --settings ${cfg.settingsFile} --check-config >$out
           '')
         ];
-        environment.systemPackages = [ cfg.package ];
+        environment.systemPackages = [
+          cfg.package
+          # For `chatmail migrate import`.
+          pkgs.rsync
+        ];
       }
 
       (daemon {

@@ -57,6 +57,12 @@ let
       module.services.chatmail.accounts.usernameMinLength = 10;
       message = "usernameMinLength is 10, which is above usernameMaxLength; set it to 9 or less";
     };
+    backup-without-password = {
+      module = {
+        services.chatmail.backup.repository = "/srv/backup";
+      };
+      message = "set services.chatmail.backup.passwordFile";
+    };
     app-versions-too-long = {
       module.services.chatmail.metadata.appVersions = lib.genList toString 5000;
       message = "the relay announces at most 16384";

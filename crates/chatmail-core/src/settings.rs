@@ -62,6 +62,11 @@ pub struct Settings {
     pub federation: Federation,
     /// The service behind `/imap` and `/smtp`.
     pub websocket: WebSocket,
+    /// The complete state of the relay: files and folders.
+    pub state: Vec<StateEntry>,
+    /// Backups; null if there are none.
+    #[serde(deserialize_with = "Option::deserialize")]
+    pub backup: Option<Backup>,
     /// Addresses at which the services serve metrics; null if they count nothing.
     // Without the attribute, serde takes a missing key of an `Option` for null.
     #[serde(deserialize_with = "Option::deserialize")]
@@ -372,6 +377,37 @@ pub struct WebSocket {
     pub origins: Vec<String>,
     /// Sessions served at once; more wait in the listen queue.
     pub max_connections: usize,
+}
+
+/// A file or folder that belongs to the state of the relay.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StateEntry {
+    /// Absolute path.
+    pub path: PathBuf,
+    /// Name of the user who owns it.
+    pub owner: String,
+    /// Whether it exists on every relay with these settings.
+    pub required: bool,
+    /// Whether backups contain it.
+    pub backup: bool,
+    /// Whether a restored relay gets it from the backup.
+    pub restore: bool,
+}
+
+/// Backups with restic.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Backup {
+    /// The repository, as restic names it.
+    pub repository: String,
+    /// File with the password of the repository.
+    pub password_file: PathBuf,
+    /// File with environment variables for restic.
+    #[serde(deserialize_with = "Option::deserialize")]
+    pub environment_file: Option<PathBuf>,
+    /// The program.
+    pub restic: PathBuf,
 }
 
 /// Addresses of this host at which the services serve metrics.

@@ -3,6 +3,7 @@
 
 mod account;
 mod answer;
+mod backup;
 mod dial;
 mod dns;
 mod doctor;
@@ -11,6 +12,8 @@ mod manual;
 mod migrate;
 mod ports;
 mod queue;
+mod restore;
+mod services;
 mod status;
 mod tls;
 mod website;
@@ -51,6 +54,8 @@ enum Command {
     Migrate(migrate::Cli),
     #[command(hide = true)]
     Manual(manual::Cli),
+    Backup(backup::Cli),
+    Restore(restore::Cli),
 }
 
 fn main() -> ExitCode {
@@ -70,7 +75,7 @@ fn main() -> ExitCode {
 }
 
 fn run(cli: &Cli) -> anyhow::Result<bool> {
-    let settings = || cli.settings.load();
+    let settings = || anyhow::Ok(cli.settings.load()?);
     let answer = match &cli.command {
         Command::Status(cli) => status::run(cli, &settings()?)?,
         Command::Doctor(doctor) => doctor::run(doctor, &settings()?, &cli.settings.path)?,
@@ -82,8 +87,10 @@ fn run(cli: &Cli) -> anyhow::Result<bool> {
         Command::Test(cli) => mailtest::run("test", cli)?,
         Command::Ping(cli) => mailtest::run("ping", cli)?,
         Command::Manual(cli) => manual::run(cli, &Cli::command())?,
+        Command::Backup(cli) => backup::run(cli, &settings()?)?,
+        Command::Restore(cli) => restore::run(cli, &settings()?)?,
         // There may be no relay yet.
-        Command::Migrate(cli) => migrate::run(cli)?,
+        Command::Migrate(cli) => migrate::run(cli, settings)?,
     };
     print(&answer.text)?;
     Ok(answer.good)

@@ -1,13 +1,15 @@
-//! `chatmail migrate`: converts the settings of a reference relay to NixOS options.
+//! `chatmail migrate`: converts the settings of a reference relay to NixOS options, and moves its state.
 
 mod ini;
 mod nix;
 mod options;
+mod transfer;
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, ensure};
+use chatmail_core::Settings;
 use serde_json::json;
 
 use self::options::Migrated;
@@ -20,22 +22,43 @@ const MAX_BYTES: u64 = 1 << 20;
 /// The output is a NixOS module. Its comments name the settings that have no equivalent, with the reason, and those that
 /// are left out because they have the default of the reference. Exits with 1 if a setting is unknown.
 #[derive(clap::Args)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 pub(crate) struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
     /// Settings file of the reference relay, versions 1.0 to 1.12.
-    #[arg(value_name = "chatmail.ini")]
-    file: PathBuf,
+    #[arg(value_name = "chatmail.ini", required = true)]
+    file: Option<PathBuf>,
     /// Print JSON.
     #[arg(long)]
     json: bool,
 }
 
-pub(crate) fn run(cli: &Cli) -> anyhow::Result<crate::Answer> {
-    let file = &cli.file;
+#[derive(clap::Subcommand)]
+enum Command {
+    Import(transfer::Import),
+    Export(transfer::Export),
+}
+
+/// Only moving state needs a relay on this host, whose settings `settings` loads.
+pub(crate) fn run(
+    cli: &Cli,
+    settings: impl FnOnce() -> anyhow::Result<Settings>,
+) -> anyhow::Result<crate::Answer> {
+    match (&cli.command, &cli.file) {
+        (Some(Command::Import(cli)), _) => Ok(transfer::import(cli, &settings()?)?.into()),
+        (Some(Command::Export(cli)), _) => Ok(transfer::export(cli, &settings()?)?.into()),
+        (None, Some(file)) => convert(file, cli.json),
+        (None, None) => anyhow::bail!("name the chatmail.ini of the reference relay"),
+    }
+}
+
+fn convert(file: &Path, json: bool) -> anyhow::Result<crate::Answer> {
     let text = read(file).with_context(|| format!("cannot read {}", file.display()))?;
     let settings = ini::parse(&text).with_context(|| format!("cannot parse {}", file.display()))?;
     let migrated =
         options::migrate(&settings).with_context(|| format!("cannot migrate {}", file.display()))?;
-    let text = if cli.json {
+    let text = if json {
         as_json(&migrated)?
     } else {
         as_module(&migrated)

@@ -14,7 +14,7 @@ use crate::tasks::Task;
 const SUITE: &str = "trixie";
 
 /// Packages of a relay, and tools for those who inspect one.
-const PACKAGES: [&str; 24] = [
+const PACKAGES: [&str; 28] = [
     "bind9-host",
     "ca-certificates",
     "coturn",
@@ -32,10 +32,14 @@ const PACKAGES: [&str; 24] = [
     "nginx",
     "opendkim",
     "opendkim-tools",
+    "openssh-client",
+    "openssh-server",
     "openssl",
     "pebble",
     "postfix",
     "procps",
+    "restic",
+    "rsync",
     "systemd-sysv",
     "tzdata",
     "unbound",

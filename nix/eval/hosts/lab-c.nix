@@ -21,6 +21,12 @@
       maxMessages = 200;
     };
     metadata.maxEntries = 10;
+    # Scenarios run the backup.
+    backup = {
+      repository = "/srv/backup";
+      passwordFile = "/etc/chatmail-backup-password";
+      timer = null;
+    };
     imap = {
       compress = true;
       rawlog = true;

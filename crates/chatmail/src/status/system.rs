@@ -8,7 +8,7 @@ use anyhow::{Context as _, ensure};
 use serde::Serialize;
 
 /// The units of a relay; units that do not exist on the host are skipped.
-const UNITS: [&str; 25] = [
+const UNITS: [&str; 26] = [
     "postfix.service",
     "dovecot.service",
     "nginx.service",
@@ -34,6 +34,7 @@ const UNITS: [&str; 25] = [
     "chatmail-fsreport.service",
     "chatmail-fsreport-textfile.service",
     "chatmail-metrics.service",
+    "restic-backups-chatmail.service",
 ];
 
 /// The daily removal of old messages and accounts.

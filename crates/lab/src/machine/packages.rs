@@ -27,7 +27,7 @@ pub(super) const IROH_RELAY_BUILD: &str = "iroh-relay-0.35.0";
 pub(super) const IROH_RELAY_SOURCE: [&str; 3] = ["iroh-relay@=0.35.0", "--features", "server"];
 
 /// Package, path in it, and Debian's path.
-const LINKS: [(&str, &str, &str); 37] = [
+const LINKS: [(&str, &str, &str); 39] = [
     ("bash", "bin", "/usr/bin"),
     ("coreutils", "bin", "/usr/bin"),
     ("coreutils", "sbin", "/usr/sbin"),
@@ -55,6 +55,7 @@ const LINKS: [(&str, &str, &str); 37] = [
     ("mtail", "bin", "/usr/bin"),
     ("nginxStable", "conf", "/usr/share/chatmail-lab/nginx"),
     ("opendkim", "bin", "/usr/sbin"),
+    ("openssh", "bin", "/usr/bin"),
     ("openssl", "bin", "/usr/bin"),
     ("postfix", "bin", "/usr/sbin"),
     ("postfix", "etc/postfix", "/usr/share/chatmail-lab/postfix"),
@@ -63,6 +64,7 @@ const LINKS: [(&str, &str, &str); 37] = [
     ("postfix", "share/man", "/usr/share/man"),
     ("postfix", "share/postfix", "/usr/share/postfix"),
     ("procps", "bin", "/usr/bin"),
+    ("restic", "bin", "/usr/bin"),
     ("systemd", "bin", "/usr/bin"),
     ("systemd", "lib/systemd", "/usr/lib/systemd"),
     ("systemd", "sbin", "/usr/sbin"),

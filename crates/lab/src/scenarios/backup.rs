@@ -1,5 +1,8 @@
 //! Backup and the move from a reference relay, with the commands of the operator guide, on relay c.
 
+pub(super) mod import;
+pub(super) mod restic;
+
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};

@@ -11,7 +11,7 @@ const RELAYS: [&str; 5] = ["a", "b", "c", "d", "e"];
 /// This relay has no DKIM key and no signer.
 const WITHOUT_NAME: &str = "d";
 /// Units of NixOS in the rendering.
-const FOREIGN: [&str; 5] = ["acme", "dovecot", "nginx", "postfix", "unbound"];
+const FOREIGN: [&str; 6] = ["acme", "dovecot", "nginx", "postfix", "restic", "unbound"];
 /// Settings of Postfix 3.11.
 const NEWER: [&str; 2] = ["requiretls_enable", "requiretls_esmtp_header"];
 /// Maximum exposure level of `systemd-analyze security`, out of 10.

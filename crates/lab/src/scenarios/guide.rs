@@ -65,6 +65,48 @@ mod tests {
         assert!(shell_blocks(text, "C").is_empty());
     }
 
+    /// First paths in the rows of the table, and whether backups contain them.
+    fn state_in_guide(text: &str) -> Vec<String> {
+        let (_, section) = text.split_once("\n## State\n").unwrap();
+        let (section, _) = section.split_once("\n## ").unwrap();
+        let mut paths = Vec::new();
+        for row in section.lines().filter(|line| line.starts_with("| ")).skip(1) {
+            let places = row.split(" | ").nth(1).unwrap();
+            let quoted = places.split('`').skip(1).step_by(2);
+            paths.extend(quoted.filter(|path| path.starts_with('/')).map(str::to_owned));
+        }
+        paths
+    }
+
+    /// The module, the backup and `chatmail restore` use one list, which the settings contain.
+    #[test]
+    fn the_guide_lists_the_whole_state() {
+        use std::collections::BTreeSet;
+
+        let mut rendered = BTreeSet::new();
+        for host in crate::committed::hosts().unwrap() {
+            let files = crate::committed::load(&host).unwrap();
+            let text = &files[std::path::Path::new("store/chatmail-settings.json")];
+            let settings: serde_json::Value = serde_json::from_str(text).unwrap();
+            let mailboxes = settings["mailboxes"]["directory"].as_str().unwrap();
+            for entry in settings["state"].as_array().unwrap() {
+                let path = entry["path"].as_str().unwrap();
+                let guide = "/home/vmail/mail/chat.example.org";
+                rendered.insert(if path == mailboxes { guide } else { path }.to_owned());
+                // Only the queue is not saved.
+                assert_eq!(
+                    entry["backup"],
+                    path != "/var/lib/postfix/queue",
+                    "{host}: {path}"
+                );
+            }
+        }
+        let text = std::fs::read_to_string(project::root().join(GUIDE)).unwrap();
+        let listed = state_in_guide(&text);
+        assert_eq!(listed.iter().cloned().collect::<BTreeSet<_>>(), rendered);
+        assert_eq!(listed.len(), rendered.len(), "a row is there twice");
+    }
+
     #[test]
     fn the_guide_says_how_to_save_restore_and_move() {
         for (heading, count) in [

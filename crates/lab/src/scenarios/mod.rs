@@ -202,6 +202,8 @@ fn with_machines() -> Vec<Scenario<Context>> {
         "dovecot-reload-delivers-once", Machines, 180, switch::reload;
 
         "backup-and-restore", Machines, 240, backup::restore;
+        "backup-with-restic-and-a-lost-relay", Machines, 420, backup::restic::lost_relay;
+        "import-over-ssh-and-the-way-back", Machines, 240, backup::import::there_and_back;
         "move-in-from-the-reference", Machines, 240, backup::move_in;
         "reboot-keeps-the-queue", Machines, 300, reboot::keeps_the_queue;
 

@@ -1,0 +1,127 @@
+//! `chatmail backup`: the repository and its snapshots.
+
+pub(crate) mod restic;
+
+use std::fmt::Write as _;
+use std::process::Command as Process;
+
+use anyhow::{Context as _, bail};
+use chatmail_core::Settings;
+
+use self::restic::{Restic, Snapshot};
+use crate::account::size;
+
+/// Unit of the backup, which restic's module defines.
+pub(crate) const UNIT: &str = "restic-backups-chatmail.service";
+
+/// Number of lines of its journal that the error about a failed backup shows.
+const LINES: &str = "--lines=5";
+
+/// Back up the relay now, and list its snapshots.
+#[derive(clap::Args)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(clap::Subcommand)]
+enum Command {
+    /// Create the repository. Needed once, before the first backup.
+    Init,
+    /// Back up the relay now, and wait until it is done.
+    Run,
+    /// List the snapshots of this relay, the oldest first.
+    List {
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+pub(crate) fn run(cli: &Cli, settings: &Settings) -> anyhow::Result<crate::Answer> {
+    let restic = Restic::of(settings)?;
+    let text = match cli.command {
+        Command::Init => {
+            restic.init()?;
+            format!(
+                "Created the repository {}. Keep a copy of its password outside of this host.\n",
+                restic.repository()
+            )
+        }
+        Command::Run => {
+            // Its errors say more than those of the unit.
+            restic.check()?;
+            back_up()?;
+            let snapshots = restic.snapshots()?;
+            let last = snapshots.last().context("restic has made no snapshot")?;
+            format!(
+                "Backed up {} in {} file(s): snapshot {}\n",
+                size(last.bytes()),
+                last.files(),
+                last.short_id
+            )
+        }
+        Command::List { json: true } => serde_json::to_string_pretty(&restic.snapshots()?)? + "\n",
+        Command::List { json: false } => table(&restic.snapshots()?),
+    };
+    Ok(text.into())
+}
+
+/// Runs the unit, so that the backup has the same settings as those by the timer, and never runs twice at once.
+fn back_up() -> anyhow::Result<()> {
+    let status = Process::new("systemctl")
+        .args(["start", UNIT])
+        .stderr(std::process::Stdio::null())
+        .status()
+        .context("cannot run systemctl")?;
+    if status.success() {
+        return Ok(());
+    }
+    let journal = Process::new("journalctl")
+        .args(["--quiet", "--no-pager", "--output=cat", LINES])
+        // Without the lines of systemd about the unit.
+        .arg(format!("_SYSTEMD_UNIT={UNIT}"))
+        .output()
+        .context("cannot run journalctl")?;
+    bail!(
+        "the backup failed; `journalctl -u {UNIT}` shows all of its messages, which end with:\n{}",
+        String::from_utf8_lossy(&journal.stdout).trim_end()
+    );
+}
+
+fn table(snapshots: &[Snapshot]) -> String {
+    let mut text = String::new();
+    for snapshot in snapshots {
+        let _ = writeln!(
+            text,
+            "{:8}  {}  {:>8}  {} file(s)",
+            snapshot.short_id,
+            snapshot.minute(),
+            size(snapshot.bytes()),
+            snapshot.files()
+        );
+    }
+    let _ = writeln!(text, "{} snapshot(s)", snapshots.len());
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn snapshots_are_listed_in_a_table() {
+        let list = r#"[{"time":"2026-11-26T22:11:18.146974497Z","paths":["/a"],"hostname":"d","id":"17b3832400",
+            "short_id":"17b38324","summary":{"total_files_processed":2,"total_bytes_processed":5000000,"x":1}},
+            {"time":"2026-11-27T22:11:18Z","paths":["/a"],"id":"27b3832400","short_id":"27b38324"}]"#;
+        let snapshots = restic::parse(list.as_bytes()).unwrap();
+        assert_eq!(
+            table(&snapshots),
+            "17b38324  2026-11-26 22:11 UTC      5 MB  2 file(s)\n\
+             27b38324  2026-11-27 22:11 UTC      0 kB  0 file(s)\n\
+             2 snapshot(s)\n"
+        );
+        assert_eq!(table(&restic::parse(b"[]").unwrap()), "0 snapshot(s)\n");
+        assert!(restic::parse(b"Fatal: no").is_err());
+    }
+}

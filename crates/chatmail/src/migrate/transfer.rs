@@ -1,0 +1,288 @@
+//! `chatmail migrate import` and `export`: the state of a reference relay to this host, and back, with rsync.
+
+mod place;
+mod sum;
+
+use std::fs::{self, File};
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use anyhow::{Context as _, ensure};
+use chatmail_core::Settings;
+use chatmail_core::account::MailStore;
+
+use self::place::Place;
+use self::sum::Sum;
+use crate::services;
+
+/// Folder of the DKIM key of the reference relay.
+const OLD_KEYS: &str = "/etc/dkimkeys";
+
+/// DKIM key of the reference relay.
+const OLD_KEY: &str = "/etc/dkimkeys/opendkim.private";
+
+/// TURN secret of a relay like this one. That of the reference is part of its program and known to everybody.
+const TURN_SECRET: &str = "/var/lib/chatmail-turn/secret";
+
+/// Exists from the first import to the final one. Meanwhile all accounts here are copies, so that messages which the
+/// old relay has removed can be removed here as well.
+const MARKER: &str = "/var/lib/chatmail/import-unfinished";
+
+/// Services of the old relay that change mailboxes.
+const WRITERS: [&str; 2] = ["postfix.service", "dovecot.service"];
+
+/// Import the mailboxes, passwords and keys of a reference relay with the same domain.
+///
+/// Run it once while the old relay is in service, which may take long, and again with --final after Postfix and Dovecot
+/// were stopped there. The services of this host are stopped until the final import. An interrupted import continues
+/// when it is repeated.
+#[derive(clap::Args)]
+pub(super) struct Import {
+    /// The old relay: root@HOST, or an absolute path of a folder that contains its files.
+    #[arg(long, value_name = "root@HOST|FOLDER")]
+    from: Place,
+    /// The old relay has stopped: verify the copy, and start the services of this host.
+    #[arg(long)]
+    r#final: bool,
+    /// Say what would be copied, and change nothing.
+    #[arg(long, conflicts_with = "final")]
+    dry_run: bool,
+}
+
+/// Copy mailboxes, passwords and the DKIM key back to a reference relay with the same domain.
+///
+/// Stops the services of this host first. The old relay has to be stopped as well. What it has in these places is
+/// replaced.
+#[derive(clap::Args)]
+pub(super) struct Export {
+    /// The old relay: root@HOST, or an absolute path of a folder.
+    #[arg(long, value_name = "root@HOST|FOLDER")]
+    to: Place,
+    /// Say what would be copied, and change nothing.
+    #[arg(long)]
+    dry_run: bool,
+}
+
+/// Folder of the mailboxes on a reference relay.
+fn old_mailboxes(settings: &Settings) -> String {
+    format!("/home/vmail/mail/{}", settings.domain)
+}
+
+pub(super) fn import(cli: &Import, settings: &Settings) -> anyhow::Result<String> {
+    let (old, here) = (&cli.from, &Place::here());
+    let store = &settings.mailboxes.directory;
+    refuse_accounts(settings, Path::new(MARKER))?;
+    let there = old_mailboxes(settings);
+    let key = old.has_file(OLD_KEY)?;
+    if key {
+        ensure!(
+            settings.dkim.selector == "opendkim",
+            "the DKIM key of the old relay has the selector \"opendkim\"; set services.chatmail.dkim.selector = \"opendkim\""
+        );
+    }
+    let turn = settings.turn.is_some() && old.has_file(TURN_SECRET)?;
+    if cli.r#final {
+        old.refuse_running(&WRITERS)?;
+    }
+    let before =
+        Sum::of(old, &there).with_context(|| format!("{old} has no mailboxes of {}", settings.domain))?;
+    let mut copies = vec![Copy {
+        from: old.path(&format!("{there}/")),
+        to: format!("{}/", text(store)?),
+        options: vec!["--delete".to_owned(), format!("--chown={}", owner(store)?)],
+    }];
+    if key {
+        let target = &settings.dkim.key_file;
+        copies.push(Copy {
+            from: old.path(OLD_KEY),
+            to: text(target)?.to_owned(),
+            options: vec!["--chown=opendkim:opendkim".to_owned(), "--chmod=F600".to_owned()],
+        });
+    }
+    if turn {
+        copies.push(Copy {
+            from: old.path(TURN_SECRET),
+            to: TURN_SECRET.to_owned(),
+            options: vec!["--chown=root:root".to_owned(), "--chmod=F600".to_owned()],
+        });
+    }
+    let mut said = format!("{before}, from {old}\n");
+    said += notes(key, turn);
+    if cli.dry_run {
+        for copy in &copies {
+            said += &copy.run(true)?;
+        }
+        return Ok(format!("Would import {said}"));
+    }
+
+    services::stop()?;
+    File::create(MARKER).with_context(|| format!("cannot create {MARKER}"))?;
+    for copy in &copies {
+        copy.run(false)?;
+    }
+    let after = Sum::of(here, text(store)?)?;
+    if !cli.r#final {
+        return Ok(format!(
+            "Imported {after}\n{}The services of this host stay stopped. Stop Postfix and Dovecot on the old relay, and run this command again with --final.\n",
+            notes(key, turn)
+        ));
+    }
+    let last = Sum::of(old, &there)?;
+    ensure!(
+        after == last,
+        "this host has {after}, but the old relay {last}; find out what changes the mailboxes there, and run this command again"
+    );
+    fs::remove_file(MARKER).with_context(|| format!("cannot remove {MARKER}"))?;
+    services::start().context("everything is imported, but the services do not start")?;
+    Ok(format!(
+        "Imported {said}Number and size of the files are those of the old relay, and the services run. Now change the A and AAAA records.\n"
+    ))
+}
+
+pub(super) fn export(cli: &Export, settings: &Settings) -> anyhow::Result<String> {
+    let (old, here) = (&cli.to, &Place::here());
+    let store = text(&settings.mailboxes.directory)?;
+    let there = old_mailboxes(settings);
+    let mut copies = vec![Copy {
+        from: format!("{store}/"),
+        to: old.path(&format!("{there}/")),
+        options: vec!["--delete".to_owned(), "--chown=vmail:vmail".to_owned()],
+    }];
+    if settings.dkim.selector == "opendkim" && settings.dkim.key_file.exists() {
+        copies.push(Copy {
+            from: text(&settings.dkim.key_file)?.to_owned(),
+            to: old.path(OLD_KEY),
+            options: vec!["--chown=opendkim:opendkim".to_owned(), "--chmod=F600".to_owned()],
+        });
+    }
+    old.refuse_running(&WRITERS)?;
+    let before = Sum::of(here, store)?;
+    if cli.dry_run {
+        let mut said = format!("Would export {before}, to {old}\n");
+        // rsync cannot compare with folders that are missing.
+        if old.has_folder(&there)? && old.has_folder(OLD_KEYS)? {
+            for copy in &copies {
+                said += &copy.run(true)?;
+            }
+        }
+        return Ok(said);
+    }
+    services::stop()?;
+    old.make_folders(&[there.as_str(), OLD_KEYS])?;
+    for copy in &copies {
+        copy.run(false)?;
+    }
+    let (ours, theirs) = (Sum::of(here, store)?, Sum::of(old, &there)?);
+    ensure!(ours == theirs, "this host has {ours}, but the old relay {theirs}");
+    Ok(format!(
+        "Exported {theirs}, to {old}\nThe services of this host stay stopped. Start Postfix and Dovecot on the old relay, and change the A and AAAA records.\n"
+    ))
+}
+
+/// What is not imported, and why.
+fn notes(key: bool, turn: bool) -> &'static str {
+    match (key, turn) {
+        (true, true) => "",
+        (true, false) => {
+            "TURN secret: this host keeps its own, because that of the reference relay is the same everywhere\n"
+        }
+        (false, true) => "DKIM key: the old relay has none; publish that of this host, see `chatmail dns`\n",
+        (false, false) => {
+            "DKIM key: the old relay has none; publish that of this host, see `chatmail dns`\n\
+             TURN secret: this host keeps its own, because that of the reference relay is the same everywhere\n"
+        }
+    }
+}
+
+/// Copies would replace existing accounts.
+fn refuse_accounts(settings: &Settings, marker: &Path) -> anyhow::Result<()> {
+    let store = MailStore::new(&settings.mailboxes.directory);
+    let dir = store.dir().display();
+    let accounts = store
+        .addresses()
+        .with_context(|| format!("cannot list the mail store {dir}"))?
+        .len();
+    ensure!(
+        accounts == 0 || marker.exists(),
+        "this host has {accounts} account(s) in {dir} that are not from an unfinished import; an old relay can only be imported on a host without accounts"
+    );
+    Ok(())
+}
+
+fn text(path: &Path) -> anyhow::Result<&str> {
+    path.to_str()
+        .with_context(|| format!("{} is not UTF-8", path.display()))
+}
+
+/// Numeric user and group of a folder.
+fn owner(folder: &Path) -> anyhow::Result<String> {
+    let there = fs::metadata(folder).with_context(|| format!("cannot access {}", folder.display()))?;
+    Ok(format!("{}:{}", there.uid(), there.gid()))
+}
+
+/// A call of rsync.
+struct Copy {
+    from: String,
+    to: String,
+    options: Vec<String>,
+}
+
+impl Copy {
+    /// Copies, or returns what would be copied.
+    fn run(&self, dry: bool) -> anyhow::Result<String> {
+        let mut command = Command::new("rsync");
+        command.args(["--archive", "--hard-links", "--partial", "--rsh=ssh"]);
+        command.args(&self.options);
+        if dry {
+            command.args(["--dry-run", "--stats", "--no-human-readable"]);
+        }
+        let output = command
+            .arg("--")
+            .args([&self.from, &self.to])
+            .stdin(Stdio::null())
+            .stderr(Stdio::piped())
+            .output()
+            .context("cannot run rsync")?;
+        // 24: files vanished meanwhile, as they do while the old relay runs. The final import verifies the result.
+        let fine = output.status.success() || output.status.code() == Some(24);
+        ensure!(
+            fine,
+            "rsync failed with {}; repeat the command to continue: {}",
+            output.status,
+            String::from_utf8_lossy(&output.stderr).trim_end()
+        );
+        let stats = String::from_utf8_lossy(&output.stdout).into_owned();
+        let wanted = [
+            "Number of deleted files",
+            "Number of regular files transferred",
+            "Total transferred",
+        ];
+        let lines = stats
+            .lines()
+            .filter(|line| wanted.iter().any(|start| line.starts_with(start)));
+        Ok(lines.fold(format!("{}\n", self.to), |text, line| format!("{text}  {line}\n")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn accounts_are_replaced_only_before_the_final_import() {
+        let dir = tempfile::tempdir().unwrap();
+        let sample = include_str!("../../../chatmail-core/testdata/settings.json");
+        let mut settings = Settings::parse(sample, "sample".as_ref()).unwrap();
+        settings.mailboxes.directory = dir.path().join("mail");
+        let marker = dir.path().join("marker");
+        assert!(refuse_accounts(&settings, &marker).is_err());
+        fs::create_dir(&settings.mailboxes.directory).unwrap();
+        refuse_accounts(&settings, &marker).unwrap();
+        fs::create_dir(settings.mailboxes.directory.join("someone01@chat.example.org")).unwrap();
+        let error = refuse_accounts(&settings, &marker).unwrap_err().to_string();
+        assert!(error.contains("this host has 1 account(s)"), "{error}");
+        File::create(&marker).unwrap();
+        refuse_accounts(&settings, &marker).unwrap();
+    }
+}
