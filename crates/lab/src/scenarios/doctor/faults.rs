@@ -33,7 +33,7 @@ pub(super) const FAULTS: &[Fault] = faults! {
     "a stopped web server" on "a",
         "systemctl stop nginx.service",
         "systemctl start nginx.service",
-        [("units", "nginx.service is inactive"), ("ports", ":443 TLS for smtp: cannot connect")];
+        [("units", "nginx.service is inactive"), ("ports", ":443 mail from other relays: cannot connect")];
     "a stopped timer" on "a",
         "systemctl stop chatmail-expire.timer",
         "systemctl start chatmail-expire.timer",
