@@ -33,9 +33,15 @@ pub(super) async fn finds_faults_of_the_host(context: &Context) -> anyhow::Resul
         let mended = shell(context, relay, mend).await;
         found.context(name)?;
         mended.context(name)?;
-        expect(context, relay, &[], &[])
+        let failed: Vec<&str> = expected.iter().map(|(check, _)| *check).collect();
+        expect(context, relay, &failed, &[])
             .await
             .with_context(|| format!("{name}: afterwards"))?;
+    }
+    for relay in ["a", "c"] {
+        expect(context, relay, &[], &[])
+            .await
+            .with_context(|| format!("afterwards on relay {relay}"))?;
     }
     Ok(())
 }

@@ -138,7 +138,8 @@ pub(super) const FAULTS: &[Fault] = faults! {
          cat /run/key >key.pem; cat /run/chain >fullchain.pem",
         "cat /run/tls/key.pem >/etc/chatmail/tls/key.pem; \
          cat /run/tls/fullchain.pem >/etc/chatmail/tls/fullchain.pem; rm -r /run/tls",
-        [("certificate", "clients do not trust the certificate"), ("mta-sts", "the policy cannot be fetched")];
+        [("ports", "other relays do not trust the certificate"), ("certificate", "clients do not trust the certificate"),
+         ("mta-sts", "the policy cannot be fetched")];
 };
 
 /// A fault in a zone: its name, the relay, the change of the zone of a domain, the checks that run (all if there is
