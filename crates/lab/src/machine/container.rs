@@ -76,6 +76,10 @@ pub(super) fn make_tree(rootfs: &Path, root: &Path, name: &str) -> anyhow::Resul
     )?;
     fs::write(root.join("etc/hostname"), format!("{name}\n"))?;
     fs::write(root.join("etc/hosts"), "127.0.0.1 localhost\n::1 localhost\n")?;
+    // Without this, systemd opens a socket for Debian's sshd that every process of the machine can reach.
+    let generators = root.join("etc/systemd/system-generators");
+    fs::create_dir_all(&generators)?;
+    symlink("/dev/null", generators.join("systemd-ssh-generator"))?;
     Ok(())
 }
 
