@@ -5,12 +5,13 @@ use anyhow::ensure;
 use mailtest::client::Peer;
 
 use super::cost;
+use super::load::{Load, Outcome, People};
 use super::relays::on_relays;
 use super::report::Report;
+use super::setup::{Setup, apply, undo};
 use super::stats::milliseconds;
 use super::target::Target;
-use super::throughput::load::{Load, Outcome, People};
-use super::throughput::{PATIENCE, Setup, apply, undo};
+use super::throughput::PATIENCE;
 use crate::machine::{Lab, Progress};
 
 const FROM: &str = "a";

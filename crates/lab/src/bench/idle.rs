@@ -10,10 +10,9 @@ use mailtest::client::{Account, Peer};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
-use super::relays::on_relays;
+use super::relays::without_limits;
 use super::report::Report;
 use super::target::Target;
-use super::throughput::{Setup, apply, undo};
 use crate::machine::{Lab, Progress, Usage};
 
 const RELAY: &str = "a";
@@ -60,11 +59,8 @@ pub(super) async fn run(arguments: &Idle) -> anyhow::Result<Report> {
         arguments.accounts >= arguments.clients,
         "--accounts must be at least as many as --clients"
     );
-    on_relays(arguments.keep, async |lab, progress| {
-        apply(lab, RELAY, Setup::Module).await?;
-        let measured = measure(lab, progress, arguments).await;
-        undo(lab, RELAY).await?;
-        measured
+    without_limits(arguments.keep, RELAY, async |lab, progress| {
+        measure(lab, progress, arguments).await
     })
     .await
 }

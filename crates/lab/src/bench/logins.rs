@@ -12,11 +12,10 @@ use mailtest::client::{Account, Peer};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::relays::on_relays;
+use super::relays::without_limits;
 use super::report::Report;
 use super::stats::{Summary, milliseconds};
 use super::target::Target;
-use super::throughput::{Setup, apply, undo};
 use crate::machine::{Lab, Progress};
 
 const RELAY: &str = "a";
@@ -51,11 +50,8 @@ pub(crate) struct Logins {
 /// Measures relay a.
 pub(super) async fn run(arguments: &Logins) -> anyhow::Result<Report> {
     ensure!(arguments.accounts > 0, "--accounts must be 1 or more");
-    on_relays(arguments.keep, async |lab, progress| {
-        apply(lab, RELAY, Setup::Module).await?;
-        let measured = measure(lab, progress, arguments).await;
-        undo(lab, RELAY).await?;
-        measured
+    without_limits(arguments.keep, RELAY, async |lab, progress| {
+        measure(lab, progress, arguments).await
     })
     .await
 }

@@ -3,6 +3,7 @@
 use anyhow::Context as _;
 
 use super::report::Report;
+use super::setup::{Setup, apply, undo};
 use crate::machine::{Lab, Progress, interrupted};
 
 /// Starts the relays, or uses running ones, and measures them. With `keep`, they run on afterwards.
@@ -20,4 +21,19 @@ pub(super) async fn on_relays(
         lab.release().await.context("cannot stop the relays")?;
     }
     measured
+}
+
+/// The same with [`apply`] of the module's settings on one relay, and [`undo`] at the end.
+pub(super) async fn without_limits(
+    keep: bool,
+    relay: &str,
+    measure: impl AsyncFnOnce(&Lab, &Progress) -> anyhow::Result<Report>,
+) -> anyhow::Result<Report> {
+    on_relays(keep, async |lab, progress| {
+        apply(lab, relay, Setup::Module).await?;
+        let measured = measure(lab, progress).await;
+        undo(lab, relay).await?;
+        measured
+    })
+    .await
 }

@@ -3,12 +3,13 @@
 use anyhow::ensure;
 use mailtest::{Context, run, scenarios};
 
+use super::load::Load;
 use super::relays::on_relays;
 use super::report::Report;
+use super::setup::{Setup, apply, undo};
 use super::stats::milliseconds;
 use super::target::Target;
-use super::throughput::load::Load;
-use super::throughput::{Setup, apply, measure, undo};
+use super::throughput::measure;
 use crate::machine::{Lab, Progress, Size};
 
 const RELAY: &str = "a";

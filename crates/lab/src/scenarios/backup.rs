@@ -48,6 +48,47 @@ async fn checksums(context: &Context) -> anyhow::Result<Vec<String>> {
     Ok(sums)
 }
 
+/// Runs a command on relay c that must fail; its error must contain `expected`.
+async fn fails(context: &Context, argv: &[&str], expected: &str) -> anyhow::Result<()> {
+    let output = context.machines().exec(RELAY, argv).await?;
+    let error = String::from_utf8_lossy(&output.stderr);
+    ensure!(
+        !output.status.success() && error.contains(expected),
+        "`{}` must fail with {expected:?}, but: {} {error}{}",
+        argv.join(" "),
+        output.status,
+        String::from_utf8_lossy(&output.stdout)
+    );
+    Ok(())
+}
+
+/// What a restore has to bring back: keys and secrets, and times, owners and modes.
+#[derive(Debug, PartialEq, Eq)]
+struct Facts {
+    checksums: Vec<String>,
+    password: String,
+}
+
+impl Facts {
+    async fn of(context: &Context, user: &Account) -> anyhow::Result<Self> {
+        let password = format!("{}/password", mailboxes::of(user));
+        let stat = ["stat", "--format=%Y %U %G %a", &password];
+        Ok(Self {
+            checksums: checksums(context).await?,
+            password: context.run(RELAY, &stat).await?,
+        })
+    }
+
+    /// Gives the password file of the user an old date first.
+    async fn of_old(context: &Context, user: &Account) -> anyhow::Result<Self> {
+        let password = format!("{}/password", mailboxes::of(user));
+        context
+            .run(RELAY, &["touch", "--date=2026-01-02 00:00:00 UTC", &password])
+            .await?;
+        Self::of(context, user).await
+    }
+}
+
 async fn refused(account: &Account, password: &str) -> anyhow::Result<()> {
     let answer = account
         .peer
@@ -74,15 +115,7 @@ async fn install_anew(context: &Context) -> anyhow::Result<()> {
 pub(super) async fn restore(context: &Context) -> anyhow::Result<()> {
     let (user, other) = (context.account(RELAY).await?, context.account(OTHER).await?);
     let id = delivered(context, &other, &user).await?;
-    let password = format!("{}/password", mailboxes::of(&user));
-    context
-        .run(RELAY, &["touch", "--date=2026-01-02 00:00:00 UTC", &password])
-        .await?;
-    let facts = async || {
-        let stat = ["stat", "--format=%Y %U %G %a", &password];
-        anyhow::Ok((checksums(context).await?, context.run(RELAY, &stat).await?))
-    };
-    let before = facts().await?;
+    let before = Facts::of_old(context, &user).await?;
 
     for block in guide::blocks("Backup")? {
         guide::run(context, RELAY, &block, "/").await?;
@@ -90,14 +123,14 @@ pub(super) async fn restore(context: &Context) -> anyhow::Result<()> {
     install_anew(context).await?;
     let between = checksums(context).await?;
     ensure!(
-        between.iter().zip(&before.0).all(|(new, old)| new != old),
+        between.iter().zip(&before.checksums).all(|(new, old)| new != old),
         "the reset host still has the old keys"
     );
     for block in guide::blocks("Restore")? {
         guide::run(context, RELAY, &block, "/").await?;
     }
 
-    let after = facts().await?;
+    let after = Facts::of(context, &user).await?;
     ensure!(after == before, "restored: {after:?}, saved: {before:?}");
     refused(&user, "another-password").await?;
     let (mut imap, _) = user.inbox().await.context("the old password")?;

@@ -4,7 +4,7 @@ use anyhow::{Context as _, ensure};
 use mailtest::client::message::random_name;
 use mailtest::client::{Account, arrival};
 
-use super::{Context, DELIVERED, KEY, MAILBOX, OTHER, RELAY, delivered, install_anew, refused};
+use super::{Context, DELIVERED, KEY, MAILBOX, OTHER, RELAY, delivered, fails, install_anew, refused};
 use crate::harness::mailboxes;
 
 /// SSH server of the old relay.
@@ -13,35 +13,22 @@ const TURN_SECRET: &str = "/var/lib/chatmail-turn/secret";
 /// Where the way back leads.
 const BACK: &str = "/root/reference-again";
 /// A key for SSH on relay c.
-const SSH_KEY: &str = "/root/.ssh/id_ed25519";
-
-/// Runs a command on relay c that must fail; its error must contain `expected`.
-async fn fails(context: &Context, argv: &[&str], expected: &str) -> anyhow::Result<()> {
-    let output = context.machines().exec(RELAY, argv).await?;
-    let error = String::from_utf8_lossy(&output.stderr);
-    ensure!(
-        !output.status.success() && error.contains(expected),
-        "`{}` must fail with {expected:?}, but: {} {error}",
-        argv.join(" "),
-        output.status
-    );
-    Ok(())
-}
+const SSH_KEY: &str = "~/.ssh/id_ed25519";
 
 /// Lets root on relay c log in on the old relay.
 async fn connect(context: &Context) -> anyhow::Result<()> {
     let make = format!(
-        "mkdir -p -m 0700 /root/.ssh; [ -e {SSH_KEY} ] || ssh-keygen -q -t ed25519 -N '' -f {SSH_KEY}; cat {SSH_KEY}.pub"
+        "mkdir -p -m 0700 ~/.ssh; [ -e {SSH_KEY} ] || ssh-keygen -q -t ed25519 -N '' -f {SSH_KEY}; cat {SSH_KEY}.pub"
     );
     let key = context.run(RELAY, &["bash", "-euc", &make]).await?;
     let serve = format!(
-        "mkdir -p -m 0700 /root/.ssh /run/sshd; echo '{}' >/root/.ssh/authorized_keys\n\
+        "mkdir -p -m 0700 ~/.ssh /run/sshd; echo '{}' >~/.ssh/authorized_keys\n\
          systemd-run --quiet --unit={SSHD} --collect /usr/sbin/sshd -D -f /dev/null -o UsePAM=no\n\
          until [ -n \"$(ss -Hltn 'sport = :22')\" ]; do sleep 0.1; done",
         key.trim()
     );
     context.run(OTHER, &["bash", "-euc", &serve]).await?;
-    let know = "ssh-keyscan -t ed25519 _a.test >/root/.ssh/known_hosts";
+    let know = "ssh-keyscan -t ed25519 _a.test >~/.ssh/known_hosts";
     context.run(RELAY, &["bash", "-euc", know]).await.map(drop)
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Context as _, ensure};
 use mailtest::client::{Account, arrival};
 
-use super::{Context, DELIVERED, OTHER, RELAY, checksums, delivered, install_anew, refused};
+use super::{Context, DELIVERED, Facts, OTHER, RELAY, checksums, delivered, fails, install_anew, refused};
 use crate::harness::mailboxes;
 
 const REPOSITORY: &str = "/srv/backup";
@@ -14,20 +14,6 @@ const PASSWORD: &str = "/etc/chatmail-backup-password";
 const MEANWHILE: usize = 10;
 /// A process that keeps the repository locked.
 const HOLDER: &str = "lab-holds-the-repository";
-
-/// Runs a command that must fail; its error must contain `expected`.
-async fn fails(context: &Context, argv: &[&str], expected: &str) -> anyhow::Result<()> {
-    let output = context.machines().exec(RELAY, argv).await?;
-    let error = String::from_utf8_lossy(&output.stderr);
-    ensure!(
-        !output.status.success() && error.contains(expected),
-        "`{}` must fail with {expected:?}, but: {} {error}{}",
-        argv.join(" "),
-        output.status,
-        String::from_utf8_lossy(&output.stdout)
-    );
-    Ok(())
-}
 
 async fn shell(context: &Context, script: &str) -> anyhow::Result<String> {
     context.run(RELAY, &["bash", "-euc", script]).await
@@ -117,15 +103,7 @@ pub(crate) async fn lost_relay(context: &Context) -> anyhow::Result<()> {
     shell(context, &clean).await?;
     let (user, other) = (context.account(RELAY).await?, context.account(OTHER).await?);
     let id = delivered(context, &other, &user).await?;
-    let password = format!("{}/password", mailboxes::of(&user));
-    context
-        .run(RELAY, &["touch", "--date=2026-01-02 00:00:00 UTC", &password])
-        .await?;
-    let facts = async || {
-        let stat = ["stat", "--format=%Y %U %G %a", &password];
-        anyhow::Ok((checksums(context).await?, context.run(RELAY, &stat).await?))
-    };
-    let before = facts().await?;
+    let before = Facts::of_old(context, &user).await?;
 
     repository_in_trouble(context).await?;
     let back_up = async {
@@ -154,7 +132,7 @@ pub(crate) async fn lost_relay(context: &Context) -> anyhow::Result<()> {
     install_anew(context).await?;
     let between = checksums(context).await?;
     ensure!(
-        between.iter().zip(&before.0).all(|(new, old)| new != old),
+        between.iter().zip(&before.checksums).all(|(new, old)| new != old),
         "the reset host still has the old keys"
     );
     let dry = context.run(RELAY, &["chatmail", "restore", "--dry-run"]).await?;
@@ -170,7 +148,7 @@ pub(crate) async fn lost_relay(context: &Context) -> anyhow::Result<()> {
 
     let said = context.run(RELAY, &["chatmail", "restore"]).await?;
     ensure!(said.contains("All files are as in the snapshot"), "{said}");
-    let after = facts().await?;
+    let after = Facts::of(context, &user).await?;
     ensure!(after == before, "restored: {after:?}, saved: {before:?}");
     refused(&user, "another-password").await?;
     let (mut imap, _) = user.inbox().await.context("the old password")?;

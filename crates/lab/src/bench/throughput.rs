@@ -1,19 +1,16 @@
 //! Throughput of messages within one relay, from submission to FETCH.
 
-pub(super) mod load;
-mod setup;
-
 use std::time::Duration;
 
 use anyhow::ensure;
 use chatmail_core::postqueue::Message;
 use mailtest::client::Peer;
 
-use self::load::{Load, Outcome, People};
-pub(super) use self::setup::{Setup, apply, undo};
 use super::cost::{self, Cost};
+use super::load::{Load, Outcome, People};
 use super::relays::on_relays;
 use super::report::Report;
+use super::setup::{Setup, apply, undo};
 use super::stats::Summary;
 use super::target::Target;
 use crate::machine::{Lab, Progress};

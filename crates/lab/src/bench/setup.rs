@@ -40,7 +40,7 @@ const POSTFIX_DEFAULTS: &str = "postconf -e in_flow_delay=1s lmtp_connection_cac
 
 /// Settings for concurrency.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::bench) enum Setup {
+pub(super) enum Setup {
     /// Those of the module.
     Module,
     /// The defaults of Dovecot and Postfix, for comparison.
@@ -49,7 +49,7 @@ pub(in crate::bench) enum Setup {
 
 impl Setup {
     /// The name in reports.
-    pub(in crate::bench) fn name(self) -> &'static str {
+    pub(super) fn name(self) -> &'static str {
         match self {
             Self::Module => "module",
             Self::Defaults => "defaults of Dovecot and Postfix",
@@ -59,7 +59,7 @@ impl Setup {
 
 /// Restarts Dovecot and Postfix with these settings, and our services without the limits on messages per sender and on
 /// the load for new accounts.
-pub(in crate::bench) async fn apply(lab: &Lab, relay: &str, setup: Setup) -> anyhow::Result<()> {
+pub(super) async fn apply(lab: &Lab, relay: &str, setup: Setup) -> anyhow::Result<()> {
     let settings = run(lab, relay, SETTINGS).await?;
     let mut settings: Value = serde_json::from_str(&settings).context("the relay's settings")?;
     let messages = settings
@@ -103,7 +103,7 @@ pub(in crate::bench) async fn apply(lab: &Lab, relay: &str, setup: Setup) -> any
 }
 
 /// Restores the rendered settings.
-pub(in crate::bench) async fn undo(lab: &Lab, relay: &str) -> anyhow::Result<()> {
+pub(super) async fn undo(lab: &Lab, relay: &str) -> anyhow::Result<()> {
     let mut script = remove_drop_in("dovecot.service");
     for (service, _) in OURS {
         script.push_str(&remove_drop_in(service));

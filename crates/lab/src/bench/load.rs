@@ -13,7 +13,7 @@ use mailtest::client::{Account, Peer, pgp};
 use tokio::sync::{Notify, Semaphore};
 use tokio::task::JoinSet;
 
-use crate::bench::stats::Summary;
+use super::stats::Summary;
 
 /// Concurrent logins during the preparation. Each of them costs a password hash.
 const AT_ONCE: usize = 8;
@@ -22,13 +22,13 @@ const PATIENCE: Duration = Duration::from_secs(2);
 
 /// The load on the relay.
 #[derive(Debug, Clone, Copy)]
-pub(in crate::bench) struct Load {
-    pub(in crate::bench) senders: usize,
-    pub(in crate::bench) receivers: usize,
+pub(super) struct Load {
+    pub(super) senders: usize,
+    pub(super) receivers: usize,
     /// Total of all senders.
-    pub(in crate::bench) messages: usize,
+    pub(super) messages: usize,
     /// Bytes of ciphertext per message.
-    pub(in crate::bench) size: usize,
+    pub(super) size: usize,
 }
 
 /// Progress of one message.
@@ -68,36 +68,36 @@ impl Record {
 }
 
 /// All senders and receivers, logged in.
-pub(in crate::bench) struct People {
+pub(super) struct People {
     senders: Vec<(Account, Smtp)>,
     receivers: Vec<(Account, Imap)>,
 }
 
 /// Results of a run.
 #[derive(Debug)]
-pub(in crate::bench) struct Outcome {
-    pub(in crate::bench) sent: usize,
-    pub(in crate::bench) lost: usize,
-    pub(in crate::bench) doubled: usize,
+pub(super) struct Outcome {
+    pub(super) sent: usize,
+    pub(super) lost: usize,
+    pub(super) doubled: usize,
     /// From the first message to the last 250.
-    pub(in crate::bench) taking: Duration,
+    pub(super) taking: Duration,
     /// From the first message to the last FETCH.
-    pub(in crate::bench) fetching: Duration,
+    pub(super) fetching: Duration,
     /// From MAIL to the 250; shows how much the relay slows down senders.
-    pub(in crate::bench) submission: Option<Summary>,
+    pub(super) submission: Option<Summary>,
     /// From the 250 to the end of FETCH.
-    pub(in crate::bench) delivery: Option<Summary>,
+    pub(super) delivery: Option<Summary>,
 }
 
 impl Outcome {
-    pub(in crate::bench) fn fetched_per_second(&self) -> f64 {
+    pub(super) fn fetched_per_second(&self) -> f64 {
         (self.sent - self.lost) as f64 / self.fetching.as_secs_f64()
     }
 }
 
 impl People {
     /// Creates all accounts and logs in.
-    pub(in crate::bench) async fn gather(from: &Peer, to: &Peer, load: Load) -> anyhow::Result<Self> {
+    pub(super) async fn gather(from: &Peer, to: &Peer, load: Load) -> anyhow::Result<Self> {
         let turns = Arc::new(Semaphore::new(AT_ONCE));
         let mut senders = JoinSet::new();
         for _ in 0..load.senders {
@@ -124,7 +124,7 @@ impl People {
     }
 
     /// Sends all messages and waits until they are fetched, or until `patience` has passed since the last 250.
-    pub(in crate::bench) async fn play(self, load: Load, patience: Duration) -> anyhow::Result<Outcome> {
+    pub(super) async fn play(self, load: Load, patience: Duration) -> anyhow::Result<Outcome> {
         let record = Arc::new(Record::default());
         let addresses: Arc<[String]> = self
             .receivers
