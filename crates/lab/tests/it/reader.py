@@ -1,4 +1,7 @@
-"""Parses messages with the email package: reads a JSON string with base64 per line, prints a JSON object for each."""
+"""Parses messages with the email package: reads a JSON string with base64 per line, prints a JSON object for each.
+
+The package raises exceptions of many types on fields that it cannot parse.
+"""
 
 import base64
 import email
@@ -29,5 +32,12 @@ def read(message):
     }
 
 
+def outcome(message):
+    try:
+        return {"Ok": read(message)}
+    except Exception as error:
+        return {"Err": repr(error)}
+
+
 for line in sys.stdin:
-    print(json.dumps(read(base64.b64decode(json.loads(line)))))
+    print(json.dumps(outcome(base64.b64decode(json.loads(line)))))
