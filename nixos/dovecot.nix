@@ -49,6 +49,7 @@ let
   '';
 
   logFilters = import ./log-filters.nix;
+  directDelivery = settings.filtermail.direct_delivery;
 
   # Commands that Dovecot can name in the line about the end of a session.
   imapCommands = [
@@ -206,15 +207,6 @@ in
           };
         };
 
-        "protocol lmtp" = {
-          mail_plugins = {
-            mail_lua = true;
-            notify = true;
-            push_notification = true;
-            push_notification_lua = true;
-          };
-          "push_notification lua".lua_file = "${./files/push_notification.lua}";
-        };
         lmtp_add_received_header = false;
         # Postfix limits concurrent deliveries (connections.delivery), because it can queue them; beyond a limit of
         # Dovecot, it would have to retry minutes later. Some versions have this default already; that of 2.4.1 is 10.
@@ -261,8 +253,11 @@ in
         };
         "service lmtp" = {
           user = "vmail";
-          # Idle connections that Postfix keeps for later deliveries count too.
-          process_limit = 2 * cfg.connections.delivery + 10;
+          # Idle connections that Postfix keeps for later deliveries count too. Then the connections of both filters.
+          process_limit =
+            2 * cfg.connections.delivery
+            + 10
+            + (if directDelivery == null then 0 else 2 * directDelivery.max_connections);
           # Starting a process for each delivery takes more time than the delivery.
           restart_request_count = 1000;
           # Every user of the host could connect to Dovecot's default socket.
@@ -272,6 +267,14 @@ in
             user = postfix;
             group = config.services.postfix.group;
           };
+          # The filters, which are in this group.
+          "unix_listener ${lib.removePrefix "unix:" directDelivery.lmtp}" =
+            lib.mkIf (directDelivery != null)
+              {
+                mode = "0660";
+                user = postfix;
+                group = config.services.postfix.setgidGroup;
+              };
         };
         # The front on port 443 passes on the client's address.
         haproxy_trusted_networks = [ "127.0.0.1" ];

@@ -317,6 +317,40 @@ in
       };
     };
 
+    filter.directDelivery = mkOption {
+      type = types.bool;
+      default =
+        let
+          main = config.services.postfix.settings.main;
+        in
+        lib.all
+          (
+            name:
+            lib.elem (main.${name} or "") [
+              ""
+              [ ]
+              null
+            ]
+          )
+          [
+            "always_bcc"
+            "header_checks"
+            "recipient_bcc_maps"
+            "recipient_canonical_maps"
+            "sender_bcc_maps"
+            "virtual_alias_maps"
+          ];
+      defaultText = lib.literalMD ''
+        `true`, unless `services.postfix.settings.main` contains `always_bcc`, `header_checks`, `recipient_bcc_maps`, `recipient_canonical_maps`, `sender_bcc_maps` or `virtual_alias_maps`
+      '';
+      description = ''
+        Whether the filters pass messages between mailboxes of this relay, and from other relays to mailboxes here, directly to Dovecot.
+        Postfix then confirms such a message once its recipients have it, and neither queues nor signs it, which takes half the CPU time.
+        Messages that Dovecot cannot store at once, and messages to anybody else, go through Postfix's queue.
+        Set this to `false` if settings of Postfix's queue have to apply to every message.
+      '';
+    };
+
     filter.transport = mkOption {
       type = types.enum [
         "unix"
@@ -384,8 +418,8 @@ in
         type = types.ints.positive;
         default = 20;
         description = ''
-          Maximum number of concurrent deliveries to mailboxes; further messages wait in the queue without being deferred.
-          Each delivery takes one Postfix process and one Dovecot process.
+          Maximum number of concurrent deliveries to mailboxes from Postfix's queue, and from each of the two filters; further messages wait in the queue without being deferred.
+          Each delivery takes one Dovecot process, and one Postfix process if it comes from the queue.
         '';
       };
       remoteDelivery = mkOption {

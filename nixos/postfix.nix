@@ -1,10 +1,10 @@
 # Postfix: accepts mail from other servers and from clients, passes it through the filters, and delivers it.
 #
-#   other servers  25 ──────> filtermail-incoming ──> filtered-incoming ──> queue ──> Dovecot (LMTP)
+#   other servers  25 ──────> filtermail-incoming ──> Dovecot (LMTP), or filtered-incoming ──> queue ──> Dovecot
 #   other relays  443 ──> nginx ──> filtermail-mxdeliv ──> mxdeliv ──> filtermail-incoming ──> the same
 #   clients  443 ──> nginx ──> chatmail-websocket ──> websocket ──> filtermail-outgoing ──> as below
-#   clients  465, 587 ──────> filtermail-outgoing ──> filtered-outgoing ──> queue ──> other servers, or Dovecot
-#                                                     OpenDKIM, header cleanup
+#   clients  465, 587 ──────> filtermail-outgoing ──> Dovecot, or filtered-outgoing ──> queue ──> other servers, Dovecot
+#                                                                 OpenDKIM, header cleanup
 #  queue ──> smtp(8) ──> filtermail-transport ──> 443 of other relays; port 25 if that fails (federation.https.send)
 #
 # Postfix and the filters connect over Unix sockets, or over the loopback ports 10080, 10081, 10025 and 10026
@@ -25,28 +25,13 @@ let
 
   drop = header: "/^${header}:/ IGNORE";
 
-  # Headers that reveal the sender's device and network. The real subject is inside the encrypted part.
+  headerFields = import ./header-fields.nix;
+
   submissionCleanup = regexp "submission-header-cleanup" (
-    map drop [
-      "Received"
-      "X-Originating-IP"
-      "X-Mailer"
-      "User-Agent"
-      # RFC 8689: a message must not control how it is delivered, here or at the next relay.
-      "TLS-Required"
-      "Require-TLS-ESMTP"
-    ]
-    ++ [ "/^Subject:/ REPLACE Subject: [...]" ]
+    map drop headerFields.submitted ++ [ "/^Subject:/ REPLACE Subject: ${headerFields.subject}" ]
   );
 
-  # Headers that are useless after the message was accepted, and that reveal its path.
-  deliveryCleanup = regexp "lmtp-header-cleanup" (
-    map drop [
-      "DKIM-Signature"
-      "Authentication-Results"
-      "Received"
-    ]
-  );
+  deliveryCleanup = regexp "lmtp-header-cleanup" (map drop headerFields.delivered);
 
   logFilters = import ./log-filters.nix;
   sockets = import ./sockets.nix;
@@ -169,16 +154,29 @@ let
     rm -rf ${directory}.new
   '';
 
+  # An established connection to a filter, which smtpd has while it waits for the verdict on a message: state and path of
+  # a Unix socket, or port 10080 or 10081 on loopback.
+  filterConnections =
+    if cfg.filter.transport == "unix" then
+      "' 03 +[0-9]+ /run/filtermail/(outgoing|incoming)\\.socket$' /proc/net/unix"
+    else
+      "' 0100007F:276[01] [0-9A-F:]+ 01 ' /proc/net/tcp";
+
   # `postfix stop` sends SIGTERM to all processes at once. An lmtp or smtp process that waits for the reply to a whole
-  # message would then leave it in the queue, and Postfix would deliver it twice. Like `postfix drain`, this ends only
-  # the master: processes without work exit, and the others finish the message at hand. SIGUSR1, which the master does
-  # not handle, tells this end apart from one by SIGKILL, which stays a failure.
+  # message would then leave it in the queue, and Postfix would deliver it twice; a client whose smtpd waits for a filter
+  # would send its message again. Like `postfix drain`, this ends only the master: processes without work exit, and the
+  # others finish the message at hand. SIGUSR1, which the master does not handle, tells this end apart from one by
+  # SIGKILL, which stays a failure.
   stop = pkgs.writeShellScript "postfix-stop" ''
     if [ -z "''${MAINPID:-}" ] || ! kill -USR1 "$MAINPID" 2>/dev/null; then
       exit 0
     fi
+    busy() {
+      ${pkgs.procps}/bin/pgrep --pgroup "$MAINPID" --exact 'cleanup|lmtp|local|pipe|smtp|virtual' >/dev/null ||
+        ${pkgs.gnugrep}/bin/grep --extended-regexp --quiet ${filterConnections}
+    }
     for attempt in {1..30}; do
-      if ! ${pkgs.procps}/bin/pgrep --pgroup "$MAINPID" --exact 'cleanup|lmtp|local|pipe|smtp|virtual' >/dev/null; then
+      if ! busy; then
         exit 0
       fi
       ${pkgs.coreutils}/bin/sleep 0.1
@@ -230,6 +228,7 @@ in
         local_recipient_maps = "";
         recipient_delimiter = "+";
         lmtp_header_checks = deliveryCleanup;
+        message_drop_headers = headerFields.always;
         # Header checks apply only to the header of the message, not to those of its parts.
         disable_mime_input_processing = true;
         # Signed mail leaves unchanged: Postfix folds no line and encodes nothing for servers without 8BITMIME.
@@ -329,6 +328,8 @@ in
           (lib.mkBefore [ destinations ])
           (lib.mkIf cfg.federation.https.send (lib.mkAfter nextHops))
         ];
+        # Changes nothing: chatmail-metadata notifies the devices of the recipient.
+        lmtp_delivery_status_filter = "socketmap:unix:${sockets.delivered}:delivered";
         smtp_dns_reply_filter = addressFilter;
         # The message bounces at once and is not deferred.
         smtp_delivery_status_filter = [

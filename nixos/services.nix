@@ -11,6 +11,7 @@ let
   hardening = import ./hardening.nix;
   reserved = import ./reserved-addresses.nix { inherit lib; };
   sockets = import ./sockets.nix;
+  headerFields = import ./header-fields.nix;
   metricsSockets = import ./metrics-socket.nix { inherit cfg lib; };
 
   # A service with its socket and a socket for its metrics. systemd keeps both open while the service restarts, so that
@@ -78,16 +79,17 @@ let
       };
     };
 
-  # Another socket of a filter, for Postfix's questions.
+  # Another socket of a service, for Postfix's questions.
   secondSocket =
     {
       name,
+      unit ? "filtermail-${name}",
       service,
       purpose,
       socket,
     }:
     {
-      systemd.sockets."filtermail-${name}" = {
+      systemd.sockets.${unit} = {
         description = "Socket of ${service} for ${purpose}";
         wantedBy = [ "sockets.target" ];
         socketConfig = socket // {
@@ -97,7 +99,7 @@ let
         };
       };
       systemd.services.${service} = rec {
-        requires = [ "filtermail-${name}.socket" ];
+        requires = [ "${unit}.socket" ];
         after = requires;
       };
     };
@@ -162,7 +164,8 @@ let
     # The host's groups have no effect in a user namespace.
     PrivateUsers = false;
   };
-  toPostfix = lib.optionalAttrs overUnix inPostfixGroup;
+  # Filters that connect to sockets of Postfix, or to that of Dovecot among them.
+  toPostfix = lib.optionalAttrs (overUnix || cfg.filter.directDelivery) inPostfixGroup;
 
   loopback = {
     RestrictAddressFamilies = [
@@ -250,6 +253,7 @@ in
           };
           metadata = {
             socket = "/run/chatmail-metadata/metadata.socket";
+            delivered_socket = sockets.delivered;
             app_versions =
               if cfg.metadata.appVersions == null then
                 null
@@ -268,6 +272,17 @@ in
             # Postfix keeps one connection for each session on ports 465 and 587.
             max_sessions = 2 * cfg.connections.smtp;
             resolver = "127.0.0.1:53";
+            direct_delivery =
+              if cfg.filter.directDelivery then
+                {
+                  lmtp = "unix:${queue}/public/dovecot-lmtp";
+                  max_connections = cfg.connections.delivery;
+                  dropped_fields = headerFields.delivered ++ headerFields.always;
+                  dropped_submitted_fields = headerFields.submitted;
+                  submitted_subject = headerFields.subject;
+                }
+              else
+                null;
           }
           // filterSockets;
           newemail.socket = "/run/newemail/newemail.socket";
@@ -376,6 +391,18 @@ in
           RestrictAddressFamilies = loopback.RestrictAddressFamilies;
           IPAddressDeny = "";
           MemoryMax = "512M";
+        };
+      })
+
+      # Postfix and the filters report deliveries here.
+      (secondSocket {
+        name = "delivered";
+        unit = "chatmail-metadata-delivered";
+        service = "chatmail-metadata";
+        purpose = "reports of deliveries";
+        socket = unixSocket settings.metadata.delivered_socket {
+          inherit (config.services.postfix) user;
+          group = config.services.postfix.setgidGroup;
         };
       })
 

@@ -5,4 +5,5 @@
   transport = "127.0.0.1:10083";
   lookup = "/run/filtermail/lookup.socket";
   mxdeliv = "/run/filtermail/mxdeliv.socket";
+  delivered = "/run/chatmail-metadata/delivered.socket";
 }

@@ -253,6 +253,8 @@ pub struct Iroh {
 pub struct Metadata {
     /// Unix socket on which Dovecot speaks the dict protocol.
     pub socket: PathBuf,
+    /// Unix socket on which Postfix and the filters report deliveries to mailboxes, as lookups in a socketmap.
+    pub delivered_socket: PathBuf,
     /// JSON file announced as `appversions`; null announces nothing.
     #[serde(deserialize_with = "Option::deserialize")]
     pub app_versions: Option<PathBuf>,
@@ -299,6 +301,25 @@ pub struct Filtermail {
     pub incoming_reinject: Endpoint,
     /// Resolver for DKIM keys.
     pub resolver: SocketAddr,
+    /// How messages to users of this relay get to their mailboxes without Postfix's queue; none if all go through it.
+    #[serde(deserialize_with = "Option::deserialize")]
+    pub direct_delivery: Option<DirectDelivery>,
+}
+
+/// Delivery from the filters to Dovecot.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DirectDelivery {
+    /// Where Dovecot speaks LMTP.
+    pub lmtp: Endpoint,
+    /// Connections of each filter; a message without a free one goes through the queue.
+    pub max_connections: usize,
+    /// Names of header fields that no message keeps.
+    pub dropped_fields: Vec<String>,
+    /// Names of header fields that submitted messages do not keep either.
+    pub dropped_submitted_fields: Vec<String>,
+    /// The subject that submitted messages get.
+    pub submitted_subject: String,
 }
 
 /// The service behind `/new`.

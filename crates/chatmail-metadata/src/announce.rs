@@ -41,7 +41,7 @@ impl Announcements {
                 let expires = turn::expiry(secret.as_bytes(), account, now, turn.lifetime)?;
                 turn::credentials(&turn.host, turn.port, secret.as_bytes(), expires)
             }
-            Key::DeviceTokens | Key::MessageNew => None,
+            Key::DeviceTokens => None,
         }
     }
 }

@@ -1,6 +1,7 @@
 //! METADATA of a relay: announcements to clients, the tokens of their devices, and the notifications that wake them.
 
 pub mod announce;
+pub mod delivered;
 pub mod entries;
 pub mod lookup;
 pub mod metrics;

@@ -33,8 +33,6 @@ pub enum Key {
     MaxMessageSize,
     /// Maximum number of recipients of a message.
     MaxSmtpRecipients,
-    /// Set by Dovecot's push notification hook when a message is delivered.
-    MessageNew,
     /// Address of the TURN server, with credentials.
     Turn,
 }
@@ -64,7 +62,6 @@ impl Key {
         let (namespace, _guid, entry) = (parts.next()?, parts.next()?, parts.next()?);
         match (namespace, entry) {
             ("priv", "devicetoken") => Some(Self::DeviceTokens),
-            ("priv", "messagenew") => Some(Self::MessageNew),
             ("shared", entry) => match entry.strip_prefix(SERVER)? {
                 "vendor/deltachat/appversions" => Some(Self::AppVersions),
                 "vendor/deltachat/irohrelay" => Some(Self::IrohRelay),
@@ -88,7 +85,6 @@ mod tests {
         let guid = "c92f64f79f0d1ed01e6d5b314f04886c";
         for (entry, key) in [
             ("devicetoken", Some(Key::DeviceTokens)),
-            ("messagenew", Some(Key::MessageNew)),
             ("comment", None),
             ("devicetoken/more", None),
             ("vendor/vendor.dovecot/pvt/server/devicetoken", None),

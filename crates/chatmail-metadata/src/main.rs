@@ -7,6 +7,7 @@ use anyhow::Context as _;
 use chatmail_core::MailStore;
 use chatmail_metadata::Clock;
 use chatmail_metadata::announce::Announcements;
+use chatmail_metadata::delivered;
 use chatmail_metadata::entries::Limits;
 use chatmail_metadata::push::http::{NotificationServer, REQUEST_TIMEOUT};
 use chatmail_metadata::push::{LIMITS, Notifier};
@@ -14,7 +15,8 @@ use chatmail_metadata::service::MetadataDict;
 use chatmail_metadata::tokens::MetadataStore;
 use daemon::Service;
 
-/// Dovecot opens a connection for each request of a client and each delivery, and closes it after the reply.
+/// Dovecot opens a connection for each request of a client, and closes it after the reply. Postfix opens one in each
+/// process that delivers.
 const MAX_CONNECTIONS: usize = 1024;
 
 const ABOUT: &str = "Serves IMAP METADATA and sends push notifications";
@@ -25,6 +27,7 @@ fn main() -> ExitCode {
 
 async fn run(mut service: Service) -> anyhow::Result<()> {
     let settings = Arc::clone(&service.settings);
+    let reports = service.named_unix_listener(delivered::SOCKET, &settings.metadata.delivered_socket)?;
     let listener = service.unix_listener(&settings.metadata.socket)?;
     service.serve_metrics(
         |addresses| addresses.metadata,
@@ -47,7 +50,7 @@ async fn run(mut service: Service) -> anyhow::Result<()> {
         entries: settings.metadata.max_entries,
         bytes: settings.metadata.max_entry_bytes,
     };
-    let dict = MetadataDict::new(announcements, tokens, limits, push.clone(), Clock::system());
+    let dict = MetadataDict::new(announcements, tokens, limits, Clock::system());
     service.ready("serving METADATA and push notifications");
 
     let shutdown = service.shutdown.clone();
@@ -61,7 +64,11 @@ async fn run(mut service: Service) -> anyhow::Result<()> {
             }
         }
     });
-    tokio::join!(serving, notifier.run(&shutdown));
+    let reporting = daemon::serve(&service, reports, MAX_CONNECTIONS, |stream| {
+        let (push, shutdown) = (push.clone(), shutdown.clone());
+        async move { delivered::serve(stream, &push, &shutdown).await }
+    });
+    tokio::join!(serving, reporting, notifier.run(&shutdown));
     tokio::task::spawn_blocking(move || push.close())
         .await
         .context("cannot close the push queue")

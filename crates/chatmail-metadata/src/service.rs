@@ -11,63 +11,51 @@ use crate::announce::Announcements;
 use crate::entries::Limits;
 use crate::lookup::{Key, Kind};
 use crate::metrics;
-use crate::push::{Post, PushHandle};
 use crate::tokens::{MetadataStore, StoreError};
 
 /// The dict of all accounts. Cheap to clone.
-#[derive(Debug)]
-pub struct MetadataDict<P> {
-    inner: Arc<Inner<P>>,
+#[derive(Debug, Clone)]
+pub struct MetadataDict {
+    inner: Arc<Inner>,
 }
 
 #[derive(Debug)]
-struct Inner<P> {
+struct Inner {
     announcements: Announcements,
     store: Arc<MetadataStore>,
     limits: Limits,
-    push: PushHandle<P>,
     clock: Clock,
-}
-
-impl<P> Clone for MetadataDict<P> {
-    fn clone(&self) -> Self {
-        let inner = Arc::clone(&self.inner);
-        Self { inner }
-    }
 }
 
 /// A parsed change.
 enum Change {
     AddToken(Vec<u8>),
     ClearTokens,
-    Message,
     SetEntry(String, Vec<u8>),
     UnsetEntry(String),
     /// A change of a key that stores no values.
     Nothing,
 }
 
-impl<P: Post> MetadataDict<P> {
+impl MetadataDict {
     /// Creates the dict of these parts.
     pub fn new(
         announcements: Announcements,
         store: Arc<MetadataStore>,
         limits: Limits,
-        push: PushHandle<P>,
         clock: Clock,
     ) -> Self {
         let inner = Arc::new(Inner {
             announcements,
             store,
             limits,
-            push,
             clock,
         });
         Self { inner }
     }
 }
 
-impl<P: Post> Dict for MetadataDict<P> {
+impl Dict for MetadataDict {
     async fn lookup(&self, user: &str, key: &str) -> Result<Option<Vec<u8>>, Failure> {
         let (user, key) = (user.to_owned(), key.to_owned());
         self.blocking(move |inner| inner.lookup(&user, &key)).await
@@ -82,11 +70,11 @@ impl<P: Post> Dict for MetadataDict<P> {
     }
 }
 
-impl<P: Post> MetadataDict<P> {
+impl MetadataDict {
     /// Runs file operations off the runtime's threads.
     async fn blocking<T: Send + 'static>(
         &self,
-        work: impl FnOnce(&Inner<P>) -> Result<T, Failure> + Send + 'static,
+        work: impl FnOnce(&Inner) -> Result<T, Failure> + Send + 'static,
     ) -> Result<T, Failure> {
         let inner = Arc::clone(&self.inner);
         spawn_blocking(move || work(&inner))
@@ -95,7 +83,7 @@ impl<P: Post> MetadataDict<P> {
     }
 }
 
-impl<P: Post> Inner<P> {
+impl Inner {
     fn lookup(&self, user: &str, key: &str) -> Result<Option<Vec<u8>>, Failure> {
         match Kind::parse(key) {
             Kind::Nothing => Ok(None),
@@ -158,10 +146,6 @@ impl<P: Post> Inner<P> {
                     metrics::token("cleared");
                     true
                 }
-                Change::Message => {
-                    self.push.message(&address).map_err(failure)?;
-                    true
-                }
                 Change::SetEntry(key, value) => self
                     .store
                     .set_entry(&address, &key, &value, self.limits, now)
@@ -184,7 +168,6 @@ fn change(operation: Operation) -> Change {
     match (Kind::parse(operation.key()), operation) {
         (Kind::Known(Key::DeviceTokens), Operation::Set { value, .. }) => Change::AddToken(value),
         (Kind::Known(Key::DeviceTokens), Operation::Unset { .. }) => Change::ClearTokens,
-        (Kind::Known(Key::MessageNew), Operation::Set { .. }) => Change::Message,
         (Kind::Entry, Operation::Set { key, value }) => Change::SetEntry(key, value),
         (Kind::Entry, Operation::Unset { key }) => Change::UnsetEntry(key),
         _ => Change::Nothing,

@@ -9,6 +9,7 @@ mod log;
 mod metrics;
 mod serve;
 mod service;
+pub mod socketmap;
 
 use std::process::ExitCode;
 use std::sync::Arc;

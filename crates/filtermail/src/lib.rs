@@ -1,7 +1,7 @@
 //! Accepts only end-to-end encrypted mail.
 //!
-//! Postfix hands each message to one of two filters before it queues it, and the filter returns accepted messages to
-//! Postfix on another socket. `check` decides by the bytes of a message, `dkim` by its signatures, `smtp` moves bytes,
+//! Postfix hands each message to one of two filters before it queues it. The filter delivers accepted messages to
+//! mailboxes of this relay, and returns all others to Postfix on another socket. `check` decides by the bytes of a message, `dkim` by its signatures, `smtp` moves bytes,
 //! and `reply` contains every SMTP reply. `mxdeliv` accepts mail over HTTPS and passes it to Postfix, which treats it
 //! like all arriving mail. `transport` delivers over HTTPS what Postfix passes to it.
 
@@ -27,7 +27,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::Semaphore;
 
 use crate::check::Direction;
-use crate::smtp::{IDLE_TIMEOUT, LARGE_AT_ONCE, Policy, Server, Target, serve_connection};
+use crate::smtp::{IDLE_TIMEOUT, LARGE_AT_ONCE, Mailboxes, Policy, Server, Target, serve_connection};
 
 /// Name of the socket on which Postfix asks whether an address may send (`FileDescriptorName=`).
 const LIMIT_SOCKET: &str = "limit";
@@ -51,7 +51,10 @@ pub async fn run_outgoing(mut service: Service) -> anyhow::Result<()> {
     )?;
     let server = Server {
         policy: policy::Outgoing::new(Arc::clone(&limit)),
-        reinject: Some(Arc::new(Target::new(filter.outgoing_reinject.clone()))),
+        reinject: Some(Arc::new(
+            Target::new(filter.outgoing_reinject.clone())
+                .with_mailboxes(Mailboxes::new(&settings, Direction::Outgoing)),
+        )),
         max_message_size: settings.messages.max_size,
         max_recipients: max_recipients(&settings),
         large: Arc::new(Semaphore::new(LARGE_AT_ONCE)),
@@ -83,7 +86,10 @@ pub async fn run_incoming(mut service: Service) -> anyhow::Result<()> {
             settings.domain.clone(),
             verifier,
         ),
-        reinject: Some(Arc::new(Target::new(filter.incoming_reinject.clone()))),
+        reinject: Some(Arc::new(
+            Target::new(filter.incoming_reinject.clone())
+                .with_mailboxes(Mailboxes::new(&settings, Direction::Incoming)),
+        )),
         max_message_size: settings.messages.max_size,
         max_recipients: max_recipients(&settings),
         large: Arc::new(Semaphore::new(LARGE_AT_ONCE)),

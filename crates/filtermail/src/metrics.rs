@@ -9,6 +9,7 @@ use crate::reply::Reply;
 
 const MESSAGES: &str = "chatmail_filter_messages_total";
 const DURATION: &str = "chatmail_filter_duration_seconds";
+const RECIPIENTS: &str = "chatmail_filter_recipients_total";
 const DKIM: &str = "chatmail_dkim_results_total";
 const KEYS: &str = "chatmail_dkim_keys_total";
 
@@ -22,9 +23,14 @@ pub(crate) fn describe(direction: Direction) {
         DURATION,
         "Time from the end of a message to its reply, including reinjection into Postfix."
     );
+    describe_counter!(
+        RECIPIENTS,
+        "Recipients of accepted messages, by whether Dovecot stored the message at once or Postfix queued it."
+    );
     for verdict in VERDICTS {
         count(direction, verdict, 0);
     }
+    passed_on(direction, 0, 0);
     if direction == Direction::Incoming {
         describe_counter!(DKIM, "Messages whose DKIM signatures were verified, by result.");
         describe_counter!(KEYS, "DKIM keys needed, by whether they were in the cache.");
@@ -50,6 +56,13 @@ pub(crate) fn answered(direction: Direction, reply: &Reply, took: Duration) {
     };
     count(direction, verdict, 1);
     histogram!(DURATION, "direction" => name(direction)).record(took);
+}
+
+/// Counts recipients whose mailboxes contain the message, and recipients whom Postfix delivers to.
+pub(crate) fn passed_on(direction: Direction, mailbox: usize, queue: usize) {
+    for (to, recipients) in [("mailbox", mailbox), ("queue", queue)] {
+        counter!(RECIPIENTS, "direction" => name(direction), "to" => to).increment(recipients as u64);
+    }
 }
 
 /// Counts a message of a sender who has sent too many.

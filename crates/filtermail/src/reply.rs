@@ -26,6 +26,8 @@ replies! {
     HELO = "250 filtermail";
     /// A command succeeded.
     OK = "250 2.0.0 Ok";
+    /// The mailboxes of all recipients contain the message.
+    DELIVERED = "250 2.0.0 Ok: delivered";
     /// A sender was accepted.
     SENDER_OK = "250 2.1.0 Ok";
     /// A recipient was accepted.

@@ -1,5 +1,5 @@
 /* Dovecot waits 500 ms after it has noticed a new message before it notifies an IDLE client, to combine bursts. The
- * flake's Dovecot is patched to wait 10 ms. This library does the same for Debian's Dovecot in the lab: it is preloaded
+ * flake's Dovecot is patched to wait 1 ms. This library does the same for Debian's Dovecot in the lab: it is preloaded
  * into every process and changes only the delay that mailbox-watch.c requests. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -17,6 +17,6 @@ struct timeout *timeout_add_short(unsigned int msecs, const char *source_filenam
     if (dovecots == NULL)
         dovecots = (timeout_add_short_t *)dlsym(RTLD_NEXT, "timeout_add_short");
     if (source_filename != NULL && strstr(source_filename, "mailbox-watch.c") != NULL)
-        msecs = 10;
+        msecs = 1;
     return dovecots(msecs, source_filename, source_linenum, callback, context);
 }

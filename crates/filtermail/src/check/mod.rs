@@ -8,6 +8,7 @@ pub mod bounds;
 mod content_type;
 mod encoding;
 mod encrypted;
+pub mod header;
 pub mod incoming;
 pub mod mime;
 mod multipart;

@@ -11,6 +11,16 @@ pub struct Path {
     pub parameters: String,
 }
 
+impl Path {
+    /// An address without parameters.
+    pub fn plain(address: String) -> Self {
+        Self {
+            address,
+            parameters: String::new(),
+        }
+    }
+}
+
 /// The envelope of a message.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Envelope {

@@ -3,8 +3,10 @@
 
 mod client;
 mod command;
+mod connection;
 mod data;
 mod envelope;
+mod mailboxes;
 mod server;
 mod session;
 
@@ -12,5 +14,6 @@ pub use client::{Delivery, Reinjector, Target};
 pub use command::{Command, parse_command};
 pub use data::{LARGE, MessageData, Received, Stuffing, stuffed};
 pub use envelope::{Envelope, Path};
+pub use mailboxes::Mailboxes;
 pub use server::{Admission, LARGE_AT_ONCE, Policy, Server};
 pub use session::{IDLE_TIMEOUT, serve_connection};

@@ -80,7 +80,8 @@ pub async fn run(mut service: Service) -> anyhow::Result<()> {
     let answering = daemon::serve(&service, lookups, transport.max_lookups, |stream| {
         let (lookup, memory, shutdown) = (Arc::clone(&lookup), Arc::clone(&memory), service.shutdown.clone());
         async move {
-            if let Err(error) = lookup.serve(stream, &memory, &shutdown).await {
+            let answer = |table: &str, key: &str| std::future::ready(lookup.answer(table, key, &memory));
+            if let Err(error) = daemon::socketmap::serve(stream, &shutdown, answer).await {
                 tracing::debug!("connection for lookups lost: {error}");
             }
         }

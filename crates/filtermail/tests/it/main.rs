@@ -11,6 +11,7 @@ mod differential;
 mod dkim;
 mod fixtures;
 mod generator;
+mod mailboxes;
 mod mxdeliv;
 mod relay;
 mod session;

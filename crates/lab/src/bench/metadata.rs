@@ -64,25 +64,27 @@ fn print(report: &mut Report, what: &str, count: usize, took: Duration, service:
     ));
 }
 
-/// Text that Dovecot sends for the request with this number.
-type Request = fn(usize) -> String;
+/// Text of the request with this number, and who sends it.
+#[derive(Clone, Copy)]
+enum Request {
+    Dovecot(fn(usize) -> String),
+    Postfix(fn(usize) -> String),
+}
 
 /// Requests of all kinds, for accounts with [`DEVICES`] devices each.
 async fn requests(report: &mut Report, arguments: &Metadata) -> anyhow::Result<()> {
     const KINDS: [(&str, Request); 5] = [
-        ("lookups of maxsmtprecipients", |number| {
-            lookup("maxsmtprecipients", number)
-        }),
-        ("lookups of turn", |number| lookup("turn", number)),
-        ("device tokens, new", |number| {
-            set("devicetoken", &format!("token-{number}"), number)
-        }),
-        ("device tokens, known", |number| {
-            set("devicetoken", &format!("token-{number}"), number)
-        }),
-        ("messages, each for 4 devices", |number| {
-            set("messagenew", "", number)
-        }),
+        (
+            "lookups of maxsmtprecipients",
+            Request::Dovecot(|number| lookup("maxsmtprecipients", number)),
+        ),
+        (
+            "lookups of turn",
+            Request::Dovecot(|number| lookup("turn", number)),
+        ),
+        ("device tokens, new", Request::Dovecot(token)),
+        ("device tokens, known", Request::Dovecot(token)),
+        ("messages, each for 4 devices", Request::Postfix(delivered)),
     ];
     let server = Server::start().await?;
     let site = Site::new(&arguments.folder, server.address)?;
@@ -104,7 +106,7 @@ async fn requests(report: &mut Report, arguments: &Metadata) -> anyhow::Result<(
     service.stop().await
 }
 
-/// Sends each request on a separate connection, as Dovecot does.
+/// Sends each request on a separate connection.
 async fn ask(service: &Service, arguments: &Metadata, request: Request) -> anyhow::Result<Duration> {
     let start = Instant::now();
     let next = Arc::new(AtomicUsize::new(0));
@@ -117,8 +119,10 @@ async fn ask(service: &Service, arguments: &Metadata, request: Request) -> anyho
                 if number >= count {
                     return anyhow::Ok(());
                 }
-                let reply = client.ask(&request(number)).await?;
-                ensure!(reply.starts_with('O'), "unexpected reply {reply:?}");
+                match request {
+                    Request::Dovecot(text) => client.ask(&text(number)).await?,
+                    Request::Postfix(text) => client.report(&text(number)).await?,
+                }
             }
         });
     }
@@ -137,9 +141,15 @@ fn lookup(entry: &str, number: usize) -> String {
     format!("Lshared/0/vendor/vendor.dovecot/pvt/server/vendor/deltachat/{entry}\t{user}\n")
 }
 
-fn set(entry: &str, value: &str, number: usize) -> String {
+fn token(number: usize) -> String {
     let user = address(number / DEVICES);
-    format!("B1\t{user}\t0\nS1\tpriv/0/{entry}\t{value}\nC1\n")
+    format!("B1\t{user}\t0\nS1\tpriv/0/devicetoken\ttoken-{number}\nC1\n")
+}
+
+/// The report of a delivery, a lookup in a socketmap.
+fn delivered(number: usize) -> String {
+    let user = address(number / DEVICES);
+    format!("delivered 2.0.0 250 2.0.0 <{user}> Saved")
 }
 
 /// Starts the service with a full queue, as after an outage of the notification server.

@@ -43,7 +43,7 @@ const POSTFIX_DEFAULTS: &str = "postconf -e in_flow_delay=1s lmtp_connection_cac
 pub(super) enum Setup {
     /// Those of the module.
     Module,
-    /// The defaults of Dovecot and Postfix, for comparison.
+    /// The defaults of Dovecot and Postfix, and all messages through Postfix's queue, for comparison.
     Defaults,
 }
 
@@ -73,6 +73,12 @@ pub(super) async fn apply(lab: &Lab, relay: &str, setup: Setup) -> anyhow::Resul
         .pointer_mut("/accounts/max_load_1m")
         .context("the relay's settings have no limit on the load for new accounts")?;
     *load = json!(UNLIMITED);
+    if setup == Setup::Defaults {
+        let direct = settings
+            .pointer_mut("/filtermail/direct_delivery")
+            .context("the relay's settings do not say how the filters deliver")?;
+        *direct = Value::Null;
+    }
     let folder = lab.root(relay).join(FOLDER.trim_start_matches('/'));
     std::fs::create_dir_all(&folder)?;
     std::fs::write(folder.join("settings.json"), settings.to_string())?;

@@ -124,9 +124,9 @@ async fn one_copy(context: &Context, receiver: &Account, message: &Message) -> a
     Ok(())
 }
 
-/// Stops the signing milter, so that the filter is killed while it returns the message to Postfix.
+/// Stops the signing milter, so that the filter is killed while it returns the message to Postfix, for another relay.
 pub(super) async fn filter_within_a_message(context: &Context) -> anyhow::Result<()> {
-    let (sender, receiver) = (context.account("a").await?, context.account("a").await?);
+    let (sender, receiver) = (context.account("a").await?, context.account("b").await?);
     let message = pgp::encrypted(&sender.address, 100_000);
     // A restart closes connections that Postfix has kept from earlier messages.
     kill(context, "a", "filtermail-outgoing.service").await?;
@@ -168,34 +168,48 @@ pub(super) async fn incoming_filter_within_a_message(context: &Context) -> anyho
     hurried(context, &["a"], one_copy(context, &receiver, &message)).await
 }
 
-/// Holds the push notification, which Dovecot sends between storing the message and replying, so that Postfix is
-/// stopped while it waits for that reply.
+/// Holds the report of a delivery, which comes between storing a message and confirming it, so that Postfix is stopped
+/// while a client waits for the filter, and while lmtp(8) has not yet removed the message from the queue.
 pub(super) async fn postfix_within_a_delivery(context: &Context) -> anyhow::Result<()> {
     let (sender, receiver) = (context.account("a").await?, context.account("a").await?);
-    let message = pgp::encrypted(&sender.address, 10_000);
-    let (master, _) = state(context, "a", "postfix.service").await?;
-    while_stopped(context, "a", "chatmail-metadata.service", async {
-        sender.submit(&receiver.address, &message).await?.expect(250)?;
-        let (mut imap, _) = receiver.inbox().await?;
-        arrival(&mut imap, message.id(), DELIVERED).await?;
-        context
-            .run("a", &["systemctl", "restart", "--no-block", "postfix.service"])
-            .await?;
-        let ended = || async {
-            let kill = ["kill", "-0", &master];
-            Ok(context.run("a", &kill).await.is_err().then_some(()))
+    let (localpart, domain) = receiver.address.split_once('@').context("an address without @")?;
+    // The filter leaves a quoted local part to Postfix.
+    let quoted = format!("\"{localpart}\"@{domain}");
+    for recipient in [&receiver.address, &quoted] {
+        let message = pgp::encrypted(&sender.address, 10_000);
+        let (master, _) = state(context, "a", "postfix.service").await?;
+        let submitted = while_stopped(context, "a", "chatmail-metadata.service", async {
+            let submitting = {
+                let (sender, recipient, message) = (sender.clone(), recipient.clone(), message.clone());
+                tokio::spawn(async move { sender.submit(&recipient, &message).await })
+            };
+            let (mut imap, _) = receiver.inbox().await?;
+            arrival(&mut imap, message.id(), DELIVERED).await?;
+            context
+                .run("a", &["systemctl", "restart", "--no-block", "postfix.service"])
+                .await?;
+            let ended = || async {
+                let kill = ["kill", "-0", &master];
+                Ok(context.run("a", &kill).await.is_err().then_some(()))
+            };
+            until(RESTARTED, ended).await.context("the master does not end")?;
+            anyhow::Ok(submitting)
+        })
+        .await?;
+        submitted
+            .await??
+            .expect(250)
+            .with_context(|| format!("submission to {recipient}"))?;
+        let restarted = || async {
+            let (now, active) = state(context, "a", "postfix.service").await?;
+            Ok((active == "active" && now != master && now != "0").then_some(()))
         };
-        until(RESTARTED, ended).await.context("the master does not end")
-    })
-    .await?;
-    let restarted = || async {
-        let (now, active) = state(context, "a", "postfix.service").await?;
-        Ok((active == "active" && now != master && now != "0").then_some(()))
-    };
-    until(RESTARTED, restarted)
-        .await
-        .context("postfix.service does not start")?;
-    one_copy(context, &receiver, &message).await
+        until(RESTARTED, restarted)
+            .await
+            .context("postfix.service does not start")?;
+        one_copy(context, &receiver, &message).await?;
+    }
+    Ok(())
 }
 
 /// Users who log in repeatedly until they are stopped.

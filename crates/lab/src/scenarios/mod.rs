@@ -15,6 +15,7 @@ mod configuration;
 mod counters;
 mod delivery;
 mod destinations;
+mod direct;
 mod disguise;
 mod doctor;
 mod expiry;
@@ -100,6 +101,7 @@ fn with_machines() -> Vec<Scenario<Context>> {
         "mail-of-the-host-reaches-its-operator", Machines, 120, destinations::mail_of_the_host;
         "burst-to-one-account", Machines, 240, burst::messages;
         "burst-to-extensions-of-one-address", Machines, 240, burst::address_extensions;
+        "mailboxes-get-the-same-message-both-ways", Machines, 120, direct::same_message;
         "https-and-smtp-give-the-same-verdict", Machines, 180, mxdeliv::same_verdict;
         "mail-arrives-over-https", Machines, 180, mxdeliv::arrives;
         "requests-to-deliver-are-bounded", Machines, 120, mxdeliv::requests;

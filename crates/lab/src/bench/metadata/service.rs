@@ -16,7 +16,7 @@ use hyper::body::{Bytes, Incoming};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
-use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{TcpListener, TcpStream, UnixStream};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
@@ -84,6 +84,7 @@ pub(super) struct Site {
     pub(super) store: PathBuf,
     pub(super) queue: PathBuf,
     socket: PathBuf,
+    delivered: PathBuf,
 }
 
 impl Site {
@@ -92,7 +93,8 @@ impl Site {
             .prefix("chatmail-bench-")
             .tempdir_in(folder)?;
         let path = |name: &str| root.path().join(name);
-        let (store, queue, socket) = (path("mail"), path("queue"), path("metadata.socket"));
+        let (store, queue) = (path("mail"), path("queue"));
+        let (socket, delivered) = (path("metadata.socket"), path("delivered.socket"));
         for folder in [&store, &queue] {
             fs::create_dir(folder)?;
         }
@@ -101,6 +103,7 @@ impl Site {
         settings.mailboxes.directory.clone_from(&store);
         settings.push.queue_dir.clone_from(&queue);
         settings.metadata.socket.clone_from(&socket);
+        settings.metadata.delivered_socket.clone_from(&delivered);
         settings.push.notification_url = format!("http://{server}/notify");
         let secret = path("secret");
         fs::write(&secret, "a secret of the benchmark")?;
@@ -111,6 +114,7 @@ impl Site {
             store,
             queue,
             socket,
+            delivered,
         })
     }
 
@@ -124,6 +128,7 @@ impl Site {
         let service = Service {
             program,
             socket: self.socket.clone(),
+            delivered: self.delivered.clone(),
         };
         let end = Instant::now() + PATIENCE;
         while UnixStream::connect(&service.socket).await.is_err() {
@@ -151,12 +156,14 @@ impl Site {
 pub(super) struct Service {
     program: Program,
     socket: PathBuf,
+    delivered: PathBuf,
 }
 
 impl Service {
     pub(super) fn client(&self) -> Client {
         Client {
             socket: self.socket.clone(),
+            delivered: self.delivered.clone(),
         }
     }
 
@@ -171,20 +178,35 @@ impl Service {
     }
 }
 
-/// Speaks the dict protocol as Dovecot does.
+/// Speaks the protocols of Dovecot and Postfix.
 pub(super) struct Client {
     socket: PathBuf,
+    delivered: PathBuf,
 }
 
 impl Client {
-    /// Sends one request on a new connection, and returns the reply without its line feed.
-    pub(super) async fn ask(&self, request: &str) -> anyhow::Result<String> {
+    /// Sends a request of Dovecot's dict protocol on a new connection, and fails unless it succeeds.
+    pub(super) async fn ask(&self, request: &str) -> anyhow::Result<()> {
         let mut stream = BufReader::new(UnixStream::connect(&self.socket).await?);
         stream
             .write_all(format!("H4\t0\t0\t\tmetadata\n{request}").as_bytes())
             .await?;
         let mut reply = String::new();
         stream.read_line(&mut reply).await?;
-        Ok(reply.trim_end_matches('\n').to_owned())
+        ensure!(reply.starts_with('O'), "unexpected reply {reply:?}");
+        Ok(())
+    }
+
+    /// Sends a request of Postfix's socketmap protocol on a new connection, and waits for the response.
+    pub(super) async fn report(&self, request: &str) -> anyhow::Result<()> {
+        const RESPONSE: &[u8] = b"9:NOTFOUND ,";
+        let mut stream = UnixStream::connect(&self.delivered).await?;
+        stream
+            .write_all(format!("{}:{request},", request.len()).as_bytes())
+            .await?;
+        let mut response = [0; RESPONSE.len()];
+        stream.read_exact(&mut response).await?;
+        ensure!(response == RESPONSE, "unexpected response {response:?}");
+        Ok(())
     }
 }
