@@ -49,6 +49,7 @@ let
   '';
 
   logFilters = import ./log-filters.nix;
+  shareOfMemory = import ./share-of-memory.nix { inherit lib; };
   directDelivery = settings.filtermail.direct_delivery;
 
   # Commands that Dovecot can name in the line about the end of a session.
@@ -333,7 +334,7 @@ in
       startLimitIntervalSec = lib.mkForce 0;
       restartTriggers = lib.mkForce [ ];
       reloadTriggers = [ config.environment.etc."dovecot/dovecot.conf".source ];
-      serviceConfig = {
+      serviceConfig = shareOfMemory "60%" // {
         ExecReload = lib.mkForce reload;
         Restart = lib.mkForce "always";
         RestartSec = lib.mkForce "2s";

@@ -376,7 +376,7 @@ in
     systemd.services.nginx = {
       # Restarts until everything it needs exists, such as a certificate or an address.
       startLimitIntervalSec = lib.mkForce 0;
-      serviceConfig = {
+      serviceConfig = import ./share-of-memory.nix { inherit lib; } "30%" // {
         RestartSec = lib.mkForce "2s";
         # Failures of the relay's own servers name the client. Those of the host's other sites are kept.
         LogFilterPatterns = [

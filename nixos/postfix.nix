@@ -34,6 +34,7 @@ let
   deliveryCleanup = regexp "lmtp-header-cleanup" (map drop headerFields.delivered);
 
   logFilters = import ./log-filters.nix;
+  shareOfMemory = import ./share-of-memory.nix { inherit lib; };
   sockets = import ./sockets.nix;
 
   reserved = import ./reserved-addresses.nix { inherit lib; };
@@ -128,6 +129,10 @@ let
     smtpd_tls_security_level = "none";
   };
 
+  # A process without a client ends soon: on a small machine, those that a burst has left would take the memory of
+  # others. Each takes more than 2 MB.
+  sessions.max_idle = "2s";
+
   submission = {
     smtpd_client_connection_count_limit = toString (lib.max 1 (cfg.connections.smtp / 5));
     smtpd_client_restrictions = "permit_sasl_authenticated,reject";
@@ -190,7 +195,7 @@ let
       type = if lib.hasPrefix "unix:" endpoint then "unix" else "inet";
       private = false;
       command = "smtpd";
-      args = options opts;
+      args = options (sessions // opts);
     }
     // attrs;
 in
@@ -372,7 +377,7 @@ in
       settings.master = {
         smtp_inet = lib.mkIf cfg.federation.smtp.receive {
           maxproc = cfg.connections.smtp;
-          args = options { smtpd_proxy_filter = settings.filtermail.incoming_listen; };
+          args = options (sessions // { smtpd_proxy_filter = settings.filtermail.incoming_listen; });
         };
         submission = smtpd "submission" { maxproc = cfg.connections.smtp; } (
           submission // { syslog_name = "postfix/submission"; }
@@ -469,7 +474,7 @@ in
         config.services.postfix.settings.main.inet_protocols
         (config.services.postfix.settings.main.inet_interfaces or "all")
       ];
-      serviceConfig = {
+      serviceConfig = shareOfMemory "50%" // {
         ExecStartPre = "/etc/chatmail/postfix-configure";
         RestartSec = lib.mkForce "2s";
         ExecStop = lib.mkForce stop;

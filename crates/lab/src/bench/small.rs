@@ -24,6 +24,10 @@ pub(crate) struct Small {
     /// Memory of the relay in MiB, including the page cache
     #[arg(long, value_name = "MIB", default_value_t = 512)]
     memory: u64,
+    /// Concurrent sessions on each SMTP port, as an operator of a small machine sets them (`connections.smtp`). More
+    /// senders wait for one
+    #[arg(long, value_name = "N", default_value_t = 60)]
+    sessions: usize,
     /// Concurrent senders; can be given several times
     #[arg(long, value_name = "N", default_values_t = [10, 50, 200])]
     senders: Vec<usize>,
@@ -65,8 +69,8 @@ pub(super) async fn run(arguments: &Small) -> anyhow::Result<Report> {
 async fn measure_all(lab: &Lab, progress: &Progress, arguments: &Small) -> anyhow::Result<Report> {
     let mut report = Report::new("Small server");
     report.line(format_args!(
-        "{} processor(s), {} MiB of memory",
-        arguments.processors, arguments.memory
+        "{} processor(s), {} MiB of memory, at most {} SMTP sessions per port",
+        arguments.processors, arguments.memory, arguments.sessions
     ));
     progress.say("playing the scenarios");
     let all = scenarios::all();
@@ -78,6 +82,7 @@ async fn measure_all(lab: &Lab, progress: &Progress, arguments: &Small) -> anyho
     ));
     report.target(Target::at_most(0.0, "scenarios", "failed", tally.failed as f64));
     apply(lab, RELAY, Setup::Module).await?;
+    limit_sessions(lab, arguments.sessions).await?;
     for &senders in &arguments.senders {
         progress.say(format_args!("measuring {senders} senders"));
         let load = Load {
@@ -114,4 +119,21 @@ async fn measure_all(lab: &Lab, progress: &Progress, arguments: &Small) -> anyho
         used.oom_kills as f64,
     ));
     Ok(report)
+}
+
+/// Limits the sessions on each port, and not those of one client: all senders have the same address.
+async fn limit_sessions(lab: &Lab, sessions: usize) -> anyhow::Result<()> {
+    let script = format!(
+        "for port in submission submissions; do \
+         postconf -F $port/inet/process_limit={sessions}; \
+         postconf -P $port/inet/smtpd_client_connection_count_limit=0; \
+         done; postfix reload"
+    );
+    let output = lab.exec(RELAY, &["sh", "-e", "-c", &script]).await?;
+    ensure!(
+        output.status.success(),
+        "cannot limit the SMTP sessions: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    Ok(())
 }
