@@ -24,12 +24,11 @@ pub(crate) struct Small {
     /// Memory of the relay in MiB, including the page cache
     #[arg(long, value_name = "MIB", default_value_t = 512)]
     memory: u64,
-    /// Concurrent sessions on each SMTP port, as an operator of a small machine sets them (`connections.smtp`). More
-    /// senders wait for one
+    /// Concurrent sessions on each SMTP port, as an operator of a small machine sets them (`connections.smtp`)
     #[arg(long, value_name = "N", default_value_t = 60)]
     sessions: usize,
     /// Concurrent senders; can be given several times
-    #[arg(long, value_name = "N", default_values_t = [10, 50, 200])]
+    #[arg(long, value_name = "N", default_values_t = [10, 50])]
     senders: Vec<usize>,
     /// Receivers, each in IDLE
     #[arg(long, value_name = "N", default_value_t = 50)]
