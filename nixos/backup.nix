@@ -40,6 +40,8 @@ let
       }
     )
     (entry "/var/lib/chatmail" "root")
+    # Snapshots of earlier releases do not contain it.
+    (optional (import ./registration.nix).directory "vmail")
     (optional "/etc/chatmail-nocreate" "root")
     (optional "/var/lib/nixos" "root" // { restore = false; })
   ];

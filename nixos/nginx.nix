@@ -172,19 +172,25 @@ let
 
   newAddress = {
     proxyPass = newemail;
-    extraConfig =
-      # Browsers are redirected to Delta Chat, which then sends a POST. Delta Chat would refuse a self-signed
-      # certificate there, so relays with one answer with an address at once.
-      lib.optionalString (!selfSigned) ''
-        if ($request_method = GET) {
-          return 301 dcaccount:https://${d}/new;
-        }
-      ''
-      + ''
-        client_max_body_size 4k;
-        # newemail enforces the limit and returns the reason.
-        error_page 429 502 504 = @new_busy;
-      '';
+    extraConfig = ''
+      client_max_body_size 4k;
+      # newemail enforces the limit and returns the reason.
+      error_page 429 502 504 = @new_busy;
+    '';
+  };
+
+  # The page of an invitation. nginx puts the token of the request into its links, which needs no script. Only texts that
+  # look like a token get there.
+  byInvitation = cfg.registration.mode == "invitation";
+  invitationPage = {
+    tryFiles = "/$chatmail_invite_language/invite.html /invite.html =404";
+    extraConfig = ''
+      ${pageHeaders}
+      add_header Vary Accept-Language always;
+      # The page contains a secret.
+      add_header Cache-Control no-store always;
+      ssi on;
+    '';
   };
 in
 {
@@ -244,7 +250,17 @@ in
         }
         access_log /var/log/nginx/access.log combined if=$chatmail_not_ours;
       ''
-      + language;
+      + language
+      + lib.optionalString byInvitation ''
+        map $arg_token $chatmail_token {
+          "~^[A-Za-z0-9]{22}$" $arg_token;
+        }
+        # The language in the path, or that of the visitor.
+        map $uri $chatmail_invite_language {
+          default $chatmail_language;
+          "~^/(?<chatmail_path_language>[^/]+)/invite" $chatmail_path_language;
+        }
+      '';
 
       streamConfig = ''
         map $ssl_preread_alpn_protocols $chatmail_upstream {
@@ -335,6 +351,14 @@ in
             '';
           };
         }
+        (lib.mkIf byInvitation {
+          locations = {
+            "~ ^/([a-z-]+/)?invite(\\.html)?$" = invitationPage // {
+              # Before the expression for all pages.
+              priority = 900;
+            };
+          };
+        })
         (lib.mkIf receivesOverHttps {
           locations = {
             "= /mxdeliv" = mxdeliv;

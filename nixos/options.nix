@@ -155,6 +155,35 @@ in
       };
     };
 
+    registration = {
+      mode = mkOption {
+        type = types.enum [
+          "open"
+          "closed"
+          "invitation"
+        ];
+        default = "open";
+        description = ''
+          Who can create an account with a first login. Existing accounts are not affected.
+
+          - `open`: everybody.
+          - `closed`: nobody; only `chatmail account create` creates accounts.
+          - `invitation`: everybody who has an invitation, which `chatmail invite create` prints as a link and as a QR code.
+
+          The file `/var/lib/chatmail/nocreate` closes registration for as long as it exists, whatever this option says.
+        '';
+      };
+      maxPerHour = mkOption {
+        type = types.nullOr (types.ints.between 1 1000000);
+        default = null;
+        example = 100;
+        description = ''
+          Maximum number of accounts that first logins create within an hour, for all clients together.
+          Without it, only {option}`web.newAddressesPerMinute` and the limits in {option}`accounts` apply.
+        '';
+      };
+    };
+
     mailboxes = {
       directory = mkOption {
         type = runtimePath;

@@ -10,6 +10,7 @@ let
   cfg = config.services.chatmail;
   hardening = import ./hardening.nix;
   reserved = import ./reserved-addresses.nix { inherit lib; };
+  registration = import ./registration.nix;
   sockets = import ./sockets.nix;
   headerFields = import ./header-fields.nix;
   metricsSockets = import ./metrics-socket.nix { inherit cfg lib; };
@@ -197,14 +198,19 @@ in
             username_min_length = cfg.accounts.usernameMinLength;
             username_max_length = cfg.accounts.usernameMaxLength;
             password_min_length = cfg.accounts.passwordMinLength;
+            max_load_1m = cfg.accounts.maxLoad1m;
+            min_memory_available = cfg.accounts.minMemoryAvailable;
+            min_disk_free = cfg.accounts.minDiskFree;
+          };
+          registration = {
+            inherit (cfg.registration) mode;
+            max_per_hour = cfg.registration.maxPerHour;
             nocreate_files = [
               "/var/lib/chatmail/nocreate"
               # The file of the reference relay, for hosts with a writable /etc.
               "/etc/chatmail-nocreate"
             ];
-            max_load_1m = cfg.accounts.maxLoad1m;
-            min_memory_available = cfg.accounts.minMemoryAvailable;
-            min_disk_free = cfg.accounts.minDiskFree;
+            directory = registration.directory;
           };
           mailboxes = {
             inherit (cfg.mailboxes) directory quota;
@@ -359,6 +365,7 @@ in
         metrics = settings.metrics.doveauth;
         service = mailboxOwner // {
           BindPaths = [ cfg.mailboxes.directory ];
+          ReadWritePaths = [ registration.directory ];
           PrivateNetwork = true;
           # doveauth reads the load and the available memory before it creates an account.
           ProcSubset = "all";
@@ -541,6 +548,9 @@ in
         metrics = settings.metrics.newemail;
         service = {
           DynamicUser = true;
+          # Reads the invitations. The host's groups have no effect in a user namespace.
+          SupplementaryGroups = [ registration.group ];
+          PrivateUsers = false;
           PrivateNetwork = true;
           MemoryMax = "128M";
         };

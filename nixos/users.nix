@@ -2,6 +2,7 @@
 { config, lib, ... }:
 let
   cfg = config.services.chatmail;
+  registration = import ./registration.nix;
   parents =
     let
       up = path: if path == "/" || path == "/home" then [ ] else up (dirOf path) ++ [ path ];
@@ -19,11 +20,19 @@ in
     users.groups.vmail = { };
     # Owns the socket of doveauth. It has no members: Dovecot adds it to the processes that connect to doveauth.
     users.groups.doveauth = { };
+    # Reads the invitations. It has no members: only newemail gets it.
+    users.groups.${registration.group} = { };
 
     # Folders above the mailboxes may already belong to the host: only those below /home/vmail get an owner.
     systemd.tmpfiles.settings."10-chatmail" = {
       # The operator creates the file `nocreate` here to close registration.
       "/var/lib/chatmail".d.mode = "0755";
+      ${registration.directory}.d = {
+        # New files belong to the group.
+        mode = "2750";
+        user = "vmail";
+        inherit (registration) group;
+      };
     }
     // lib.genAttrs parents (path: {
       d = {

@@ -72,6 +72,7 @@ let
 
   accounts = [
     "acme"
+    "chatmail-registration"
     "doveauth"
     "dovecot2"
     "dovenull"

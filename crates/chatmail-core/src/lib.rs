@@ -11,6 +11,7 @@ pub mod limits;
 pub mod maildir;
 pub mod password;
 pub mod postqueue;
+pub mod registration;
 pub mod removal;
 pub mod roles;
 pub mod settings;

@@ -23,6 +23,8 @@ pub struct Settings {
     pub admin_address: Option<String>,
     /// Rules for new accounts.
     pub accounts: Accounts,
+    /// Who can create an account.
+    pub registration: Registration,
     /// The mail store, and when messages and accounts are removed from it.
     pub mailboxes: Mailboxes,
     /// Limits on messages.
@@ -83,8 +85,6 @@ pub struct Accounts {
     pub username_max_length: usize,
     /// Minimum length of a new account's password.
     pub password_min_length: usize,
-    /// Files that close the relay for new accounts while one of them exists.
-    pub nocreate_files: Vec<PathBuf>,
     /// Load average of one minute above which no account is created.
     pub max_load_1m: f64,
     /// Available memory in bytes (`MemAvailable`) below which no account is created.
@@ -93,7 +93,34 @@ pub struct Accounts {
     pub min_disk_free: u64,
 }
 
-impl Accounts {
+/// Who can create an account with a first login.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RegistrationMode {
+    /// Everybody.
+    Open,
+    /// Nobody; the operator still can, with `chatmail account create`.
+    Closed,
+    /// Everybody who has an invitation.
+    Invitation,
+}
+
+/// Who can create an account, and how many accounts can be created.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Registration {
+    /// Who can create an account.
+    pub mode: RegistrationMode,
+    /// Accounts that first logins create within an hour; null if there is no such limit.
+    #[serde(deserialize_with = "Option::deserialize")]
+    pub max_per_hour: Option<u32>,
+    /// Files that close the relay for new accounts while one of them exists.
+    pub nocreate_files: Vec<PathBuf>,
+    /// Folder with the invitations and the number of new accounts.
+    pub directory: PathBuf,
+}
+
+impl Registration {
     /// The file that closes the relay for new accounts, if one exists. A file that cannot be examined counts as
     /// existing: the operator may have meant to close the relay.
     pub fn closed_by(&self) -> Option<&Path> {

@@ -8,15 +8,17 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::time::{Duration, SystemTime};
 
 use anyhow::Context as _;
+use chatmail_core::Settings;
 use chatmail_core::account::MailStore;
 use chatmail_core::limits::Resources;
-use chatmail_core::{Settings, settings::TlsMode};
+use chatmail_core::registration::Register;
+use chatmail_core::settings::{RegistrationMode, TlsMode};
 use serde::Serialize;
-use time::OffsetDateTime;
 
 use self::system::{EXPIRE, Sockets, Unit};
 use crate::account::size;
 use crate::dial::Dial;
+use crate::times::{minute, unix};
 use crate::{queue, tls};
 
 /// The port for mail from other servers.
@@ -154,7 +156,7 @@ fn look(settings: &Settings) -> anyhow::Result<Status> {
         },
     );
     let resources = Resources::read(&settings.mailboxes.directory);
-    let registration = registration(settings, &resources);
+    let registration = registration(settings, &resources)?;
     if let Some(exhausted) = resources.exhausted(&settings.accounts) {
         attention.push(exhausted.to_string());
     }
@@ -198,14 +200,46 @@ fn look(settings: &Settings) -> anyhow::Result<Status> {
     })
 }
 
-fn registration(settings: &Settings, resources: &Resources) -> String {
-    if let Some(file) = settings.accounts.closed_by() {
-        return format!("closed, because {} exists", file.display());
+/// Who can get an account, and how many invitations and accounts are left.
+fn registration(settings: &Settings, resources: &Resources) -> anyhow::Result<String> {
+    let register = Register::new(&settings.registration);
+    let mode = settings.registration.mode;
+    if let Some(file) = settings.registration.closed_by() {
+        return Ok(format!("closed, because {} exists", file.display()));
     }
-    match resources.exhausted(&settings.accounts) {
-        Some(exhausted) => format!("paused: {exhausted}"),
-        None => "open".to_owned(),
+    if mode == RegistrationMode::Closed {
+        return Ok("closed by services.chatmail.registration.mode".to_owned());
     }
+    if let Some(exhausted) = resources.exhausted(&settings.accounts) {
+        return Ok(format!("paused: {exhausted}"));
+    }
+    let folder = settings.registration.directory.display();
+    let now = unix(SystemTime::now());
+    let mut text = "open".to_owned();
+    if mode == RegistrationMode::Invitation {
+        "by invitation".clone_into(&mut text);
+        let all = register
+            .list()
+            .with_context(|| format!("cannot list the invitations in {folder}"))?;
+        let left: Vec<u32> = all
+            .iter()
+            .map(|(_, invitation)| invitation.left(now))
+            .filter(|&left| left > 0)
+            .collect();
+        let accounts: u64 = left.iter().copied().map(u64::from).sum();
+        let _ = write!(
+            text,
+            ": {} valid invitation(s) for {accounts} account(s)",
+            left.len()
+        );
+    }
+    if let Some(max) = settings.registration.max_per_hour {
+        let created = register
+            .created_within_an_hour(now)
+            .with_context(|| format!("cannot read the number of new accounts in {folder}"))?;
+        let _ = write!(text, ", {created} of {max} account(s) in the last hour");
+    }
+    Ok(text)
 }
 
 fn accounts(settings: &Settings) -> anyhow::Result<Accounts> {
@@ -262,11 +296,6 @@ fn certificate(settings: &Settings, attention: &mut Vec<String>) -> anyhow::Resu
         attention.push(format!("clients do not trust the certificate: {reason}"));
     }
     Ok(Some(days))
-}
-
-fn minute(time: i64) -> String {
-    let time = OffsetDateTime::from_unix_timestamp(time).unwrap_or(OffsetDateTime::UNIX_EPOCH);
-    format!("{} {:02}:{:02} UTC", time.date(), time.hour(), time.minute())
 }
 
 impl Status {

@@ -5,15 +5,19 @@
 //! - [`login`]: verifies logins and creates accounts;
 //! - [`hasher`]: limits how many passwords are hashed at once;
 //! - [`verified`]: logins that need no hash because they were verified before;
+//! - `registrar`: which accounts are created, and how many;
+//! - `files`: file operations on threads that may block;
 //! - [`locks`]: one creation of an address at a time;
 //! - [`http`]: the requests of the script;
 //! - [`metrics`]: the metrics of both services;
 //! - [`lastlogin`]: the dict of Dovecot's `last_login` plugin.
 
+mod files;
 pub mod hasher;
 pub mod http;
 pub mod lastlogin;
 pub mod locks;
 pub mod login;
 pub mod metrics;
+mod registrar;
 pub mod verified;

@@ -6,16 +6,16 @@ use std::time::{Duration, Instant};
 
 use chatmail_core::Address;
 use chatmail_core::account::{Account, AccountLock, MailStore};
-use chatmail_core::address::{AddressError, Asker};
-use chatmail_core::limits::Resources;
 use chatmail_core::password::{self, HashError, Verdict};
 use chatmail_core::settings::Settings;
 use tokio::sync::OnceCell;
 use zeroize::Zeroizing;
 
+use crate::files::{blocking, when_locked};
 use crate::hasher::{Busy, Hasher, Lane, Place};
 use crate::locks::{self, Locks};
 use crate::metrics;
+use crate::registrar::{Refusal, Registrar};
 use crate::verified::VerifiedLogins;
 
 /// Maximum duration of a login, including the waits for a lock and for a hash. Dovecot's Lua script waits a little
@@ -36,9 +36,6 @@ const BUSY_LINE: Duration = Duration::from_secs(60);
 
 /// Number of verified logins to remember, about 20 MB.
 const REMEMBERED: usize = 250_000;
-
-/// Interval at which the lock of an account is tried while another process holds it.
-const LOCK_RETRY: Duration = Duration::from_millis(20);
 
 /// A password as received: any bytes.
 pub type Password = Arc<Zeroizing<Vec<u8>>>;
@@ -66,19 +63,6 @@ impl Outcome {
     }
 }
 
-/// Why a new account is rejected. The texts are log lines, some of which mtail counts.
-#[derive(Debug, thiserror::Error)]
-enum Refusal {
-    #[error("blocked account creation because '{0}' exists.")]
-    NoCreate(String),
-    #[error(transparent)]
-    Address(#[from] AddressError),
-    #[error("Password is not UTF-8")]
-    PasswordText,
-    #[error("{0}")]
-    Exhausted(String),
-}
-
 /// Why a login fails temporarily.
 #[derive(Debug, thiserror::Error)]
 enum LoginError {
@@ -93,8 +77,8 @@ enum LoginError {
 /// The accounts of a relay as a login sees them.
 #[derive(Debug)]
 pub struct Logins {
-    settings: Arc<Settings>,
     store: MailStore,
+    registrar: Registrar,
     right: VerifiedLogins,
     wrong: VerifiedLogins,
     hasher: Hasher,
@@ -111,27 +95,16 @@ struct Locked {
     _within_this_one: locks::Guard,
 }
 
-impl Refusal {
-    /// Value of the label `reason` in the metrics.
-    fn reason(&self) -> &'static str {
-        match self {
-            Self::NoCreate(_) => "closed",
-            Self::Address(_) | Self::PasswordText => "address",
-            Self::Exhausted(_) => "resources",
-        }
-    }
-}
-
 impl Logins {
     /// Logins to the accounts of the relay with these settings.
     pub fn new(settings: Arc<Settings>) -> Self {
         let processors = std::thread::available_parallelism().map_or(1, |all| all.get().min(MAX_PARALLEL));
         Self {
             store: MailStore::new(&settings.mailboxes.directory),
+            registrar: Registrar::new(Arc::clone(&settings)),
             right: VerifiedLogins::new(REMEMBERED),
             wrong: VerifiedLogins::new(REMEMBERED_WRONG),
             hasher: Hasher::new(processors, settings.doveauth.max_hashing),
-            settings,
             locks: Locks::default(),
             busy_since: Mutex::default(),
             dummy: OnceCell::new(),
@@ -185,6 +158,11 @@ impl Logins {
         }
     }
 
+    /// Settles the uses of invitations that a crash interrupted.
+    pub async fn recover(&self) -> io::Result<()> {
+        tokio::time::timeout(DEADLINE, self.registrar.recover()).await?
+    }
+
     /// Addresses of all accounts, one per line.
     pub async fn addresses(&self) -> io::Result<String> {
         let store = self.store.clone();
@@ -208,11 +186,9 @@ impl Logins {
         }
         // Before any file is created.
         let place = self.hasher.admit(Lane::New)?;
-        if let Err(refusal) = self.check_new(address, password).await {
+        if let Err(refusal) = self.registrar.check(address, password).await? {
             self.pretend(address, password, place).await?;
-            tracing::warn!("{refusal}");
-            metrics::refused(refusal.reason());
-            return Ok(Outcome::Mismatch);
+            return Ok(refuse(&refusal));
         }
         let locked = self.lock(address, account).await?;
         if let Some(stored) = read_hash(&locked.account).await? {
@@ -224,14 +200,16 @@ impl Logins {
         let stored = self.hash(password, place).await?;
         let proof = self.right.proof(address, password, &stored);
         let created = address.clone();
-        blocking(move || {
+        let create = move || {
             locked.account.create(&stored)?;
             // Logged here, because the caller may have been cancelled.
             tracing::info!("Created address: {created}");
             metrics::created();
             Ok(())
-        })
-        .await?;
+        };
+        if let Err(refusal) = self.registrar.create(address, password, create).await? {
+            return Ok(refuse(&refusal));
+        }
         self.right.remember(proof);
         Ok(Outcome::Ok)
     }
@@ -337,51 +315,24 @@ impl Logins {
 
     async fn lock(&self, address: &Address, account: Account) -> io::Result<Locked> {
         let within = self.locks.acquire(address).await;
-        loop {
-            let tried = account.clone();
-            if let Some(between) = blocking(move || tried.try_lock()).await? {
-                return Ok(Locked {
-                    account,
-                    _between_processes: between,
-                    _within_this_one: within,
-                });
-            }
-            tokio::time::sleep(LOCK_RETRY).await;
-        }
-    }
-
-    async fn check_new(&self, address: &Address, password: &[u8]) -> Result<(), Refusal> {
-        let settings = Arc::clone(&self.settings);
-        let rules = &self.settings.accounts;
-        let (closed, resources) = blocking(move || {
-            let closed = settings
-                .accounts
-                .closed_by()
-                .map(|file| file.display().to_string());
-            Ok((closed, Resources::read(&settings.mailboxes.directory)))
+        let tried = account.clone();
+        let between = when_locked(move || tried.try_lock()).await?;
+        Ok(Locked {
+            account,
+            _between_processes: between,
+            _within_this_one: within,
         })
-        .await
-        .map_err(|error| Refusal::Exhausted(error.to_string()))?;
-        if let Some(file) = closed {
-            return Err(Refusal::NoCreate(file));
-        }
-        let password = std::str::from_utf8(password).map_err(|_| Refusal::PasswordText)?;
-        address.check_new(&self.settings.domain, password, rules, Asker::Anybody)?;
-        match resources.exhausted(rules) {
-            Some(exhausted) => Err(Refusal::Exhausted(exhausted.to_string())),
-            None => Ok(()),
-        }
     }
+}
+
+/// Logs and counts that no account is created.
+fn refuse(refusal: &Refusal) -> Outcome {
+    tracing::warn!("{refusal}");
+    metrics::refused(refusal.reason());
+    Outcome::Mismatch
 }
 
 async fn read_hash(account: &Account) -> io::Result<Option<String>> {
     let account = account.clone();
     blocking(move || account.password_hash()).await
-}
-
-/// Runs file operations on a thread that may block.
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
-    tokio::task::spawn_blocking(work)
-        .await
-        .map_err(io::Error::other)?
 }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use chatmail_core::registration::Denied;
 use metrics::{counter, describe_counter, describe_histogram, histogram};
 
 const LOGINS: &str = "chatmail_logins_total";
@@ -11,8 +12,8 @@ const CREATED: &str = "chatmail_accounts_created_total";
 const REFUSED: &str = "chatmail_accounts_refused_total";
 const LAST_LOGINS: &str = "chatmail_last_logins_total";
 
-/// Values of the label `reason` of refused accounts.
-const REASONS: [&str; 3] = ["closed", "address", "resources"];
+/// Values of the label `reason` of refused accounts, besides those of the registration.
+const REASONS: [&str; 2] = ["address", "resources"];
 
 /// Names the metrics of doveauth and sets them to zero.
 pub fn describe_logins() {
@@ -32,7 +33,7 @@ pub fn describe_logins() {
     }
     counter!(REMEMBERED).absolute(0);
     counter!(CREATED).absolute(0);
-    for reason in REASONS {
+    for reason in REASONS.into_iter().chain(Denied::LABELS) {
         counter!(REFUSED, "reason" => reason).absolute(0);
     }
 }

@@ -2,6 +2,7 @@
 //! certificate.
 
 use chatmail_core::generate::{localpart, password};
+use chatmail_core::registration::Token;
 use chatmail_core::settings::{Settings, TlsMode};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use rand::CryptoRng;
@@ -30,10 +31,12 @@ pub(crate) struct NewAccount {
 }
 
 impl NewAccount {
-    /// Generates an account from a cryptographic random source.
-    pub(crate) fn generate(settings: &Settings, random: &mut impl CryptoRng) -> Self {
+    /// Generates an account from a cryptographic random source. The token of an invitation is a part of the password, so
+    /// that doveauth finds it in the first login.
+    pub(crate) fn generate(settings: &Settings, token: Option<&Token>, random: &mut impl CryptoRng) -> Self {
         let email = format!("{}@{}", localpart(&settings.accounts, random), settings.domain);
-        let password = password(&settings.accounts, random);
+        let token = token.map_or("", Token::as_str);
+        let password = format!("{token}{}", password(&settings.accounts, random));
         let dclogin_url = (settings.tls.mode == TlsMode::SelfSigned)
             .then(|| dclogin_url(&email, &password, &settings.domain));
         Self {
@@ -106,7 +109,7 @@ mod tests {
             (TlsMode::External, false),
             (TlsMode::SelfSigned, true),
         ] {
-            let account = NewAccount::generate(&settings(mode, "_a.test"), &mut rand::rng());
+            let account = NewAccount::generate(&settings(mode, "_a.test"), None, &mut rand::rng());
             assert_eq!(account.dclogin_url.is_some(), expected, "{mode:?}");
         }
     }
@@ -140,7 +143,7 @@ mod tests {
             rules.username_min_length = min;
             rules.username_max_length = (min + extra).min(64);
             rules.password_min_length = password_min;
-            let account = NewAccount::generate(&settings, &mut StdRng::seed_from_u64(seed));
+            let account = NewAccount::generate(&settings, None, &mut StdRng::seed_from_u64(seed));
 
             let address = Address::parse(&account.email).unwrap();
             let checked =

@@ -1,10 +1,12 @@
 //! Generates addresses and passwords for new users, over HTTP behind nginx.
 //!
-//! A response is only a suggestion: the first login creates the account, and doveauth checks the rules then. The
-//! service therefore stores nothing, and a lost response does no harm.
+//! A response is only a suggestion: the first login creates the account, and doveauth checks the rules then, among them
+//! the invitation. The service therefore stores nothing, and a lost response does no harm. It checks the registration
+//! too, because only its responses can tell people why they get no account.
 
 mod account;
 mod metrics;
+mod refusal;
 mod web;
 
 use std::process::ExitCode;

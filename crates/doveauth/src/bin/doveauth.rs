@@ -20,7 +20,12 @@ async fn run(mut service: Service) -> anyhow::Result<()> {
     let socket = service.settings.doveauth.socket.clone();
     let listener = service.unix_listener(&socket)?;
     service.serve_metrics(|addresses| addresses.doveauth, doveauth::metrics::describe_logins)?;
-    let router = http::router(Arc::new(Logins::new(Arc::clone(&service.settings))));
+    let logins = Arc::new(Logins::new(Arc::clone(&service.settings)));
+    if let Err(error) = logins.recover().await {
+        // The next use of each invitation settles it too.
+        tracing::error!("cannot read the invitations: {error}");
+    }
+    let router = http::router(logins);
     service.ready("verifying logins");
     daemon::serve_http(&service, listener, MAX_CONNECTIONS, router).await;
     Ok(())

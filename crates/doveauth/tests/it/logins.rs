@@ -44,7 +44,7 @@ fn the_first_login_creates_the_account_and_its_password_stays() {
 #[test]
 fn refused_accounts_leave_the_log_line_and_nothing_else() {
     let mut relay = Relay::new();
-    let nocreate = relay.settings.accounts.nocreate_files.clone();
+    let nocreate = relay.settings.registration.nocreate_files.clone();
     let doveauth = relay.doveauth();
     let long = "x".repeat(65);
     for (user, password, line) in [
@@ -136,7 +136,7 @@ fn accounts_that_exist_are_measured_against_no_rule() {
     let relay = Relay::new();
     let old = "X+y@elsewhere.example.org";
     relay.account(old).create(SHA512_CRYPT.trim_end()).unwrap();
-    fs::write(&relay.settings.accounts.nocreate_files[0], "").unwrap();
+    fs::write(&relay.settings.registration.nocreate_files[0], "").unwrap();
     let doveauth = relay.doveauth();
     assert_eq!(doveauth.login(old, "correcthorse"), "ok");
 }
@@ -209,7 +209,7 @@ fn a_remembered_login_ends_with_its_password_file() {
     account.set_password_hash(SHA512_CRYPT.trim_end()).unwrap();
     assert_eq!(doveauth.login(&user, PASSWORD), "mismatch");
     assert_eq!(doveauth.login(&user, "correcthorse"), "ok");
-    fs::write(&relay.settings.accounts.nocreate_files[0], "").unwrap();
+    fs::write(&relay.settings.registration.nocreate_files[0], "").unwrap();
     fs::remove_file(account.dir().join(PASSWORD_FILE)).unwrap();
     assert_eq!(doveauth.login(&user, "correcthorse"), "mismatch");
 }

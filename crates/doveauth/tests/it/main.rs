@@ -7,6 +7,7 @@
 )]
 
 mod crash;
+mod invitations;
 mod lastlogin;
 mod logins;
 mod relay;

@@ -30,7 +30,9 @@ impl Relay {
         let text = include_str!("../../../chatmail-core/testdata/settings.json");
         let mut settings = Settings::parse(text, Path::new("sample")).unwrap();
         settings.mailboxes.directory = dir.path().join("mail");
-        settings.accounts.nocreate_files = ["nocreate", "nocreate-of-old"]
+        settings.registration.directory = dir.path().join("registration");
+        fs::create_dir(&settings.registration.directory).unwrap();
+        settings.registration.nocreate_files = ["nocreate", "nocreate-of-old"]
             .map(|name| dir.path().join(name))
             .into();
         settings.lastlogin.socket = dir.path().join("lastlogin.socket");

@@ -5,6 +5,7 @@
     reason = "helpers of tests are tests"
 )]
 
+mod invitations;
 mod service;
 
 use std::collections::HashSet;

@@ -31,6 +31,9 @@ impl Service {
         let dir = tempfile::tempdir().unwrap();
         let sample = include_str!("../../../chatmail-core/testdata/settings.json");
         let mut settings = Settings::parse(sample, "sample".as_ref()).unwrap();
+        settings.registration.nocreate_files = vec![dir.path().join("nocreate")];
+        settings.registration.directory = dir.path().join("registration");
+        std::fs::create_dir(&settings.registration.directory).unwrap();
         change(&mut settings);
         let socket = dir.path().join("newemail.socket");
         settings.newemail.socket = socket.clone();

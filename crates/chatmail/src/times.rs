@@ -1,0 +1,27 @@
+//! Times of Unix, and as people and programs read them.
+
+use std::time::SystemTime;
+
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+/// Seconds of Unix time.
+pub(crate) fn unix(time: SystemTime) -> u64 {
+    time.duration_since(SystemTime::UNIX_EPOCH)
+        .map_or(0, |since| since.as_secs())
+}
+
+/// The minute in UTC.
+pub(crate) fn minute(time: i64) -> String {
+    let time = OffsetDateTime::from_unix_timestamp(time).unwrap_or(OffsetDateTime::UNIX_EPOCH);
+    format!("{} {:02}:{:02} UTC", time.date(), time.hour(), time.minute())
+}
+
+/// Date and time of RFC 3339.
+pub(crate) fn rfc3339(time: u64) -> String {
+    i64::try_from(time)
+        .ok()
+        .and_then(|time| OffsetDateTime::from_unix_timestamp(time).ok())
+        .and_then(|time| time.format(&Rfc3339).ok())
+        .unwrap_or_else(|| time.to_string())
+}
