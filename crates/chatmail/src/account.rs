@@ -12,6 +12,7 @@ use chatmail_core::address::Asker;
 use chatmail_core::{Address, Settings, generate, password};
 
 pub(crate) use self::list::size;
+pub(crate) use self::store::as_owner_of;
 use self::store::{as_owner, existing};
 
 /// List, show, create, delete, ban and unban accounts.

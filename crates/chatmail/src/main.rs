@@ -7,6 +7,7 @@ mod backup;
 mod dial;
 mod dns;
 mod doctor;
+mod invite;
 mod mailtest;
 mod manual;
 mod migrate;
@@ -15,6 +16,7 @@ mod queue;
 mod restore;
 mod services;
 mod status;
+mod times;
 mod tls;
 mod website;
 
@@ -47,6 +49,7 @@ enum Command {
     #[command(disable_help_flag = true)]
     Ping(mailtest::Cli),
     Account(account::Cli),
+    Invite(invite::Cli),
     Queue(queue::Cli),
     Dns(dns::Cli),
     Ports(ports::Cli),
@@ -80,6 +83,7 @@ fn run(cli: &Cli) -> anyhow::Result<bool> {
         Command::Status(cli) => status::run(cli, &settings()?)?,
         Command::Doctor(doctor) => doctor::run(doctor, &settings()?, &cli.settings.path)?,
         Command::Account(cli) => account::run(cli, &settings()?)?,
+        Command::Invite(cli) => invite::run(cli, &settings()?)?,
         Command::Queue(cli) => queue::run(cli)?,
         Command::Ports(cli) => ports::run(cli, &settings()?)?,
         Command::Dns(cli) => dns::run(cli, &settings()?)?,

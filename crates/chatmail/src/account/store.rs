@@ -1,7 +1,8 @@
-//! Access to the mail store with the rights of its owner.
+//! Access to the mail store, and to other folders, with the rights of the owner.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
 
 use anyhow::{Context as _, bail};
 use chatmail_core::account::{Account, MailStore};
@@ -14,15 +15,18 @@ pub(crate) fn as_owner<T>(
     settings: &Settings,
     work: impl FnOnce() -> anyhow::Result<T>,
 ) -> anyhow::Result<T> {
-    let dir = &settings.mailboxes.directory;
-    let owner =
-        fs::metadata(dir).with_context(|| format!("cannot access the mail store {}", dir.display()))?;
+    as_owner_of(&settings.mailboxes.directory, work)
+}
+
+/// Runs `work` as the owner of a folder.
+pub(crate) fn as_owner_of<T>(folder: &Path, work: impl FnOnce() -> anyhow::Result<T>) -> anyhow::Result<T> {
+    let owner = fs::metadata(folder).with_context(|| format!("cannot access {}", folder.display()))?;
     let (user, group) = (Uid::from_raw(owner.uid()), Gid::from_raw(owner.gid()));
     if !geteuid().is_root() || user.is_root() {
         return work();
     }
-    setegid(group).context("cannot act as the group of the mail store")?;
-    seteuid(user).context("cannot act as the owner of the mail store")?;
+    setegid(group).with_context(|| format!("cannot act as the group of {}", folder.display()))?;
+    seteuid(user).with_context(|| format!("cannot act as the owner of {}", folder.display()))?;
     let result = work();
     seteuid(Uid::from_raw(0)).context("cannot become root again")?;
     setegid(Gid::from_raw(0)).context("cannot become root again")?;
