@@ -6,11 +6,12 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use chatmail_core::Settings;
+use chatmail_core::settings::RegistrationMode;
 use minijinja::value::Value;
 use minijinja::{Environment, context};
 use serde::{Deserialize, Serialize};
 
-use super::invitation::Invitation;
+use super::invitation::{Invitation, TOKEN};
 use super::output::Site;
 use super::source::Files;
 use super::text;
@@ -23,6 +24,9 @@ const FRAME: &str = "frame.html";
 
 /// Template for `invitation` in a page.
 const INVITATION: &str = "invitation.html";
+
+/// Page for visitors with the token of an invitation, on relays that ask for one. Not in the menu.
+const INVITED: &str = "invite";
 
 /// Language for visitors whose own language is missing.
 const FALLBACK: &str = "en";
@@ -65,9 +69,11 @@ pub(super) fn build(files: &Files, settings: &Settings, invitation: &Invitation)
         .map(|(code, _)| code.as_str())
         .with_context(|| format!("no folder of the sources contains {LANGUAGE}"))?;
     let limits = limits(settings);
+    let registration = settings.registration.mode;
+    let with_token = Invitation::with_token(settings);
     let mut translated = BTreeMap::new();
     for (code, language) in &languages {
-        let values = context! { domain => &settings.domain, limits, privacy => privacy(settings), texts => &language.texts };
+        let values = context! { domain => &settings.domain, limits, privacy => privacy(settings), texts => &language.texts, registration };
         let mut pages = Pages::new();
         for (path, source) in files.range(PathBuf::from(code)..) {
             if path.parent() != Some(Path::new(code)) || path.extension() != Some(OsStr::new("md")) {
@@ -79,6 +85,14 @@ pub(super) fn build(files: &Files, settings: &Settings, invitation: &Invitation)
                 .unwrap_or_default()
                 .to_string_lossy()
                 .into_owned();
+            let invitation = if stem == INVITED {
+                if registration != RegistrationMode::Invitation {
+                    continue;
+                }
+                &with_token
+            } else {
+                invitation
+            };
             let invitation = invitation_for(&templates, files, &values, invitation, "../")?;
             let values = context! { invitation, ..values.clone() };
             let (body, title) = text::markdown(&text::fill(&templates, &name, source, &values)?);
@@ -111,7 +125,14 @@ pub(super) fn build(files: &Files, settings: &Settings, invitation: &Invitation)
                 .into_iter()
                 .filter(|(base, _)| !base.is_empty() || *code == fallback)
             {
+                // A visitor who changes the language keeps the invitation.
+                let query = if name == INVITED {
+                    format!("?token={TOKEN}")
+                } else {
+                    String::new()
+                };
                 let values = context! {
+                    query => Value::from_safe_string(query),
                     base, code, language, page => name, title => &page.title,
                     body => Value::from_safe_string(rebased(&page.body, base)),
                     menu => menu(language, pages),
@@ -155,12 +176,11 @@ fn invitation_for(
     let source = files
         .get(Path::new(INVITATION))
         .with_context(|| format!("the sources do not contain {INVITATION}"))?;
-    let picture = if invitation.picture.starts_with('/') {
-        invitation.picture.clone()
-    } else {
-        format!("{base}{}", invitation.picture)
+    let picture = match invitation.picture.as_str() {
+        Some(path) if !path.starts_with('/') => Value::from(format!("{base}{path}")),
+        _ => invitation.picture.clone(),
     };
-    let values = context! { link => &invitation.link, picture, ..values.clone() };
+    let values = context! { open => invitation.open, link => &invitation.link, picture, ..values.clone() };
     let html = text::fill(templates, INVITATION, source, &values)?;
     let lines: Vec<_> = html.lines().filter(|line| !line.trim().is_empty()).collect();
     Ok(Value::from_safe_string(lines.join("\n")))
@@ -191,7 +211,9 @@ fn privacy(settings: &Settings) -> Value {
 
 fn menu(language: &Language, pages: &Pages) -> Vec<Value> {
     let first = FIRST.into_iter().filter_map(|name| pages.get_key_value(name));
-    let rest = pages.iter().filter(|(name, _)| !FIRST.contains(&name.as_str()));
+    let rest = pages
+        .iter()
+        .filter(|(name, _)| !FIRST.contains(&name.as_str()) && *name != INVITED);
     first
         .chain(rest)
         .map(|(name, page)| {

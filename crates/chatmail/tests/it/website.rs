@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use chatmail_core::settings::TlsMode;
+use chatmail_core::settings::{RegistrationMode, TlsMode};
 
 use crate::{Outcome, Relay};
 
@@ -154,6 +154,87 @@ fn a_self_signed_relay_shows_links_that_are_made_for_each_visitor() {
     assert!(links.contains(&("href", "/new?format=link")));
     assert!(links.contains(&("src", "/new?format=svg")));
     assert!(!site.keys().any(|name| name.starts_with("qr-")));
+}
+
+/// What nginx replaces by the token of the request.
+const TOKEN: &str = "<!--# echo var=\"chatmail_token\" -->";
+
+#[test]
+fn relays_that_are_not_open_promise_nothing() {
+    for mode in [RegistrationMode::Closed, RegistrationMode::Invitation] {
+        for tls in [TlsMode::Acme, TlsMode::SelfSigned] {
+            let relay = Relay::new(|settings| {
+                settings.registration.mode = mode;
+                settings.tls.mode = tls;
+            });
+            let site = relay.built(&[&shipped()]);
+            assert!(!site.keys().any(|name| name.starts_with("qr-")));
+            for code in ["en", "de", "es", "ru", "fa"] {
+                let html = text(&site, &format!("{code}/index.html"));
+                let links = links(html);
+                let leads = |(_, link): &&(&str, &str)| link.contains("/new");
+                assert_eq!(links.iter().find(leads), None, "{html}");
+                assert!(!links.iter().any(|(_, link)| link.contains("invite")), "{html}");
+                let steps = html.matches("<li>").count();
+                assert_eq!(
+                    steps,
+                    if mode == RegistrationMode::Closed { 0 } else { 3 },
+                    "{html}"
+                );
+            }
+            let page = site.contains_key("invite.html") && site.contains_key("fa/invite.html");
+            assert_eq!(page, mode == RegistrationMode::Invitation);
+        }
+    }
+    let closed = Relay::new(|settings| settings.registration.mode = RegistrationMode::Closed);
+    let site = closed.built(&[&shipped()]);
+    assert!(text(&site, "index.html").contains("does not accept new users"));
+}
+
+#[test]
+fn the_page_of_an_invitation_leads_to_an_account() {
+    for (tls, link) in [
+        (
+            TlsMode::Acme,
+            format!("dcaccount:https://chat.example.org/new?token={TOKEN}"),
+        ),
+        (TlsMode::SelfSigned, format!("/new?format=link&amp;token={TOKEN}")),
+    ] {
+        let relay = Relay::new(|settings| {
+            settings.registration.mode = RegistrationMode::Invitation;
+            settings.tls.mode = tls;
+        });
+        let site = relay.built(&[&shipped()]);
+        for code in ["en", "de", "es", "ru", "fa"] {
+            let html = text(&site, &format!("{code}/invite.html"));
+            assert!(html.contains(&format!("href=\"{link}\"")), "{html}");
+            assert!(
+                html.contains(&format!("src=\"/new?format=svg&amp;token={TOKEN}\"")),
+                "{html}"
+            );
+            for command in ["if expr=\"$chatmail_token\"", "else", "endif"] {
+                assert_eq!(html.matches(&format!("<!--# {command} -->")).count(), 1, "{html}");
+            }
+            // The languages keep the token.
+            let kept = format!("href=\"../de/invite.html?token={TOKEN}\" lang=");
+            assert!(html.contains(&kept), "{html}");
+            assert!(!html.contains("<a href=\"invite.html"), "the menu has it: {html}");
+        }
+    }
+}
+
+#[test]
+fn languages_of_operators_without_new_texts_stay_valid_on_open_relays() {
+    let old = folder(&[
+        ("nl/index.md", "# Hallo\n\n{{ invitation }}\n"),
+        (
+            "nl/language.json",
+            r#"{"name": "Nederlands", "direction": "ltr", "menu": {}, "texts": {"menu": "a", "languages": "b",
+                "contact": "c", "open": "d", "scan": "e", "code": "f", "no_app": "g", "get_app": "h"}}"#,
+        ),
+    ]);
+    let site = Relay::new(|_| {}).built(&[&shipped(), old.path()]);
+    assert!(text(&site, "nl/index.html").contains("dcaccount:"));
 }
 
 #[test]
