@@ -378,6 +378,8 @@ fn secrets(settings: &Settings, named: bool) -> Vec<Secret> {
         facts: look(path),
     };
     let mut all = vec![secret(store, Readers::Owner, Some("vmail"))];
+    let registration = &settings.registration.directory;
+    all.push(secret(registration, Readers::Group, Some("vmail")));
     if named {
         all.push(secret(&settings.dkim.key_file, Readers::Group, Some("opendkim")));
     }
