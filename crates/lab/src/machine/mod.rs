@@ -169,7 +169,10 @@ impl Lab {
             packages::install_release(&self.root(machine), release)?;
         }
         let (from, to) = (from.generation()?, to.generation()?);
-        switch::switch(&self.root(machine), self.leader(machine)?, &from, &to).await
+        let plan = switch::switch(&self.root(machine), self.leader(machine)?, &from, &to).await?;
+        let sources = start::site_sources();
+        relay_files::build_site(&self.paths.programs(), &self.root(machine), &sources)?;
+        Ok(plan)
     }
 
     /// Loads a zone into the lab's name server, and replaces an earlier zone of that name.

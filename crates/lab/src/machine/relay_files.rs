@@ -113,26 +113,6 @@ impl RelayFiles {
         Ok(())
     }
 
-    /// Builds the relay's web site in its root with the command that Nix runs, from the rendered settings.
-    pub(super) fn build_site(&self, root: &Path, chatmail: &Path, sources: &Path) -> anyhow::Result<()> {
-        let output = std::process::Command::new(chatmail)
-            .arg("--settings")
-            .arg(root.join("etc/chatmail/settings.json"))
-            .arg("website")
-            .arg("--source")
-            .arg(sources)
-            .arg("--output")
-            .arg(root.join("nix/store").join(packages::SITE))
-            .output()
-            .with_context(|| format!("cannot run {}", chatmail.display()))?;
-        ensure!(
-            output.status.success(),
-            "cannot build the web site: {}",
-            String::from_utf8_lossy(&output.stderr).trim_end()
-        );
-        Ok(())
-    }
-
     /// Fails if the rendering refers to a store path that is neither in it nor a package with a replacement.
     fn check_packages(&self) -> anyhow::Result<()> {
         let mut unknown = BTreeSet::new();
@@ -163,6 +143,27 @@ impl RelayFiles {
 /// Returns the first components of all store paths in a text.
 fn store_names(text: &str) -> impl Iterator<Item = &str> {
     text.split("/nix/store/").skip(1).filter_map(store_name)
+}
+
+/// Builds the relay's web site in its root with the command that Nix runs, from the rendered settings.
+pub(super) fn build_site(programs: &Path, root: &Path, sources: &Path) -> anyhow::Result<()> {
+    let chatmail = programs.join("chatmail");
+    let output = std::process::Command::new(&chatmail)
+        .arg("--settings")
+        .arg(root.join("etc/chatmail/settings.json"))
+        .arg("website")
+        .arg("--source")
+        .arg(sources)
+        .arg("--output")
+        .arg(root.join("nix/store").join(packages::SITE))
+        .output()
+        .with_context(|| format!("cannot run {}", chatmail.display()))?;
+    ensure!(
+        output.status.success(),
+        "cannot build the web site: {}",
+        String::from_utf8_lossy(&output.stderr).trim_end()
+    );
+    Ok(())
 }
 
 #[cfg(test)]

@@ -17,7 +17,7 @@ use tokio::task::JoinSet;
 use super::ca::{self, Ca};
 use super::container::{self, Boot};
 use super::packages::IROH_RELAY_UNIT;
-use super::relay_files::{EXTERNAL_TLS, RelayFiles};
+use super::relay_files::{EXTERNAL_TLS, RelayFiles, build_site};
 use super::state::{Leader, Machine, State};
 use super::{Size, cgroup, dns, limits, network, packages, services};
 use crate::cargo_install;
@@ -222,7 +222,7 @@ fn build(programs: &[PathBuf], relay_files: &[(Relay, RelayFiles)]) -> anyhow::R
 }
 
 /// Sources of the relays' web site.
-fn site_sources() -> PathBuf {
+pub(super) fn site_sources() -> PathBuf {
     project::root().join("www")
 }
 
@@ -326,7 +326,7 @@ impl Plan {
                 }
             };
             files.apply(&root, &services::names(&self.programs), &certificates)?;
-            files.build_site(&root, &paths.programs().join("chatmail"), &site_sources())?;
+            build_site(&paths.programs(), &root, &site_sources())?;
             ca::trust(&ca.certificate, &root)?;
             self.boot(paths, &relay.name, true, &mut boots)?;
         }

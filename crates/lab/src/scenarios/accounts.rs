@@ -5,9 +5,9 @@ use std::time::Duration;
 use anyhow::{Context as _, ensure};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use mailtest::client::Account;
 use mailtest::client::imap::{Completed, Status};
 use mailtest::client::message::random_name;
+use mailtest::client::{Account, http};
 use mailtest::scenarios::accounts::{REFUSED, refused};
 
 use super::Context;
@@ -352,6 +352,13 @@ pub(super) async fn nocreate_file(context: &Context) -> anyhow::Result<()> {
         let closed = async {
             let log = format!("blocked account creation because '{file}' exists.");
             not_created(context, &account.address, &account.password, &log).await?;
+            let peer = &known.peer;
+            let new = http::request(peer.port(443), &peer.tls, &peer.domain, "POST", "/new").await?;
+            ensure!(
+                new.status == 403 && new.body.starts_with(br#"{"reason":"This relay does not"#),
+                "POST /new on a closed relay: {}",
+                new.head
+            );
             known
                 .imap()
                 .await

@@ -74,6 +74,8 @@ const OPEN: &[&str] = &[
     "tcp 127.0.0.1:10904",
     "tcp 127.0.0.1:10993",
 ];
+/// The hashes of invitations.
+const REGISTRATION: &str = "list /var/lib/chatmail-registration";
 /// Targets that the owner of the mailboxes can access.
 const MAILBOXES: &[&str] = &[
     "unix /run/chatmail-lastlogin/lastlogin.socket",
@@ -82,6 +84,7 @@ const MAILBOXES: &[&str] = &[
     "unix /run/dovecot2/auth-userdb",
     "unix /run/dovecot2/quota-warning",
     "list /var/lib/chatmail-metadata",
+    REGISTRATION,
     "list /home/vmail/mail/*",
     "read /home/vmail/mail/*",
 ];
@@ -127,7 +130,7 @@ const ALLOWED: [(Who, &[&[&str]]); 21] = [
     (Who::Service("filtermail-incoming"), &[MAILBOXES, PUBLIC]),
     (Who::Service("filtermail-mxdeliv"), &[PUBLIC]),
     (Who::Service("filtermail-transport"), &[]),
-    (Who::Service("newemail"), &[]),
+    (Who::Service("newemail"), &[&[REGISTRATION]]),
     (Who::Service("chatmail-websocket"), &[PUBLIC]),
     (
         Who::Service("opendkim"),
@@ -245,6 +248,7 @@ async fn targets(context: &Context, relay: &str) -> anyhow::Result<Vec<String>> 
         ]
         .map(str::to_owned),
     );
+    targets.push(REGISTRATION.to_owned());
     targets.push(format!("list {store}"));
     targets.push(format!("read {store}/{account}/password"));
     for folder in [

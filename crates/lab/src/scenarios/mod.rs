@@ -24,6 +24,7 @@ mod front;
 mod guide;
 mod hostile;
 mod inside;
+mod invitations;
 mod ip_only;
 mod iroh;
 mod isolation;
@@ -75,7 +76,8 @@ fn with_machines() -> Vec<Scenario<Context>> {
         "odd-passwords-tell-nothing", Machines, 120, accounts::odd_passwords, lane "logins";
         "doveauth-answers-only-dovecot", Machines, 60, accounts::doveauth_socket;
         "sign-up-on-a-full-disk", Machines, 120, accounts::full_disk;
-
+        "invitations-let-people-in", Machines, 300, invitations::let_people_in;
+        "accounts-per-hour-are-limited", Machines, 180, invitations::limit;
 
         "cleartext-from-outside", Machines, 90, outside::cleartext;
         "from-of-two-senders", Machines, 60, disguise::two_senders;

@@ -84,6 +84,10 @@ pub(super) const FAULTS: &[Fault] = faults! {
         "chmod 0755 /home/vmail/mail/_a.test",
         "chmod 0700 /home/vmail/mail/_a.test",
         [("files", "other users have access to /home/vmail/mail/_a.test (mode 0755)")];
+    "invitations that others can list" on "a",
+        "chmod 2755 /var/lib/chatmail-registration",
+        "chmod 2750 /var/lib/chatmail-registration",
+        [("files", "other users have access to /var/lib/chatmail-registration (mode 2755)")];
     "an empty TURN secret" on "a",
         "install -m 0600 /dev/null /run/empty; \
          sed 's#\"secret_file\": *\"[^\"]*\"#\"secret_file\":\"/run/empty\"#' /etc/chatmail/settings.json >/run/settings; \
