@@ -336,14 +336,17 @@ in
         # Changes nothing: chatmail-metadata notifies the devices of the recipient.
         lmtp_delivery_status_filter = "socketmap:unix:${sockets.delivered}:delivered";
         smtp_dns_reply_filter = addressFilter;
-        # The message bounces at once and is not deferred.
-        smtp_delivery_status_filter = [
-          (regexp "delivery-status" [
-            "/^4(\\.[0-9.]+ .*DNS reply filter drops all results.*)$/ 5$1"
-          ])
-        ]
-        # Changes nothing: filtermail-transport notices servers that are unreachable over SMTP.
-        ++ lib.optional cfg.federation.https.send "socketmap:unix:${sockets.lookup}:results";
+        smtp_delivery_status_filter =
+          # Changes nothing: filtermail-transport counts results, and notices servers that are unreachable over SMTP.
+          lib.optional cfg.federation.https.send "socketmap:unix:${sockets.lookup}:results"
+          # The message bounces at once and is not deferred. A server without TLS rarely gets it within two days, and
+          # senders would not learn before that their mail does not arrive. filtermail-transport counts both as bounced.
+          ++ [
+            (regexp "delivery-status" [
+              "/^4(\\.[0-9.]+ .*DNS reply filter drops all results.*)$/ 5$1"
+              "/^4(\\.7\\.4 TLS is required, but was not offered by host .*)$/ 5$1"
+            ])
+          ];
         # DSN would reveal when a message was delivered; ETRN and BDAT are not needed.
         smtpd_discard_ehlo_keywords = [
           "silent-discard"

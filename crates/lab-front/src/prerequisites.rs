@@ -59,7 +59,7 @@ const fn item(need: Need, probe: Probe, packages: &'static str, why: &'static st
     }
 }
 
-const ITEMS: [Item; 17] = {
+const ITEMS: [Item; 18] = {
     use Need::*;
     use Probe::*;
     [
@@ -112,6 +112,12 @@ const ITEMS: [Item; 17] = {
             PythonModule("ensurepip"),
             "python3-venv",
             "downloads Delta Chat from PyPI",
+        ),
+        item(
+            Scenarios,
+            Program("nft"),
+            "nftables",
+            "drops packets of the relays",
         ),
         item(
             Scenarios,

@@ -10,8 +10,9 @@ use super::answer::Answer;
 use super::hosts::{Destination, Hosts};
 use crate::smtp::Envelope;
 
-/// Timeout for a connection with TLS. Short, so that Postfix soon continues with SMTP if a host drops packets.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Timeout for a connection with TLS, and for the acknowledgement of what was sent on an open one (`TCP_USER_TIMEOUT`).
+/// Short, so that Postfix soon continues with SMTP if a firewall drops packets.
+pub(super) const NO_ANSWER: Duration = Duration::from_secs(5);
 /// Timeout of a delivery, plus the time for the bytes of the message. Postfix waits 600 s for the reply
 /// (`smtp_data_done_timeout`), which must suffice for two hosts.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
@@ -44,7 +45,8 @@ impl Https {
                 .no_proxy()
                 .redirect(redirect::Policy::none())
                 .referer(false)
-                .connect_timeout(CONNECT_TIMEOUT)
+                .connect_timeout(NO_ANSWER)
+                .tcp_user_timeout(NO_ANSWER)
                 .pool_idle_timeout(IDLE)
                 .pool_max_idle_per_host(IDLE_PER_HOST)
                 .http2_keep_alive_interval(KEEP_ALIVE)

@@ -18,6 +18,12 @@ const NEXT_HOPS: &str = "next-hops";
 /// Table of the results of smtp(8), which it does not change (`smtp_delivery_status_filter`).
 const RESULTS: &str = "results";
 
+/// Parts of temporary results that Postfix then makes permanent (`delivery-status` in nixos/postfix.nix).
+const MADE_PERMANENT: [&str; 2] = [
+    "DNS reply filter drops all results",
+    "TLS is required, but was not offered by host ",
+];
+
 /// Decides how Postfix delivers to a recipient.
 pub(super) struct Lookup {
     own_domain: String,
@@ -81,6 +87,7 @@ impl Lookup {
         let over_https = text == Reply::OK_HTTPS.as_str() || text.starts_with(&format!("host {hop}[{hop}]"));
         let outcome = match status.as_bytes().first() {
             Some(b'2') => "sent",
+            Some(b'4') if MADE_PERMANENT.iter().any(|part| text.contains(part)) => "bounced",
             Some(b'4') => "deferred",
             Some(b'5') => "bounced",
             _ => return None,
@@ -142,6 +149,10 @@ mod tests {
             (
                 "4.4.1 connect to mx.b.test[192.0.2.1]:25: Connection timed out",
                 Some(("smtp", "deferred")),
+            ),
+            (
+                "4.7.4 TLS is required, but was not offered by host mx.b.test[192.0.2.1]",
+                Some(("smtp", "bounced")),
             ),
             ("nonsense", None),
             ("", None),

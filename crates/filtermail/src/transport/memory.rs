@@ -18,6 +18,7 @@ const MAX_DESTINATIONS: u64 = 10_000;
 pub(super) struct Memory {
     /// Destinations without HTTPS, with their mail exchangers.
     without: Cache<Box<str>, Arc<[String]>>,
+    /// Destinations that have replied over HTTPS, and not failed since.
     relays: Cache<Box<str>, ()>,
 }
 
@@ -45,15 +46,16 @@ impl Memory {
 
     /// Remembers the result of a delivery.
     ///
-    /// A relay that fails is tried again for the next message, because it may not accept SMTP. Other hosts that fail
-    /// count as mail servers without HTTPS, as most of them are.
+    /// A relay that fails once is tried again for the next message, because it may not accept SMTP. A relay that fails
+    /// twice, and any other host that fails, counts as a mail server without HTTPS: each further attempt would delay a
+    /// message by [`super::https::NO_ANSWER`] where a firewall drops packets to port 443.
     pub(super) fn note(&self, destination: &str, hosts: &[String], answer: &Answer) {
         match answer {
             Answer::Delivered | Answer::Refused(_) | Answer::Deferred(_) => {
                 self.without.invalidate(destination);
                 self.relays.insert(destination.into(), ());
             }
-            Answer::Failed if self.relays.contains_key(destination) => {}
+            Answer::Failed if self.relays.remove(destination).is_some() => {}
             Answer::Failed | Answer::NotOffered => {
                 self.relays.invalidate(destination);
                 self.without.insert(destination.into(), hosts.into());
@@ -86,11 +88,13 @@ mod tests {
         memory.note("a.test", &hosts, &Answer::Delivered);
         assert!(!memory.is_without("a.test"));
 
-        memory.note("b.test", &hosts, &Answer::Deferred(crate::reply::Reply::TIMEOUT));
-        memory.note("b.test", &hosts, &Answer::Failed);
-        assert!(!memory.is_without("b.test"));
-        memory.note("b.test", &hosts, &Answer::NotOffered);
-        assert!(memory.is_without("b.test"));
+        for second in [Answer::Failed, Answer::NotOffered] {
+            memory.note("b.test", &hosts, &Answer::Deferred(crate::reply::Reply::TIMEOUT));
+            memory.note("b.test", &hosts, &Answer::Failed);
+            assert!(!memory.is_without("b.test"));
+            memory.note("b.test", &hosts, &second);
+            assert!(memory.is_without("b.test"));
+        }
 
         memory.unreachable("other.test");
         assert!(memory.is_without("b.test"));

@@ -6,6 +6,7 @@ mod cgroup;
 pub(crate) mod cli;
 mod container;
 mod dns;
+mod firewall;
 mod generation;
 mod journal;
 mod limits;
@@ -35,6 +36,7 @@ use mailtest::topology::Topology;
 use nix::fcntl::{Flock, FlockArg};
 
 pub(crate) use self::cgroup::Usage;
+pub(crate) use self::firewall::{Direction, Firewall};
 pub(crate) use self::journal::Cursor;
 pub(crate) use self::size::{Size, Used};
 pub(crate) use self::start::{Found, interrupted};

@@ -1,11 +1,12 @@
 //! A relay where port 25 is blocked, and servers to which a relay delivers without a verified certificate, or not.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use mailtest::client::message::random_name;
-use mailtest::client::outside::DOMAIN;
-use mailtest::client::{Account, arrival, pgp};
+use mailtest::client::outside::{DOMAIN, Signing, deliver, signed};
+use mailtest::client::{Account, arrival, arrival_of, pgp};
 use mailtest::until;
 use tokio::net::TcpListener;
 use tokio::time::timeout;
@@ -52,15 +53,23 @@ async fn submit(sender: &Account, to: &str) -> anyhow::Result<String> {
     Ok(message.id().to_owned())
 }
 
-/// Mail that a relay has delivered to others over this transport, by its own count.
-async fn sent(context: &Context, transport: &str) -> anyhow::Result<f64> {
+/// Results of deliveries over SMTP, by the relay's own count.
+async fn counted(context: &Context, result: &str) -> anyhow::Result<f64> {
     let metrics = context
         .run(RELAY, &["curl", "-sSf", "http://127.0.0.1:3912/metrics"])
         .await?;
-    let labels = format!("transport=\"{transport}\",result=\"sent\"");
+    let labels = format!("transport=\"smtp\",result=\"{result}\"");
     Samples::parse(&metrics)?
         .sum(&["chatmail_remote_deliveries_total"], &labels)
-        .with_context(|| format!("no counter of deliveries over {transport}"))
+        .with_context(|| format!("no counter of deliveries over SMTP that were {result}"))
+}
+
+/// Waits until the relay has counted more than `before`.
+async fn more(context: &Context, result: &str, before: f64) -> anyhow::Result<()> {
+    let more = || async { Ok((counted(context, result).await? > before).then_some(())) };
+    until(WITHIN, more)
+        .await
+        .with_context(|| format!("a delivery over SMTP that was {result} is not counted"))
 }
 
 /// Without SMTP, relays reach each other over HTTPS, mail to other servers waits with a clear reason, and nothing
@@ -130,7 +139,7 @@ async fn without_smtp(
 pub(super) async fn tls_exceptions(context: &Context) -> anyhow::Result<()> {
     let listener = listen(context).await?;
     let sender = context.account(RELAY).await?;
-    let before = sent(context, "smtp").await?;
+    let before = counted(context, "sent").await?;
 
     publish(context, CLEARTEXT).await?;
     let to = format!("someone@{CLEARTEXT}");
@@ -157,27 +166,60 @@ pub(super) async fn tls_exceptions(context: &Context) -> anyhow::Result<()> {
         String::from_utf8_lossy(&got).contains(&id?),
         "another message arrived"
     );
-    let counted = || async { Ok((sent(context, "smtp").await? >= before + 2.0).then_some(())) };
-    until(WITHIN, counted)
-        .await
-        .context("the deliveries over SMTP are not counted")?;
+    more(context, "sent", before + 1.0).await
+}
 
-    // A server without TLS and without an exception.
+/// A server without TLS, and without an exception, gets no mail. The sender learns why at once, and a report to such a
+/// server is discarded.
+pub(super) async fn without_tls(context: &Context) -> anyhow::Result<()> {
+    let listener = listen(context).await?;
+    let sender = context.account(RELAY).await?;
+    let (mut imap, _) = sender.inbox().await?;
     let domain = format!("{}.test", random_name(9));
     publish(context, &domain).await?;
     let to = format!("someone@{domain}");
+    let before = counted(context, "bounced").await?;
+    let attempts = AtomicUsize::new(0);
     submit(&sender, &to).await?;
-    let (queue_id, reason) = tokio::select! {
-        deferred = deferred(context, RELAY, &to) => deferred?,
-        // Postfix ends the session after EHLO.
-        () = async { while receive_cleartext(&listener).await.is_err() {} } => {
-            anyhow::bail!("the relay sends without TLS")
-        }
+    let criteria = format!("FROM MAILER-DAEMON BODY {to}");
+    let report = tokio::select! {
+        report = arrival_of(&mut imap, &criteria, WITHIN) => report.context("no bounce")?,
+        () = sessions(&listener, &attempts) => anyhow::bail!("the relay sends without TLS"),
     };
-    context.run(RELAY, &["postsuper", "-d", &queue_id]).await?;
+    let report = String::from_utf8_lossy(&report).into_owned();
+    // Bounces fold the reason.
+    let words = report.split_whitespace().collect::<Vec<_>>().join(" ");
     ensure!(
-        reason.contains("TLS is required, but was not offered"),
-        "the reason is not clear: {reason}"
+        report.contains("Status: 5.7.4\r\n")
+            && words.contains("TLS is required, but was not offered by host"),
+        "the bounce does not tell the reason: {report}"
+    );
+    more(context, "bounced", before).await?;
+
+    let from = format!("someone@{DOMAIN}");
+    let nobody = format!("{}@{}", random_name(9), sender.peer.mail_domain);
+    let message = signed(&pgp::encrypted(&from, 2000), Signing::Good)?;
+    let before = attempts.load(Ordering::Relaxed);
+    let reported = async {
+        deliver(&sender.peer, &from, &nobody, &message)
+            .await?
+            .expect(250)?;
+        context.queues_empty(&[RELAY], WITHIN).await
+    };
+    tokio::select! {
+        reported = reported => reported?,
+        () = sessions(&listener, &attempts) => anyhow::bail!("the relay sends a report without TLS"),
+    }
+    ensure!(
+        attempts.load(Ordering::Relaxed) > before,
+        "the relay has not tried to send its report"
     );
     Ok(())
+}
+
+/// Counts sessions without TLS, until one of them delivers a message. Postfix ends the others after EHLO.
+async fn sessions(listener: &TcpListener, count: &AtomicUsize) {
+    while receive_cleartext(listener).await.is_err() {
+        count.fetch_add(1, Ordering::Relaxed);
+    }
 }
