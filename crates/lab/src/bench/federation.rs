@@ -8,7 +8,7 @@ use super::cost;
 use super::load::{Load, Outcome, People};
 use super::relays::on_relays;
 use super::report::Report;
-use super::setup::{Setup, apply, undo};
+use super::setup::{self, Setup, apply, undo};
 use super::stats::milliseconds;
 use super::target::Target;
 use super::throughput::PATIENCE;
@@ -84,7 +84,7 @@ pub(super) async fn run(arguments: &Federation) -> anyhow::Result<Report> {
     ensure!(arguments.receivers > 0, "--receivers must be 1 or more");
     on_relays(arguments.keep, async |lab, progress| {
         let measured = measure_all(lab, progress, arguments).await;
-        play(lab, TO, "systemctl start nginx").await?;
+        setup::run(lab, TO, "systemctl start nginx").await?;
         undo(lab, FROM).await?;
         measured
     })
@@ -106,9 +106,9 @@ async fn measure_all(lab: &Lab, progress: &Progress, arguments: &Federation) -> 
     let mut baseline = None;
     for way in Way::ALL {
         progress.say(format_args!("measuring delivery, {}", way.name()));
-        play(lab, TO, &format!("systemctl {} nginx", way.web_server())).await?;
+        setup::run(lab, TO, &format!("systemctl {} nginx", way.web_server())).await?;
         apply(lab, FROM, Setup::Module).await?;
-        play(lab, FROM, way.script()).await?;
+        setup::run(lab, FROM, way.script()).await?;
         let people = People::gather(
             &Peer::of(lab.topology(), FROM)?,
             &Peer::of(lab.topology(), TO)?,
@@ -160,14 +160,4 @@ fn line(outcome: &Outcome, rate: f64, ratio: f64) -> String {
         },
     );
     format!("{rate:.0} fetched per second ({ratio:.2} times); 250 to FETCH {delivery}")
-}
-
-async fn play(lab: &Lab, relay: &str, script: &str) -> anyhow::Result<()> {
-    let output = lab.exec(relay, &["sh", "-e", "-c", script]).await?;
-    ensure!(
-        output.status.success(),
-        "`{script}` on relay {relay}: {}",
-        String::from_utf8_lossy(&output.stderr)
-    );
-    Ok(())
 }

@@ -1,5 +1,6 @@
 //! `cargo lab bench`: measures the relays and their services.
 
+mod backlog;
 mod cost;
 mod delivery;
 mod document;
@@ -33,6 +34,8 @@ use crate::machine::{Lab, Progress};
 pub(crate) enum Bench {
     /// All benchmarks except `first-run`, one after the other; prints which targets are met
     All,
+    /// Memory with 50,000 queued messages to a dead destination, and delivery to a healthy one beside them
+    Backlog(backlog::Backlog),
     /// Latency from submission to the IDLE notification and to FETCH, within one relay and across two
     Delivery(delivery::Delivery),
     /// A first demo, with everything compiled and installed in a separate directory, and a second run
@@ -56,11 +59,12 @@ pub(crate) enum Bench {
 }
 
 /// What `bench all` runs.
-const ALL: [&str; 9] = [
+const ALL: [&str; 10] = [
     "filter",
     "delivery",
     "throughput",
     "federation",
+    "backlog",
     "logins",
     "idle",
     "small",
@@ -88,6 +92,7 @@ async fn measure(which: &Bench) -> anyhow::Result<Vec<Target>> {
     let report = match which {
         // lab-front measures the first run, because it includes compiling the lab.
         Bench::All | Bench::FirstRun => bail!("start this benchmark with `cargo lab bench first-run`"),
+        Bench::Backlog(arguments) => backlog::run(arguments).await,
         Bench::Delivery(arguments) => delivery::run(arguments).await,
         Bench::Expire(arguments) => expire::run(arguments).await,
         Bench::Federation(arguments) => federation::run(arguments).await,

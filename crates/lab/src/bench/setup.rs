@@ -130,7 +130,8 @@ fn remove_drop_in(unit: &str) -> String {
     format!("rm -f /run/systemd/system/{unit}.d/bench.conf\n")
 }
 
-async fn run(lab: &Lab, relay: &str, script: &str) -> anyhow::Result<String> {
+/// Runs a script on a relay, and returns its output.
+pub(super) async fn run(lab: &Lab, relay: &str, script: &str) -> anyhow::Result<String> {
     let output = lab.exec(relay, &["sh", "-e", "-c", script]).await?;
     ensure!(
         output.status.success(),
