@@ -58,8 +58,8 @@ replies! {
     SYNTAX = "501 5.5.4 Syntax error";
     /// The other relay has accepted the message over HTTPS.
     OK_HTTPS = "250 OK (HTTPS)";
-    /// The message was not delivered over HTTPS; Postfix continues with SMTP.
-    NOT_OVER_HTTPS = "451 4.4.1 No delivery over HTTPS";
+    /// The destination does not accept mail over HTTPS; Postfix continues with SMTP.
+    NOT_OVER_HTTPS = "421 4.4.1 No delivery over HTTPS";
     /// The message was not delivered over HTTPS, and the relay does not use SMTP.
     ONLY_OVER_HTTPS = "451 4.4.1 The server did not accept the message over HTTPS, and this relay does not use SMTP";
     /// Too many large messages are in progress.

@@ -41,4 +41,6 @@ pub enum Verdict {
     Reject(Reply),
     /// The policy has passed the message on, or tried to, and this is the reply.
     Answered(Reply),
+    /// The policy could not pass the message on. The connection ends without a reply, as if this server were down.
+    Unanswered,
 }

@@ -15,14 +15,14 @@ use crate::reply::Reply;
 /// the memory of the process.
 pub const LARGE_AT_ONCE: usize = 8;
 
-/// Answer to `MAIL`.
+/// Answer to `MAIL` or `RCPT`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Admission {
-    /// The sender is accepted.
+    /// The address is accepted.
     Accept,
-    /// The sender is rejected; the client may try another.
+    /// The address is rejected; the client may try another.
     Reject(Reply),
-    /// The sender is rejected, and the connection is closed.
+    /// The address is rejected, and the connection is closed.
     Close(Reply),
 }
 
@@ -31,14 +31,14 @@ pub trait Policy: Sync {
     /// Decides on an envelope sender.
     fn sender(&self, address: &str) -> Admission;
 
-    /// Decides on a recipient; a reply rejects it.
-    fn recipient(&self, _address: &str) -> Option<Reply> {
-        None
+    /// Decides on a recipient.
+    fn recipient(&self, _address: &str) -> Admission {
+        Admission::Accept
     }
 
-    /// The reply to message data that cannot be a message of this relay; `reply` says why.
-    fn malformed(&self, reply: Reply) -> Reply {
-        reply
+    /// Decides on message data that cannot be a message of this relay; `reply` says why.
+    fn malformed(&self, reply: Reply) -> Verdict {
+        Verdict::Reject(reply)
     }
 
     /// Counts a message by the reply to it.

@@ -109,6 +109,11 @@ where
                         return Ok(());
                     }
                 }
+                Ok(Command::Rcpt(recipient)) => match self.recipient(recipient) {
+                    Admission::Accept => self.say(&Reply::RECIPIENT_OK),
+                    Admission::Reject(reply) => self.say(&reply),
+                    Admission::Close(reply) => return self.hang_up(&reply).await,
+                },
                 Ok(command) => self.simple(command),
                 Err(reply) => self.say(&reply),
             }
@@ -129,22 +134,6 @@ where
                 self.greeted = true;
                 self.say(&Reply::HELO);
             }
-            Command::Rcpt(_) if self.sender.is_none() => self.say(&Reply::BAD_SEQUENCE),
-            Command::Rcpt(_) if self.recipients.len() >= self.server.max_recipients => {
-                self.say(&Reply::TOO_MANY_RECIPIENTS);
-            }
-            Command::Rcpt(recipient) => {
-                let bytes = self.recipients_bytes + recipient.address.len() + recipient.parameters.len();
-                if bytes > MAX_RECIPIENTS_BYTES {
-                    return self.say(&Reply::TOO_MANY_RECIPIENTS);
-                }
-                if let Some(reply) = self.server.policy.recipient(&recipient.address) {
-                    return self.say(&reply);
-                }
-                self.recipients_bytes = bytes;
-                self.recipients.push(recipient);
-                self.say(&Reply::RECIPIENT_OK);
-            }
             Command::Xforward(origin) => {
                 self.origin = origin;
                 self.say(&Reply::OK);
@@ -155,7 +144,9 @@ where
             }
             Command::Noop => self.say(&Reply::OK),
             Command::Vrfy => self.say(&Reply::CANNOT_VERIFY),
-            Command::Data | Command::Mail { .. } | Command::Quit => self.say(&Reply::BAD_SEQUENCE),
+            Command::Data | Command::Mail { .. } | Command::Quit | Command::Rcpt(_) => {
+                self.say(&Reply::BAD_SEQUENCE);
+            }
         }
     }
 
@@ -173,13 +164,29 @@ where
         admission
     }
 
+    fn recipient(&mut self, recipient: Path) -> Admission {
+        if self.sender.is_none() {
+            return Admission::Reject(Reply::BAD_SEQUENCE);
+        }
+        let bytes = self.recipients_bytes + recipient.address.len() + recipient.parameters.len();
+        if self.recipients.len() >= self.server.max_recipients || bytes > MAX_RECIPIENTS_BYTES {
+            return Admission::Reject(Reply::TOO_MANY_RECIPIENTS);
+        }
+        let admission = self.server.policy.recipient(&recipient.address);
+        if admission == Admission::Accept {
+            self.recipients_bytes = bytes;
+            self.recipients.push(recipient);
+        }
+        admission
+    }
+
     fn reset(&mut self) {
         self.sender = None;
         self.recipients.clear();
         self.recipients_bytes = 0;
     }
 
-    /// Receives a message and replies to it. False when the client has closed the connection.
+    /// Receives a message and replies to it. False when the client has closed the connection, or there is no reply.
     async fn data(&mut self) -> io::Result<bool> {
         self.flush().await?;
         let mut envelope = Envelope {
@@ -195,22 +202,24 @@ where
         };
         let begin = Instant::now();
         let mut reinjection = Duration::ZERO;
-        let reply = match received {
-            Received::TooLarge => self.server.policy.malformed(Reply::TOO_LARGE),
-            Received::HeaderTooLarge => self.server.policy.malformed(Reply::HEADER_TOO_LARGE),
-            Received::BareLineBreak => self.server.policy.malformed(Reply::BARE_LINE_BREAK),
-            Received::Message(message) => match self.server.policy.judge(&mut envelope, &message).await {
-                Verdict::Reject(reply) | Verdict::Answered(reply) => reply,
-                Verdict::Accept => {
-                    let begin = Instant::now();
-                    let reply = match &mut self.reinjector {
-                        Some(reinjector) => reinjector.send(&envelope, &message).await,
-                        None => Reply::REINJECT_FAILED,
-                    };
-                    reinjection = begin.elapsed();
-                    reply
-                }
-            },
+        let policy = &self.server.policy;
+        let mut accepted = None;
+        let verdict = match received {
+            Received::TooLarge => policy.malformed(Reply::TOO_LARGE),
+            Received::HeaderTooLarge => policy.malformed(Reply::HEADER_TOO_LARGE),
+            Received::BareLineBreak => policy.malformed(Reply::BARE_LINE_BREAK),
+            Received::Message(message) => policy.judge(&mut envelope, accepted.insert(message)).await,
+        };
+        let reply = match (verdict, &accepted, &mut self.reinjector) {
+            (Verdict::Reject(reply) | Verdict::Answered(reply), ..) => reply,
+            (Verdict::Unanswered, ..) => return Ok(false),
+            (Verdict::Accept, Some(message), Some(reinjector)) => {
+                let begin = Instant::now();
+                let reply = reinjector.send(&envelope, message).await;
+                reinjection = begin.elapsed();
+                reply
+            }
+            (Verdict::Accept, ..) => Reply::REINJECT_FAILED,
         };
         self.server.policy.answered(&reply, begin.elapsed());
         self.say(&reply);

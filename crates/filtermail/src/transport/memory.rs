@@ -11,6 +11,9 @@ use super::answer::Answer;
 const WITHOUT: Duration = Duration::from_secs(30 * 60);
 /// Time for which a destination counts as a relay after it has responded over HTTPS.
 const RELAY: Duration = Duration::from_secs(24 * 3600);
+/// Time for which mail to a destination that has failed is deferred at once if there is no SMTP, so that its queue does
+/// not occupy Postfix. Shorter than the time after which Postfix tries again (`minimal_backoff_time`).
+const FAILED: Duration = Duration::from_secs(20);
 /// Maximum number of destinations in each table.
 const MAX_DESTINATIONS: u64 = 10_000;
 
@@ -20,6 +23,7 @@ pub(super) struct Memory {
     without: Cache<Box<str>, Arc<[String]>>,
     /// Destinations that have replied over HTTPS, and not failed since.
     relays: Cache<Box<str>, ()>,
+    failed: Cache<Box<str>, ()>,
 }
 
 fn table<V: Clone + Send + Sync + 'static>(time: Duration) -> Cache<Box<str>, V> {
@@ -34,6 +38,7 @@ impl Default for Memory {
         Self {
             without: table(WITHOUT),
             relays: table(RELAY),
+            failed: table(FAILED),
         }
     }
 }
@@ -44,12 +49,21 @@ impl Memory {
         self.without.contains_key(destination)
     }
 
+    /// Whether the last delivery to the destination has failed, a moment ago.
+    pub(super) fn has_failed(&self, destination: &str) -> bool {
+        self.failed.contains_key(destination)
+    }
+
     /// Remembers the result of a delivery.
     ///
     /// A relay that fails once is tried again for the next message, because it may not accept SMTP. A relay that fails
     /// twice, and any other host that fails, counts as a mail server without HTTPS: each further attempt would delay a
     /// message by [`super::https::NO_ANSWER`] where a firewall drops packets to port 443.
     pub(super) fn note(&self, destination: &str, hosts: &[String], answer: &Answer) {
+        match answer {
+            Answer::Failed | Answer::NotOffered => self.failed.insert(destination.into(), ()),
+            _ => self.failed.invalidate(destination),
+        }
         match answer {
             Answer::Delivered | Answer::Refused(_) | Answer::Deferred(_) => {
                 self.without.invalidate(destination);
@@ -85,8 +99,9 @@ mod tests {
         assert!(!memory.is_without("a.test"));
         memory.note("a.test", &hosts, &Answer::Failed);
         assert!(memory.is_without("a.test") && !memory.is_without("b.test"));
+        assert!(memory.has_failed("a.test") && !memory.has_failed("b.test"));
         memory.note("a.test", &hosts, &Answer::Delivered);
-        assert!(!memory.is_without("a.test"));
+        assert!(!memory.is_without("a.test") && !memory.has_failed("a.test"));
 
         for second in [Answer::Failed, Answer::NotOffered] {
             memory.note("b.test", &hosts, &Answer::Deferred(crate::reply::Reply::TIMEOUT));

@@ -1,9 +1,11 @@
 //! Delivery to other relays over HTTPS.
 //!
 //! Postfix looks up the next hops of each recipient here: this service first, and then the mail exchangers of the
-//! destination, which smtp(8) tries one after the other in the same attempt (transport(5)). So everything but a
-//! definite reply of the other relay is a temporary error, and Postfix continues with SMTP at once. Postfix manages the
-//! queue, the rate of deliveries and the TLS policy of SMTP.
+//! destination, which smtp(8) tries one after the other in the same attempt (transport(5)). Without a definite reply of
+//! the other relay, this service acts as a server that is down, and Postfix continues with SMTP at once. It must not
+//! reply instead: after a complete session with the first hop, Postfix would never suspend deliveries to a destination
+//! that is down, and each of its messages would occupy a process. Postfix manages the queue, the rate of deliveries and
+//! the TLS policy of SMTP.
 
 mod answer;
 mod hosts;
@@ -125,34 +127,44 @@ impl Policy for Transport {
         Admission::Accept
     }
 
-    /// Messages that Postfix looked up before their destination failed go to SMTP before they are sent.
-    fn recipient(&self, address: &str) -> Option<Reply> {
-        let skipped = match Destination::of(address) {
-            // Without SMTP, there is no other way.
-            Some(destination) => self.smtp && self.memory.is_without(destination.name()),
-            None => true,
-        };
-        skipped.then(|| self.not_delivered())
+    /// Messages that Postfix looked up before their destination failed do not have to be sent.
+    fn recipient(&self, address: &str) -> Admission {
+        let skipped = Destination::of(address).is_none_or(|destination| {
+            let name = destination.name();
+            if self.smtp {
+                self.memory.is_without(name)
+            } else {
+                self.memory.has_failed(name)
+            }
+        });
+        match (skipped, self.smtp) {
+            (false, _) => Admission::Accept,
+            (true, true) => Admission::Close(Reply::NOT_OVER_HTTPS),
+            (true, false) => Admission::Reject(Reply::ONLY_OVER_HTTPS),
+        }
     }
 
     /// Only the other side rejects messages here.
-    fn malformed(&self, _reply: Reply) -> Reply {
+    fn malformed(&self, _reply: Reply) -> Verdict {
         self.not_delivered()
     }
 
     async fn judge(&self, envelope: &mut Envelope, message: &Bytes) -> Verdict {
         let answer = self.deliver(envelope, message).await;
         metrics::count(&answer);
-        Verdict::Answered(answer.reply(self.not_delivered()))
+        match answer.reply() {
+            Some(reply) => Verdict::Answered(reply),
+            None => self.not_delivered(),
+        }
     }
 }
 
 impl Transport {
-    fn not_delivered(&self) -> Reply {
+    fn not_delivered(&self) -> Verdict {
         if self.smtp {
-            Reply::NOT_OVER_HTTPS
+            Verdict::Unanswered
         } else {
-            Reply::ONLY_OVER_HTTPS
+            Verdict::Answered(Reply::ONLY_OVER_HTTPS)
         }
     }
 

@@ -3,9 +3,12 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use bytes::Bytes;
+use filtermail::check::Verdict;
 use filtermail::policy::Outgoing;
 use filtermail::rate::SendLimit;
-use filtermail::smtp::{Server, serve_connection};
+use filtermail::reply::Reply;
+use filtermail::smtp::{Admission, Envelope, Policy, Server, serve_connection};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpListener;
 
@@ -327,4 +330,42 @@ async fn shutdown_ends_idle_sessions_at_once() {
         .await
         .unwrap();
     assert_eq!(rest, "421 4.3.2 Service shutting down\r\n");
+}
+
+/// A policy that cannot pass messages on.
+struct Down;
+
+impl Policy for Down {
+    fn sender(&self, _address: &str) -> Admission {
+        Admission::Accept
+    }
+
+    fn recipient(&self, address: &str) -> Admission {
+        if address == BOB {
+            Admission::Accept
+        } else {
+            Admission::Close(Reply::NOT_OVER_HTTPS)
+        }
+    }
+
+    async fn judge(&self, _envelope: &mut Envelope, _message: &Bytes) -> Verdict {
+        Verdict::Unanswered
+    }
+}
+
+/// Postfix suspends deliveries to a destination only if no server on the way has completed a session.
+#[tokio::test]
+async fn a_server_that_is_down_completes_no_session() {
+    let (address, mut delivered) = postfix("250 2.0.0 Ok").await;
+    let server = Arc::new(server(Down, address));
+    let mut client = connect(&server).await;
+    assert_eq!(client.send(ALICE, &[BOB], &encrypted()).await, "");
+    let mut client = connect(&server).await;
+    client.say("EHLO test").await;
+    client
+        .write("MAIL FROM:<alice@_a.test>\r\nRCPT TO:<a@dead.test>\r\nDATA\r\n")
+        .await;
+    assert_eq!(client.reply().await, "250 2.1.0 Ok");
+    assert_eq!(client.rest().await, "421 4.4.1 No delivery over HTTPS\r\n");
+    assert!(delivered.try_recv().is_err());
 }

@@ -19,11 +19,13 @@ const FROM: &str = "a";
 const TO: &str = "b";
 const ZONE: &str = "backlog.test";
 /// File with the message, in the sending relay.
-const MESSAGE: &str = "/tmp/backlog-message";
+const MESSAGE: &str = "/etc/chatmail-bench/message";
 /// Where filtermail returns submitted mail to Postfix.
-const QUEUE: &str = "unix:/var/spool/postfix/public/filtered-outgoing";
+const QUEUE: &str = "unix:/var/lib/postfix/queue/public/filtered-outgoing";
 /// Messages for each run of smtp-source(1), which must take less than a minute.
 const BATCH: usize = 1000;
+/// Time between two messages to the healthy relay: far from what it can take, so that waiting for anything else shows.
+const EVERY: Duration = Duration::from_millis(100);
 /// How long to wait for messages to the healthy relay. Postfix may be busy with the dead destination meanwhile.
 const PATIENCE: Duration = Duration::from_secs(120);
 /// How long Postfix may take to try all messages.
@@ -52,7 +54,7 @@ pub(super) async fn run(arguments: &Backlog) -> anyhow::Result<Report> {
     ensure!(arguments.messages > 0, "--messages must be 1 or more");
     without_limits(arguments.keep, FROM, async |lab, progress| {
         let measured = measure(lab, progress, arguments).await;
-        setup::run(lab, FROM, &format!("postsuper -d ALL; rm -f {MESSAGE}")).await?;
+        setup::run(lab, FROM, "postsuper -d ALL").await?;
         measured
     })
     .await
@@ -67,11 +69,12 @@ async fn measure(lab: &Lab, progress: &Progress, arguments: &Backlog) -> anyhow:
     ));
     report.line(alone.line("alone"));
 
-    prepare(lab, arguments.size).await?;
+    let from = Account::random(&Peer::of(lab.topology(), FROM)?).address;
+    prepare(lab, &from, arguments.size).await?;
     progress.say(format_args!("queuing {} messages", arguments.queued));
     let begin = Instant::now();
     let work = async {
-        fill(lab, arguments.queued).await?;
+        fill(lab, &from, arguments.queued).await?;
         report.line(format_args!(
             "\n{} messages to a destination that does not answer, queued within {:.0} s",
             arguments.queued,
@@ -138,6 +141,7 @@ impl Flow {
             receivers: 10,
             messages: arguments.messages,
             size: arguments.size,
+            every: Some(EVERY),
         };
         let (from, to) = (Peer::of(lab.topology(), FROM)?, Peer::of(lab.topology(), TO)?);
         let outcome = People::gather(&from, &to, load)
@@ -176,25 +180,19 @@ impl Flow {
 }
 
 /// Publishes the dead destination, and writes the message.
-async fn prepare(lab: &Lab, size: usize) -> anyhow::Result<()> {
+async fn prepare(lab: &Lab, from: &str, size: usize) -> anyhow::Result<()> {
     let dead = dead_addresses(FROM, 1)?;
     let address = dead.first().context("no address")?;
     let zone = format!("{ZONE}. 60 IN A {address}\n{ZONE}. 60 IN MX 10 {ZONE}.\n");
     lab.publish(ZONE, &zone).await?;
-    let message = pgp::encrypted(&sender(lab)?, size).bytes();
+    let message = pgp::encrypted(from, size).bytes();
     let text = String::from_utf8(message)?.replace("\r\n", "\n");
     std::fs::write(lab.root(FROM).join(MESSAGE.trim_start_matches('/')), text)
-        .or_else(|_| anyhow::bail!("cannot write {MESSAGE}"))
-}
-
-/// Address of the sender of the backlog.
-fn sender(lab: &Lab) -> anyhow::Result<String> {
-    Ok(Account::random(&Peer::of(lab.topology(), FROM)?).address)
+        .with_context(|| format!("cannot write {MESSAGE}"))
 }
 
 /// Queues messages as filtermail does after it has accepted them.
-async fn fill(lab: &Lab, count: usize) -> anyhow::Result<()> {
-    let from = sender(lab)?;
+async fn fill(lab: &Lab, from: &str, count: usize) -> anyhow::Result<()> {
     let mut left = count;
     while left > 0 {
         let batch = left.min(BATCH);
@@ -221,7 +219,7 @@ async fn settle(lab: &Lab) -> anyhow::Result<()> {
 
 /// Number of files in these queues.
 async fn files(lab: &Lab, queues: &str) -> anyhow::Result<usize> {
-    let script = format!("cd /var/spool/postfix; find {queues} -type f | wc -l");
+    let script = format!("cd /var/lib/postfix/queue; find {queues} -type f | wc -l");
     let text = setup::run(lab, FROM, &script).await?;
     text.trim().parse().context("wc printed no number")
 }

@@ -97,6 +97,7 @@ async fn measure_all(lab: &Lab, progress: &Progress, arguments: &Federation) -> 
         receivers: arguments.receivers,
         messages: arguments.messages,
         size: arguments.size,
+        every: None,
     };
     let mut report = Report::new("Federation");
     report.line(format_args!(

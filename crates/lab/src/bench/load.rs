@@ -1,4 +1,5 @@
-//! Senders that submit messages as fast as they can, and receivers that fetch each message they are notified of.
+//! Senders that submit messages as fast as they can or at a steady rate, and receivers that fetch each message they are
+//! notified of.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -29,6 +30,8 @@ pub(super) struct Load {
     pub(super) messages: usize,
     /// Bytes of ciphertext per message.
     pub(super) size: usize,
+    /// Time between two messages of a sender; without it, each sends as fast as it can.
+    pub(super) every: Option<Duration>,
 }
 
 /// Progress of one message.
@@ -208,7 +211,11 @@ impl Sender {
     /// Sends until all senders together have sent all messages; returns the duration of each submission.
     async fn send(mut self, next: Arc<AtomicUsize>, load: Load) -> anyhow::Result<Vec<Duration>> {
         let mut took = Vec::new();
+        let mut ticks = load.every.map(tokio::time::interval);
         loop {
+            if let Some(ticks) = &mut ticks {
+                ticks.tick().await;
+            }
             let number = next.fetch_add(1, Ordering::Relaxed);
             if number >= load.messages {
                 return Ok(took);

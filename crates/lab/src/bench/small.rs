@@ -89,6 +89,7 @@ async fn measure_all(lab: &Lab, progress: &Progress, arguments: &Small) -> anyho
             receivers: arguments.receivers,
             messages: arguments.messages,
             size: arguments.size,
+            every: None,
         };
         let measured = measure(lab, load).await?;
         let outcome = &measured.outcome;

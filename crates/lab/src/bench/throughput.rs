@@ -65,6 +65,7 @@ async fn measure_all(lab: &Lab, progress: &Progress, arguments: &Throughput) -> 
             receivers: arguments.receivers,
             messages: arguments.messages,
             size: arguments.size,
+            every: None,
         };
         let mut fetched = Vec::new();
         for setup in [Setup::Defaults, Setup::Module] {

@@ -5,12 +5,15 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
 use mailtest::client::imap::Imap;
+use mailtest::client::message::random_name;
 use mailtest::client::{Account, arrival, pgp};
+use mailtest::until;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 
 use super::Context;
+use super::metrics::Samples;
 use crate::machine::dead_addresses;
 
 const RELAY: &str = "a";
@@ -149,4 +152,55 @@ pub(super) async fn dead_destinations(context: &Context) -> anyhow::Result<()> {
         "mail takes {alone:?} alone, and {beside:?} beside dead servers"
     );
     Ok(())
+}
+
+/// When a server does not answer, Postfix defers the messages to its domain that wait for their turn without further
+/// attempts, so that their number does not matter to other mail.
+pub(super) async fn suspended(context: &Context) -> anyhow::Result<()> {
+    let sender = context.account(RELAY).await?;
+    let address = *dead_addresses(RELAY, 1)?.first().context("no address")?;
+    let domain = format!("{}.test", random_name(9));
+    let zone = format!("{domain}. 60 IN A {address}\n{domain}. 60 IN MX 10 {domain}.\n");
+    context.machines().publish(&domain, &zone).await?;
+    let before = attempts(context).await?;
+    let to = format!("someone@{domain}");
+    for _ in 0..BURST {
+        let message = pgp::encrypted(&sender.address, 2000);
+        sender.submit(&to, &message).await?.expect(250)?;
+    }
+    let all_deferred = || async {
+        let queue = context.machines().queue(RELAY).await?;
+        let reasons: Vec<String> = queue
+            .into_iter()
+            .flat_map(|queued| queued.recipients)
+            .filter(|one| one.address == to)
+            .filter_map(|one| one.delay_reason)
+            .collect();
+        Ok((reasons.len() == BURST).then_some(reasons))
+    };
+    let reasons = until(2 * WITHIN, all_deferred)
+        .await
+        .context("the messages are not deferred")?;
+    let attempts = attempts(context).await? - before;
+    context.run(RELAY, &["postsuper", "-d", "ALL"]).await?;
+    let suspended = reasons
+        .iter()
+        .filter(|reason| reason.contains("delivery temporarily suspended"))
+        .count();
+    println!("    {attempts} attempts, {suspended} messages deferred without one");
+    ensure!(
+        suspended > 0 && attempts < BURST as f64,
+        "{attempts} attempts for {BURST} messages; reasons: {reasons:?}"
+    );
+    Ok(())
+}
+
+/// Number of attempts to deliver over HTTPS that have failed.
+async fn attempts(context: &Context) -> anyhow::Result<f64> {
+    let address = context.topology.relay(RELAY).context("no relay")?.ipv4;
+    let url = format!("http://{address}:3912/metrics");
+    let text = context.run(RELAY, &["curl", "-sSf", &url]).await?;
+    Samples::parse(&text)?
+        .sum(&["chatmail_https_deliveries_total"], "result=\"failed\"")
+        .context("no counter of failed attempts")
 }

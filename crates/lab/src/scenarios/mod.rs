@@ -123,6 +123,7 @@ fn with_machines() -> Vec<Scenario<Context>> {
         "plain-postfix-writes-and-reads", Machines, 240, plain_postfix::mail_both_ways;
         "only-postfix-delivers-over-https", Machines, 90, federation::only_postfix;
         "delivery-over-https-restarts", Machines, 180, federation::restart;
+        "dead-destination-is-suspended", Machines, 180, isolation::suspended;
         "dead-destinations-delay-nobody", Machines, 300, isolation::dead_destinations;
 
         "message-wakes-devices", Machines, 120, push::message_wakes_devices;
