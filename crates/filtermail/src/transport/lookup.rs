@@ -46,7 +46,7 @@ impl Lookup {
     /// The response to a lookup.
     pub(super) fn answer(&self, table: &str, key: &str, memory: &Memory) -> String {
         match (table, key) {
-            (NEXT_HOPS, recipient) => self.next_hops(recipient, memory),
+            (NEXT_HOPS, recipient) => self.next_hops(recipient),
             (RESULTS, result) => {
                 if let Some(host) = unreachable(result) {
                     memory.unreachable(host);
@@ -63,7 +63,10 @@ impl Lookup {
     /// Returns the response for a recipient: this service and then the destination itself, or "not found", after which
     /// Postfix delivers only over SMTP. Senders choose recipients, so only a valid domain or address becomes a next
     /// hop.
-    fn next_hops(&self, recipient: &str, memory: &Memory) -> String {
+    ///
+    /// The response does not change when a destination turns out to have no HTTPS: Postfix limits and suspends deliveries
+    /// by next hop, and a destination that is down must not count as two.
+    fn next_hops(&self, recipient: &str) -> String {
         let Some(destination) = Destination::of(recipient) else {
             return socketmap::NOT_FOUND.to_owned();
         };
@@ -72,7 +75,7 @@ impl Lookup {
             Destination::Domain(_) => false,
             Destination::Literal(address, _) => self.own_addresses.contains(address),
         };
-        if own || name == self.own_domain || (self.smtp && memory.is_without(name)) {
+        if own || name == self.own_domain {
             return socketmap::NOT_FOUND.to_owned();
         }
         let hop = format!("OK smtp:[{}]:{}", self.hop.ip(), self.hop.port());
@@ -119,18 +122,13 @@ mod tests {
 
     #[test]
     fn without_smtp_there_is_no_other_hop() {
-        let memory = Memory::default();
-        memory.note("b.test", &["mx.b.test".to_owned()], &Answer::NotOffered);
         let lookup = Lookup {
             smtp: false,
             ..lookup()
         };
-        let answer = lookup.next_hops("a@b.test", &memory);
+        let answer = lookup.next_hops("a@b.test");
         assert_eq!(answer, "OK smtp:[127.0.0.1]:10083");
-        assert_eq!(
-            lookup.next_hops("a@chat.example.org", &memory),
-            socketmap::NOT_FOUND
-        );
+        assert_eq!(lookup.next_hops("a@chat.example.org"), socketmap::NOT_FOUND);
     }
 
     #[test]
@@ -163,8 +161,7 @@ mod tests {
 
     #[test]
     fn others_are_reached_over_https_first() {
-        let memory = Memory::default();
-        let answer = |recipient: &str| lookup().next_hops(recipient, &memory);
+        let answer = |recipient: &str| lookup().next_hops(recipient);
         for (recipient, next) in [
             ("a@B.test", "b.test"),
             ("a@[192.0.2.2]", "[192.0.2.2]"),
@@ -186,8 +183,12 @@ mod tests {
         ] {
             assert_eq!(answer(recipient), socketmap::NOT_FOUND, "{recipient}");
         }
+    }
+
+    #[test]
+    fn unreachable_hosts_are_tried_over_https_again() {
+        let memory = Memory::default();
         memory.note("b.test", &["mx.b.test".to_owned()], &Answer::NotOffered);
-        assert_eq!(answer("a@b.test"), socketmap::NOT_FOUND);
         for (result, forgotten) in [
             ("2.0.0 250 2.0.0 Ok: queued as X", false),
             ("4.4.2 lost connection with mx.b.test[192.0.2.1]", false),
@@ -198,7 +199,7 @@ mod tests {
         ] {
             let told = lookup().answer("results", result, &memory);
             assert_eq!(told, socketmap::NOT_FOUND);
-            assert_eq!(answer("a@b.test") != socketmap::NOT_FOUND, forgotten, "{result}");
+            assert_eq!(memory.is_without("b.test"), !forgotten, "{result}");
         }
     }
 }
