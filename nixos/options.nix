@@ -258,14 +258,33 @@ in
       };
     };
 
-    federation.https.send = mkOption {
-      type = types.bool;
-      default = true;
-      description = ''
-        Whether the relay delivers over HTTPS first, at `/mxdeliv` of other relays, for example because port 25 is blocked.
-        If a destination does not accept mail over HTTPS, Postfix delivers over SMTP within the same attempt.
-        The relay then tries HTTPS again after 30 minutes.
-      '';
+    federation.https = {
+      enable = mkOption {
+        type = types.bool;
+        default = true;
+        description = ''
+          Whether the relay exchanges mail with other relays over HTTPS.
+        '';
+      };
+      send = mkOption {
+        type = types.bool;
+        default = cfg.federation.https.enable;
+        defaultText = lib.literalExpression "config.services.chatmail.federation.https.enable";
+        description = ''
+          Whether the relay delivers over HTTPS first, at `/mxdeliv` of other relays, for example because port 25 is blocked.
+          If a destination does not accept mail over HTTPS, Postfix delivers over SMTP within the same attempt.
+          The relay then tries HTTPS again after 30 minutes.
+        '';
+      };
+      receive = mkOption {
+        type = types.bool;
+        default = cfg.federation.https.enable;
+        defaultText = lib.literalExpression "config.services.chatmail.federation.https.enable";
+        description = ''
+          Whether other relays can also deliver over HTTPS, at `/mxdeliv`, for example because port 25 is blocked.
+          The same rules apply as on port 25.
+        '';
+      };
     };
     federation.smtp = {
       enable = mkOption {
@@ -315,15 +334,6 @@ in
         '';
       };
     };
-    federation.https.receive = mkOption {
-      type = types.bool;
-      default = true;
-      description = ''
-        Whether other relays can also deliver over HTTPS, at `/mxdeliv`, for example because port 25 is blocked.
-        The same rules apply as on port 25.
-      '';
-    };
-
     webSocket = {
       enable = mkOption {
         type = types.bool;

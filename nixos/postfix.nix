@@ -326,6 +326,9 @@ in
         # minute for its greeting, not five and five minutes. Destinations get more with each success.
         smtp_initial_destination_concurrency = lib.mkDefault 2;
         smtp_helo_timeout = lib.mkDefault "60s";
+        # When all messages to a destination that is down are due at once, each occupies the queue manager until the first
+        # attempts have failed; above this number, other mail waits. One takes 2.5 kB of memory.
+        qmgr_message_active_limit = lib.mkDefault 60000;
 
         # Senders must not control how a message is delivered: RFC 8689 is off in both directions.
         tls_required_enable = false;
@@ -345,6 +348,9 @@ in
             (regexp "delivery-status" [
               "/^4(\\.[0-9.]+ .*DNS reply filter drops all results.*)$/ 5$1"
               "/^4(\\.7\\.4 TLS is required, but was not offered by host .*)$/ 5$1"
+              # Reasons in the words of the reference relay.
+              "/^5\\.1\\.0 Domain [^ ]+ does not accept mail \\(nullMX\\)$/ 5.1.10 Permanent failure: Recipient address has null MX"
+              "/^5\\.4\\.4 Host or domain name not found\\. Name service error for name=([^ ]+) type=[A-Z]+: Host not found$/ 5.1.2 Domain $1 does not exist"
             ])
           ];
         # DSN would reveal when a message was delivered; ETRN and BDAT are not needed.

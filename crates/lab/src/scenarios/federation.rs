@@ -28,20 +28,20 @@ const WITH_SILENCE: Duration = Duration::from_secs(100);
 const HOP: &str = "127.0.0.1/10083";
 
 /// A web server of another domain.
-struct Site {
+pub(super) struct Site {
     listener: TcpListener,
     acceptor: TlsAcceptor,
 }
 
 /// A request to `/mxdeliv`.
-struct Request {
+pub(super) struct Request {
     head: String,
-    body: Vec<u8>,
+    pub(super) body: Vec<u8>,
 }
 
 impl Site {
     /// Starts a server with a certificate for this name.
-    async fn new(context: &Context, name: &str) -> anyhow::Result<Self> {
+    pub(super) async fn new(context: &Context, name: &str) -> anyhow::Result<Self> {
         Self::at(context, context.topology.host, name).await
     }
 
@@ -57,7 +57,7 @@ impl Site {
     }
 
     /// Accepts the next request after a complete handshake, and sends this response, or none.
-    async fn answer(&self, answer: Option<(&str, &str)>) -> anyhow::Result<Request> {
+    pub(super) async fn answer(&self, answer: Option<(&str, &str)>) -> anyhow::Result<Request> {
         loop {
             let (stream, _) = self.listener.accept().await?;
             let Ok(mut stream) = self.acceptor.accept(stream).await else {

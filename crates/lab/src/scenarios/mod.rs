@@ -19,6 +19,7 @@ mod direct;
 mod disguise;
 mod doctor;
 mod dropped;
+mod exchangers;
 mod expiry;
 mod federation;
 mod front;
@@ -112,6 +113,7 @@ fn with_machines() -> Vec<Scenario<Context>> {
         "slow-clients-over-https-are-cut-off", Machines, 240, mxdeliv::slow_clients;
         "mail-leaves-over-https", Machines, 180, federation::https_only;
         "relays-deliver-over-https", Machines, 180, federation::between_relays;
+        "mail-finds-its-servers", Machines, 120, exchangers::found;
         "mail-arrives-with-port-25-dropped", Machines, 180, dropped::port_25;
         "mail-arrives-with-port-443-dropped", Machines, 300, dropped::port_443;
         "mail-leaves-over-smtp-without-https", Machines, 480, federation::smtp_only;
