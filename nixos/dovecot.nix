@@ -268,7 +268,6 @@ in
             user = postfix;
             group = config.services.postfix.group;
           };
-          # The filters, which are in this group.
           "unix_listener ${lib.removePrefix "unix:" directDelivery.lmtp}" =
             lib.mkIf (directDelivery != null)
               {

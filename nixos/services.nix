@@ -165,8 +165,13 @@ let
     # The host's groups have no effect in a user namespace.
     PrivateUsers = false;
   };
-  # Filters that connect to sockets of Postfix, or to that of Dovecot among them.
-  toPostfix = lib.optionalAttrs (overUnix || cfg.filter.directDelivery) inPostfixGroup;
+  # What the filters connect to: sockets of Postfix, and those for deliveries to mailboxes.
+  toPostfix = lib.optionalAttrs (overUnix || cfg.filter.directDelivery) {
+    SupplementaryGroups =
+      lib.optional overUnix config.services.postfix.setgidGroup
+      ++ lib.optional cfg.filter.directDelivery "chatmail-delivery";
+    PrivateUsers = false;
+  };
 
   loopback = {
     RestrictAddressFamilies = [
@@ -283,7 +288,7 @@ in
             direct_delivery =
               if cfg.filter.directDelivery then
                 {
-                  lmtp = "unix:${queue}/public/dovecot-lmtp";
+                  lmtp = "unix:${sockets.lmtp}";
                   max_connections = cfg.connections.delivery;
                   dropped_fields = headerFields.delivered ++ headerFields.always;
                   dropped_submitted_fields = headerFields.submitted;
@@ -411,7 +416,7 @@ in
         purpose = "reports of deliveries";
         socket = unixSocket settings.metadata.delivered_socket {
           inherit (config.services.postfix) user;
-          group = config.services.postfix.setgidGroup;
+          group = "chatmail-delivery";
         };
       })
 

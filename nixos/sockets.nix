@@ -5,5 +5,6 @@
   transport = "127.0.0.1:10083";
   lookup = "/run/filtermail/lookup.socket";
   mxdeliv = "/run/filtermail/mxdeliv.socket";
+  lmtp = "/run/dovecot2/lmtp-filters";
   delivered = "/run/chatmail-metadata/delivered.socket";
 }

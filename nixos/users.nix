@@ -20,6 +20,8 @@ in
     users.groups.vmail = { };
     # Owns the socket of doveauth. It has no members: Dovecot adds it to the processes that connect to doveauth.
     users.groups.doveauth = { };
+    # Owns the sockets on which the filters deliver to mailboxes and report that. Only the filters are added to it.
+    users.groups.chatmail-delivery = { };
     # Reads the invitations. It has no members: only newemail gets it.
     users.groups.${registration.group} = { };
 

@@ -65,9 +65,13 @@ async fn session(stream: UnixStream, stored: mpsc::UnboundedSender<(Vec<String>,
             }
         }
         let mut got = Vec::new();
+        let mut gone = false;
         for recipient in std::mem::take(&mut recipients) {
             let reply = match &recipient {
-                r if r.contains("gone") => break,
+                r if r.contains("gone") => {
+                    gone = true;
+                    break;
+                }
                 r if r.contains("hanging") => return std::future::pending().await,
                 r if r.contains("full") => "552 5.2.2 Quota exceeded (mailbox for user is full)\r\n",
                 r => &format!("250 2.0.0 {} Saved\r\n", &r["RCPT TO:".len()..]),
@@ -78,6 +82,9 @@ async fn session(stream: UnixStream, stored: mpsc::UnboundedSender<(Vec<String>,
             }
         }
         stored.send((got, data)).unwrap();
+        if gone {
+            return;
+        }
     }
 }
 

@@ -91,6 +91,12 @@ const MAILBOXES: &[&str] = &[
 /// Sockets of Postfix that the filters can access: its public sockets, including those behind the filters.
 const PUBLIC: &[&str] = &["unix /var/lib/postfix/queue/public/*"];
 
+/// Sockets on which the filters deliver to mailboxes and report that.
+const DELIVERY: &[&str] = &[
+    "unix /run/dovecot2/lmtp-filters",
+    "unix /run/chatmail-metadata/delivered.socket",
+];
+
 /// Other targets that each may access; a `*` at the end matches anything. All other targets must be closed.
 const ALLOWED: [(Who, &[&[&str]]); 21] = [
     (Who::User("nobody"), &[]),
@@ -100,6 +106,7 @@ const ALLOWED: [(Who, &[&[&str]]); 21] = [
             PUBLIC,
             &[
                 "unix /run/filtermail/*",
+                "unix /run/chatmail-metadata/delivered.socket",
                 "unix /run/opendkim/opendkim.sock",
                 // It is in that group for the socket; only the owner can read the key.
                 "list /var/lib/chatmail-dkim",
@@ -126,8 +133,11 @@ const ALLOWED: [(Who, &[&[&str]]); 21] = [
     (Who::Service("doveauth"), &[MAILBOXES]),
     (Who::Service("lastlogin"), &[MAILBOXES]),
     (Who::Service("chatmail-metadata"), &[MAILBOXES]),
-    (Who::Service("filtermail-outgoing"), &[PUBLIC]),
-    (Who::Service("filtermail-incoming"), &[MAILBOXES, PUBLIC]),
+    (Who::Service("filtermail-outgoing"), &[PUBLIC, DELIVERY]),
+    (
+        Who::Service("filtermail-incoming"),
+        &[MAILBOXES, PUBLIC, DELIVERY],
+    ),
     (Who::Service("filtermail-mxdeliv"), &[PUBLIC]),
     (Who::Service("filtermail-transport"), &[]),
     (Who::Service("newemail"), &[&[REGISTRATION]]),
