@@ -31,8 +31,10 @@ async fn every_answer_of_the_server() {
         .await;
     relay.until_nothing_is_pending().await;
     let seen = server.seen();
-    assert_eq!(seen.count("fine-1"), 1);
-    assert_eq!(seen.count("gone-1"), 1);
+    // The connection that the server drops may carry both requests, which are then repeated.
+    let (fine, gone) = (seen.count("fine-1"), seen.count("gone-1"));
+    assert!((1..=2).contains(&fine), "{fine}");
+    assert!((1..=2).contains(&gone), "{gone}");
     assert_eq!(seen.other_than_http2, 0);
     let file = fs::read_to_string(
         relay
@@ -48,7 +50,7 @@ async fn every_answer_of_the_server() {
 
     // The open connection carries later requests.
     dovecot.message().await;
-    server.until(|seen| seen.count("fine-1") == 2).await;
+    server.until(|seen| seen.count("fine-1") == fine + 1).await;
     assert_eq!(server.seen().connections, seen.connections);
 
     let (success, log) = service.terminate().await;
