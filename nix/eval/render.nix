@@ -72,6 +72,7 @@ let
 
   accounts = [
     "acme"
+    "chatmail-delivery"
     "chatmail-registration"
     "doveauth"
     "dovecot2"
