@@ -73,6 +73,8 @@ impl Target {
 pub struct Reinjector {
     target: Arc<Target>,
     connection: Option<Connection>,
+    /// Reports of deliveries that are not sent yet.
+    reports: Vec<String>,
 }
 
 impl Reinjector {
@@ -81,6 +83,7 @@ impl Reinjector {
         Self {
             target,
             connection: None,
+            reports: Vec::new(),
         }
     }
 
@@ -124,8 +127,17 @@ impl Reinjector {
         if !undelivered.rest.is_empty() {
             reply = self.reinject(&with(undelivered.rest), message).await;
         }
-        mailboxes.report(&undelivered.reports).await;
+        self.reports = undelivered.reports;
         reply
+    }
+
+    /// Reports the deliveries of the last message. The client has its reply by then: if it waited, a restart of Postfix
+    /// in the meantime would make it send the message again.
+    pub async fn report(&mut self) {
+        let reports = std::mem::take(&mut self.reports);
+        if let Some(mailboxes) = &self.target.mailboxes {
+            mailboxes.report(&reports).await;
+        }
     }
 
     /// Sends a message to Postfix.

@@ -119,7 +119,7 @@ impl Mailboxes {
     }
 
     /// Reports deliveries, so that devices are notified. The service that takes the reports stores them within
-    /// milliseconds; a sender waits no longer than [`REPORT_TIMEOUT`] for that.
+    /// milliseconds; the session waits no longer than [`REPORT_TIMEOUT`] for that.
     pub async fn report(&self, reports: &[String]) {
         if reports.is_empty() {
             return;

@@ -223,7 +223,11 @@ where
         };
         self.server.policy.answered(&reply, begin.elapsed());
         self.say(&reply);
-        self.flush().await?;
+        let sent = self.flush().await;
+        if let Some(reinjector) = &mut self.reinjector {
+            reinjector.report().await;
+        }
+        sent?;
         tracing::debug!(
             "pass took {} us, of which reinjection {} us",
             begin.elapsed().as_micros(),

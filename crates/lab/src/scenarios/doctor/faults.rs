@@ -103,7 +103,9 @@ pub(super) const FAULTS: &[Fault] = faults! {
         "cp /etc/postfix/main.cf /run/main.cf; echo 'default_process_limit = many' >>/run/main.cf; \
          mount --bind /run/main.cf \"$(readlink -f /etc/postfix/main.cf)\"",
         "umount \"$(readlink -f /etc/postfix/main.cf)\"",
-        [("postfix", "bad numerical configuration: default_process_limit = many")];
+        // No process can start with it, and those without a client end soon.
+        [("postfix", "bad numerical configuration: default_process_limit = many"),
+         ("ports", "timed out"), ("message", "does not arrive")];
     "a wrong setting of Dovecot" on "a",
         "cp /etc/dovecot/dovecot.conf /run/dovecot.conf; echo 'no_such_setting = 1' >>/run/dovecot.conf; \
          mount --bind /run/dovecot.conf /etc/dovecot/dovecot.conf",
