@@ -272,8 +272,7 @@ in
             lib.mkIf (directDelivery != null)
               {
                 mode = "0660";
-                user = postfix;
-                group = config.services.postfix.setgidGroup;
+                group = "chatmail-delivery";
               };
         };
         # The front on port 443 passes on the client's address.
