@@ -34,6 +34,9 @@
       burst = 20;
     };
 
+    # Postfix queues all mail, also between users of the relay.
+    filter.directDelivery = false;
+
     # A server whose certificate cannot be verified.
     federation.smtp.tlsExceptions."old.example.net" = "encrypt";
 

@@ -50,7 +50,7 @@ let
 
   logFilters = import ./log-filters.nix;
   shareOfMemory = import ./share-of-memory.nix { inherit lib; };
-  directDelivery = settings.filtermail.direct_delivery;
+  sockets = import ./sockets.nix;
 
   # Commands that Dovecot can name in the line about the end of a session.
   imapCommands = [
@@ -254,11 +254,8 @@ in
         };
         "service lmtp" = {
           user = "vmail";
-          # Idle connections that Postfix keeps for later deliveries count too. Then the connections of both filters.
-          process_limit =
-            2 * cfg.connections.delivery
-            + 10
-            + (if directDelivery == null then 0 else 2 * directDelivery.max_connections);
+          # Idle connections that Postfix keeps for later deliveries count too. The filters keep as many.
+          process_limit = (if cfg.filter.directDelivery then 4 else 2) * cfg.connections.delivery + 10;
           # Starting a process for each delivery takes more time than the delivery.
           restart_request_count = 1000;
           # Every user of the host could connect to Dovecot's default socket.
@@ -268,12 +265,10 @@ in
             user = postfix;
             group = config.services.postfix.group;
           };
-          "unix_listener ${lib.removePrefix "unix:" directDelivery.lmtp}" =
-            lib.mkIf (directDelivery != null)
-              {
-                mode = "0660";
-                group = "chatmail-delivery";
-              };
+          "unix_listener ${sockets.lmtp}" = lib.mkIf cfg.filter.directDelivery {
+            mode = "0660";
+            group = "chatmail-delivery";
+          };
         };
         # The front on port 443 passes on the client's address.
         haproxy_trusted_networks = [ "127.0.0.1" ];

@@ -160,18 +160,19 @@ let
         incoming_listen = "127.0.0.1:10081";
         incoming_reinject = "127.0.0.1:10026";
       };
-  inPostfixGroup = {
-    SupplementaryGroups = [ config.services.postfix.setgidGroup ];
-    # The host's groups have no effect in a user namespace.
-    PrivateUsers = false;
-  };
+  inGroups =
+    groups:
+    lib.optionalAttrs (groups != [ ]) {
+      SupplementaryGroups = groups;
+      # The host's groups have no effect in a user namespace.
+      PrivateUsers = false;
+    };
+  inPostfixGroup = inGroups [ config.services.postfix.setgidGroup ];
   # What the filters connect to: sockets of Postfix, and those for deliveries to mailboxes.
-  toPostfix = lib.optionalAttrs (overUnix || cfg.filter.directDelivery) {
-    SupplementaryGroups =
-      lib.optional overUnix config.services.postfix.setgidGroup
-      ++ lib.optional cfg.filter.directDelivery "chatmail-delivery";
-    PrivateUsers = false;
-  };
+  behindFilters = inGroups (
+    lib.optional overUnix config.services.postfix.setgidGroup
+    ++ lib.optional cfg.filter.directDelivery "chatmail-delivery"
+  );
 
   loopback = {
     RestrictAddressFamilies = [
@@ -431,7 +432,7 @@ in
         metrics = settings.metrics.filtermail_outgoing;
         service =
           (if overUnix then { PrivateNetwork = true; } else loopback)
-          // toPostfix
+          // behindFilters
           // {
             DynamicUser = true;
             MemoryMax = filterMemory;
@@ -461,7 +462,7 @@ in
         service =
           mailboxOwner
           // loopback
-          // toPostfix
+          // behindFilters
           // {
             BindReadOnlyPaths = [ cfg.mailboxes.directory ];
             MemoryMax = filterMemory;
@@ -551,11 +552,9 @@ in
           group = "nginx";
         };
         metrics = settings.metrics.newemail;
-        service = {
+        # Reads the invitations.
+        service = inGroups [ registration.group ] // {
           DynamicUser = true;
-          # Reads the invitations. The host's groups have no effect in a user namespace.
-          SupplementaryGroups = [ registration.group ];
-          PrivateUsers = false;
           PrivateNetwork = true;
           MemoryMax = "128M";
         };
