@@ -1,11 +1,10 @@
 //! Throughput of messages from one relay to another: over HTTPS, over SMTP to a relay whose port 443 is closed, and with
 //! Postfix's own SMTP client alone.
 
-use anyhow::ensure;
 use mailtest::client::Peer;
 
 use super::cost;
-use super::load::{Load, Outcome, People};
+use super::load::{Outcome, People, Traffic};
 use super::relays::on_relays;
 use super::report::Report;
 use super::setup::{self, Setup, apply, undo};
@@ -64,15 +63,11 @@ pub(crate) struct Federation {
     /// Concurrent senders
     #[arg(long, value_name = "N", default_value_t = 10)]
     senders: usize,
-    /// Receivers, each in IDLE
-    #[arg(long, value_name = "N", default_value_t = 50)]
-    receivers: usize,
     /// Total number of messages of all senders
     #[arg(long, value_name = "N", default_value_t = 1000)]
     messages: usize,
-    /// Bytes of ciphertext per message
-    #[arg(long, value_name = "BYTES", default_value_t = 1300)]
-    size: usize,
+    #[command(flatten)]
+    traffic: Traffic,
     /// Leaves the relays running
     #[arg(long)]
     keep: bool,
@@ -80,8 +75,7 @@ pub(crate) struct Federation {
 
 /// Measures each way from relay a to relay b.
 pub(super) async fn run(arguments: &Federation) -> anyhow::Result<Report> {
-    ensure!(arguments.messages > 0, "--messages must be 1 or more");
-    ensure!(arguments.receivers > 0, "--receivers must be 1 or more");
+    arguments.traffic.check(arguments.messages)?;
     on_relays(arguments.keep, async |lab, progress| {
         let measured = measure_all(lab, progress, arguments).await;
         setup::run(lab, TO, "systemctl start nginx").await?;
@@ -92,13 +86,7 @@ pub(super) async fn run(arguments: &Federation) -> anyhow::Result<Report> {
 }
 
 async fn measure_all(lab: &Lab, progress: &Progress, arguments: &Federation) -> anyhow::Result<Report> {
-    let load = Load {
-        senders: arguments.senders,
-        receivers: arguments.receivers,
-        messages: arguments.messages,
-        size: arguments.size,
-        every: None,
-    };
+    let load = arguments.traffic.load(arguments.senders, arguments.messages);
     let mut report = Report::new("Federation");
     report.line(format_args!(
         "{} senders, {} receivers, {} messages of {} bytes of ciphertext",

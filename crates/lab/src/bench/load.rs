@@ -34,6 +34,37 @@ pub(super) struct Load {
     pub(super) every: Option<Duration>,
 }
 
+/// Who receives messages of which size.
+#[derive(Debug, Clone, Copy, clap::Args)]
+pub(super) struct Traffic {
+    /// Receivers, each in IDLE
+    #[arg(long, value_name = "N", default_value_t = 50)]
+    receivers: usize,
+    /// Bytes of ciphertext per message; with 1300, a message has 2.8 kB, like a text message of Delta Chat
+    #[arg(long, value_name = "BYTES", default_value_t = 1300)]
+    size: usize,
+}
+
+impl Traffic {
+    /// Checks that there is something to measure with this number of messages.
+    pub(super) fn check(self, messages: usize) -> anyhow::Result<()> {
+        ensure!(messages > 0, "--messages must be 1 or more");
+        ensure!(self.receivers > 0, "--receivers must be 1 or more");
+        Ok(())
+    }
+
+    /// Messages from this number of senders, each as fast as it can.
+    pub(super) fn load(self, senders: usize, messages: usize) -> Load {
+        Load {
+            senders,
+            receivers: self.receivers,
+            messages,
+            size: self.size,
+            every: None,
+        }
+    }
+}
+
 /// Progress of one message.
 #[derive(Debug, Clone, Copy, Default)]
 struct Times {

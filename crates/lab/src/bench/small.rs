@@ -3,10 +3,10 @@
 use anyhow::ensure;
 use mailtest::{Context, run, scenarios};
 
-use super::load::Load;
+use super::load::Traffic;
 use super::relays::on_relays;
 use super::report::Report;
-use super::setup::{Setup, apply, undo};
+use super::setup::{self, Setup, apply, undo};
 use super::stats::milliseconds;
 use super::target::Target;
 use super::throughput::measure;
@@ -30,15 +30,11 @@ pub(crate) struct Small {
     /// Concurrent senders; can be given several times
     #[arg(long, value_name = "N", default_values_t = [10, 50])]
     senders: Vec<usize>,
-    /// Receivers, each in IDLE
-    #[arg(long, value_name = "N", default_value_t = 50)]
-    receivers: usize,
     /// Total number of messages of all senders
     #[arg(long, value_name = "N", default_value_t = 1000)]
     messages: usize,
-    /// Bytes of ciphertext per message
-    #[arg(long, value_name = "BYTES", default_value_t = 1300)]
-    size: usize,
+    #[command(flatten)]
+    traffic: Traffic,
     /// Leaves the relays running
     #[arg(long)]
     keep: bool,
@@ -47,8 +43,7 @@ pub(crate) struct Small {
 /// Boots relay a with these limits and measures it.
 pub(super) async fn run(arguments: &Small) -> anyhow::Result<Report> {
     ensure!(arguments.processors > 0, "--processors must be 1 or more");
-    ensure!(arguments.messages > 0, "--messages must be 1 or more");
-    ensure!(arguments.receivers > 0, "--receivers must be 1 or more");
+    arguments.traffic.check(arguments.messages)?;
     on_relays(arguments.keep, async |lab, progress| {
         let size = Size {
             processors: arguments.processors,
@@ -84,13 +79,7 @@ async fn measure_all(lab: &Lab, progress: &Progress, arguments: &Small) -> anyho
     limit_sessions(lab, arguments.sessions).await?;
     for &senders in &arguments.senders {
         progress.say(format_args!("measuring {senders} senders"));
-        let load = Load {
-            senders,
-            receivers: arguments.receivers,
-            messages: arguments.messages,
-            size: arguments.size,
-            every: None,
-        };
+        let load = arguments.traffic.load(senders, arguments.messages);
         let measured = measure(lab, load).await?;
         let outcome = &measured.outcome;
         report.line(format_args!(
@@ -129,11 +118,6 @@ async fn limit_sessions(lab: &Lab, sessions: usize) -> anyhow::Result<()> {
          postconf -P $port/inet/smtpd_client_connection_count_limit=0; \
          done; postfix reload"
     );
-    let output = lab.exec(RELAY, &["sh", "-e", "-c", &script]).await?;
-    ensure!(
-        output.status.success(),
-        "cannot limit the SMTP sessions: {}",
-        String::from_utf8_lossy(&output.stderr)
-    );
+    setup::run(lab, RELAY, &script).await?;
     Ok(())
 }

@@ -2,12 +2,11 @@
 
 use std::time::Duration;
 
-use anyhow::ensure;
 use chatmail_core::postqueue::Message;
 use mailtest::client::Peer;
 
 use super::cost::{self, Cost};
-use super::load::{Load, Outcome, People};
+use super::load::{Load, Outcome, People, Traffic};
 use super::relays::on_relays;
 use super::report::Report;
 use super::setup::{Setup, apply, undo};
@@ -28,15 +27,11 @@ pub(crate) struct Throughput {
     /// Concurrent senders; can be given several times
     #[arg(long, value_name = "N", default_values_t = [10, 50, 200])]
     senders: Vec<usize>,
-    /// Receivers, each in IDLE
-    #[arg(long, value_name = "N", default_value_t = 50)]
-    receivers: usize,
     /// Total number of messages of all senders
     #[arg(long, value_name = "N", default_value_t = 2000)]
     messages: usize,
-    /// Bytes of ciphertext per message; with 1300, a message has 2.8 kB, like a text message of Delta Chat
-    #[arg(long, value_name = "BYTES", default_value_t = 1300)]
-    size: usize,
+    #[command(flatten)]
+    traffic: Traffic,
     /// Measures only the module's settings
     #[arg(long)]
     no_baseline: bool,
@@ -47,8 +42,7 @@ pub(crate) struct Throughput {
 
 /// Measures the defaults of Dovecot and Postfix and then the module's settings, with each number of senders.
 pub(super) async fn run(arguments: &Throughput) -> anyhow::Result<Report> {
-    ensure!(arguments.messages > 0, "--messages must be 1 or more");
-    ensure!(arguments.receivers > 0, "--receivers must be 1 or more");
+    arguments.traffic.check(arguments.messages)?;
     on_relays(arguments.keep, async |lab, progress| {
         let measured = measure_all(lab, progress, arguments).await;
         undo(lab, RELAY).await?;
@@ -60,13 +54,7 @@ pub(super) async fn run(arguments: &Throughput) -> anyhow::Result<Report> {
 async fn measure_all(lab: &Lab, progress: &Progress, arguments: &Throughput) -> anyhow::Result<Report> {
     let mut report = Report::new("Throughput");
     for &senders in &arguments.senders {
-        let load = Load {
-            senders,
-            receivers: arguments.receivers,
-            messages: arguments.messages,
-            size: arguments.size,
-            every: None,
-        };
+        let load = arguments.traffic.load(senders, arguments.messages);
         let mut fetched = Vec::new();
         for setup in [Setup::Defaults, Setup::Module] {
             if arguments.no_baseline && setup == Setup::Defaults {
