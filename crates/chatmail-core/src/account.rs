@@ -320,9 +320,7 @@ fn without_path(error: io::Error) -> io::Error {
 
 /// The start of the UTC day.
 pub fn day_of(time: SystemTime) -> SystemTime {
-    let seconds = time
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .map_or(0, |since| since.as_secs());
+    let seconds = crate::time::unix_seconds(time);
     SystemTime::UNIX_EPOCH + Duration::from_secs(seconds - seconds % DAY)
 }
 

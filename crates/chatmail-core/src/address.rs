@@ -76,6 +76,16 @@ impl Address {
         })
     }
 
+    /// The account that Postfix and Dovecot deliver to for a recipient: in lower case, without the extension after `+`
+    /// (`recipient_delimiter`).
+    pub fn of_recipient(recipient: &str) -> Result<Self, AddressError> {
+        let (localpart, domain) = recipient.rsplit_once('@').ok_or(AddressError::Malformed)?;
+        let account = localpart
+            .split_once('+')
+            .map_or(localpart, |(account, _)| account);
+        Self::parse(&format!("{account}@{domain}").to_ascii_lowercase())
+    }
+
     /// Checks that `asker` may create an account with this address and password.
     pub fn check_new(
         &self,

@@ -16,6 +16,7 @@ pub mod removal;
 pub mod roles;
 pub mod settings;
 pub mod settings_file;
+mod time;
 pub mod turn;
 
 pub use account::MailStore;
@@ -23,3 +24,4 @@ pub use address::Address;
 pub use endpoint::Endpoint;
 pub use settings::Settings;
 pub use settings_file::SettingsFile;
+pub use time::unix_seconds;

@@ -91,10 +91,7 @@ pub fn write_atomic(path: &Path, content: &str) -> Result<(), Problem> {
 
 /// Converts a time to seconds of Unix time; zero for earlier times.
 pub fn unix_seconds(time: SystemTime) -> i64 {
-    time.duration_since(SystemTime::UNIX_EPOCH)
-        .ok()
-        .and_then(|since| i64::try_from(since.as_secs()).ok())
-        .unwrap_or_default()
+    i64::try_from(chatmail_core::unix_seconds(time)).unwrap_or_default()
 }
 
 /// Formats a second of Unix time as date and time in UTC.

@@ -14,8 +14,6 @@ use crate::push::{Post, PushHandle};
 pub const SOCKET: &str = "delivered";
 /// Name of the table.
 const TABLE: &str = "delivered";
-/// Separates the account from the rest of the local part (`recipient_delimiter`).
-const DELIMITER: char = '+';
 
 /// Returns the account that got the message; none if the attempt failed.
 fn account(report: &str) -> Option<Address> {
@@ -25,11 +23,7 @@ fn account(report: &str) -> Option<Address> {
     }
     let (_, rest) = reply.split_once('<')?;
     let (address, _) = rest.split_once('>')?;
-    let (localpart, domain) = address.rsplit_once('@')?;
-    let account = localpart
-        .split_once(DELIMITER)
-        .map_or(localpart, |(account, _)| account);
-    Address::parse(&format!("{account}@{domain}").to_ascii_lowercase()).ok()
+    Address::of_recipient(address).ok()
 }
 
 /// Handles reports on one connection. Each is answered when its notifications are stored; the answer changes nothing

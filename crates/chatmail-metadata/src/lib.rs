@@ -20,11 +20,7 @@ pub struct Clock(Arc<dyn Fn() -> u64 + Send + Sync>);
 impl Clock {
     /// The clock of this machine.
     pub fn system() -> Self {
-        Self::new(|| {
-            SystemTime::now()
-                .duration_since(SystemTime::UNIX_EPOCH)
-                .map_or(0, |since| since.as_secs())
-        })
+        Self::new(|| chatmail_core::unix_seconds(SystemTime::now()))
     }
 
     /// A clock that calls `unix`, which returns seconds.

@@ -7,12 +7,11 @@ use std::path::Path;
 use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context as _, bail, ensure};
-use chatmail_core::Settings;
 use chatmail_core::registration::{Id, Invitation, Locked, MAX_INVITATIONS, Register, Token};
+use chatmail_core::{Settings, unix_seconds};
 
 use self::links::Links;
 use crate::account::as_owner_of;
-use crate::times::unix;
 
 /// Maximum number of accounts of one invitation.
 const MAX_USES: u32 = 10_000;
@@ -74,7 +73,7 @@ enum Command {
 pub(crate) fn run(cli: &Cli, settings: &Settings) -> anyhow::Result<crate::Answer> {
     let register = Register::new(&settings.registration);
     let folder = &settings.registration.directory;
-    let now = unix(SystemTime::now());
+    let now = unix_seconds(SystemTime::now());
     let text = match &cli.command {
         Command::Create {
             uses,
@@ -85,12 +84,8 @@ pub(crate) fn run(cli: &Cli, settings: &Settings) -> anyhow::Result<crate::Answe
         } => {
             let token = Token::generate(&mut rand::rng());
             let invitation = Invitation {
-                created: now,
-                expires: now.saturating_add(*expires),
-                uses: *uses,
-                used: 0,
-                pending: None,
                 note: Some(note.clone()).filter(|note| !note.is_empty()),
+                ..Invitation::new(now, now.saturating_add(*expires), *uses)
             };
             let added = changing(&register, folder, |locked| {
                 locked

@@ -18,7 +18,7 @@ use serde::Serialize;
 use self::system::{EXPIRE, Sockets, Unit};
 use crate::account::size;
 use crate::dial::Dial;
-use crate::times::{minute, unix};
+use crate::times::minute;
 use crate::{queue, tls};
 
 /// The port for mail from other servers.
@@ -214,7 +214,7 @@ fn registration(settings: &Settings, resources: &Resources) -> anyhow::Result<St
         return Ok(format!("paused: {exhausted}"));
     }
     let folder = settings.registration.directory.display();
-    let now = unix(SystemTime::now());
+    let now = chatmail_core::unix_seconds(SystemTime::now());
     let mut text = "open".to_owned();
     if mode == RegistrationMode::Invitation {
         "by invitation".clone_into(&mut text);

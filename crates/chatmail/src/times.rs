@@ -1,15 +1,7 @@
 //! Times of Unix, and as people and programs read them.
 
-use std::time::SystemTime;
-
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
-
-/// Seconds of Unix time.
-pub(crate) fn unix(time: SystemTime) -> u64 {
-    time.duration_since(SystemTime::UNIX_EPOCH)
-        .map_or(0, |since| since.as_secs())
-}
 
 /// The minute in UTC.
 pub(crate) fn minute(time: i64) -> String {

@@ -8,7 +8,7 @@ use chatmail_core::account::MailStore;
 use chatmail_core::address::{AddressError, Asker};
 use chatmail_core::limits::Resources;
 use chatmail_core::registration::{Denied, Locked, Register, Token};
-use chatmail_core::{Address, Settings};
+use chatmail_core::{Address, Settings, unix_seconds};
 use tokio::sync::Mutex;
 
 use crate::files::{blocking, when_locked};
@@ -63,7 +63,7 @@ impl Registrar {
         let (token, secret) = self.split(password);
         let (register, directory) = (self.register.clone(), self.store.dir().to_owned());
         let (allowed, resources) = blocking(move || {
-            let allowed = register.check(token.as_ref(), now())?;
+            let allowed = register.check(token.as_ref(), unix_seconds(SystemTime::now()))?;
             Ok((allowed, Resources::read(&directory)))
         })
         .await?;
@@ -114,7 +114,13 @@ impl Registrar {
             // Held until the end, even if the caller is cancelled.
             let _within = within;
             let exists = |address: &str| exists(&store, address);
-            between.create(token.as_ref(), address.as_str(), now(), exists, create)
+            between.create(
+                token.as_ref(),
+                address.as_str(),
+                unix_seconds(SystemTime::now()),
+                exists,
+                create,
+            )
         });
         Ok(created.await?.map_err(Refusal::from))
     }
@@ -141,11 +147,4 @@ fn exists(store: &MailStore, address: &str) -> bool {
         let hash = store.account(&address).password_hash();
         hash.map_or(true, |hash| hash.is_some())
     })
-}
-
-/// Seconds of Unix time.
-fn now() -> u64 {
-    SystemTime::now()
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .map_or(0, |since| since.as_secs())
 }

@@ -1,9 +1,10 @@
 //! Accepts only end-to-end encrypted mail.
 //!
 //! Postfix hands each message to one of two filters before it queues it. The filter delivers accepted messages to
-//! mailboxes of this relay, and returns all others to Postfix on another socket. `check` decides by the bytes of a message, `dkim` by its signatures, `smtp` moves bytes,
-//! and `reply` contains every SMTP reply. `mxdeliv` accepts mail over HTTPS and passes it to Postfix, which treats it
-//! like all arriving mail. `transport` delivers over HTTPS what Postfix passes to it.
+//! mailboxes of this relay, and returns all others to Postfix on another socket. `check` decides by the bytes of a
+//! message, `dkim` by its signatures, `smtp` moves bytes, and `reply` contains every SMTP reply. `mxdeliv` accepts mail
+//! over HTTPS and passes it to Postfix, which treats it like all arriving mail. `transport` delivers over HTTPS what
+//! Postfix passes to it.
 
 pub mod check;
 pub mod dkim;

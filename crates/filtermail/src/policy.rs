@@ -132,9 +132,7 @@ impl Incoming {
     /// Parses the signatures and hashes the body, looks the keys up, and verifies.
     async fn verify(&self, domain: &str, message: &Bytes) -> DkimVerdict {
         let failed = || DkimVerdict::Temporary("a check failed".to_owned());
-        let now = SystemTime::now()
-            .duration_since(SystemTime::UNIX_EPOCH)
-            .map_or(0, |since| since.as_secs());
+        let now = chatmail_core::unix_seconds(SystemTime::now());
         let of = domain.to_owned();
         let find = move |message: &[u8]| Signatures::find(&Entity::split(message), &of, now);
         let signatures = match self.checks.run(message, BLOCKING, find).await {
@@ -212,21 +210,13 @@ fn refuse_cleartext(from: &str) -> Verdict {
 /// Whether a recipient refuses cleartext. Postfix accepts several spellings of an address; one that is not plainly an
 /// account of this relay counts as protected.
 fn refuses_cleartext(store: &MailStore, domain: &str, recipient: &str) -> bool {
-    let Ok(address) = Address::parse(&recipient.to_ascii_lowercase()) else {
+    let whole = Address::parse(&recipient.to_ascii_lowercase());
+    let (Ok(_), Ok(account)) = (whole, Address::of_recipient(recipient)) else {
         return true;
     };
-    let localpart = address.localpart();
-    let account = localpart
-        .split_once('+')
-        .map_or(localpart, |(account, _)| account);
     let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');
-    if address.domain() != domain || !account.bytes().all(plain) {
-        return true;
-    }
-    match Address::parse(&format!("{account}@{domain}")) {
-        Ok(account) => store.account(&account).enforces_e2ee(),
-        Err(_) => true,
-    }
+    let known = account.domain() == domain && account.localpart().bytes().all(plain);
+    !known || store.account(&account).enforces_e2ee()
 }
 
 /// Runs checks of messages, a limited number at once.

@@ -180,9 +180,7 @@ impl Web {
 
     async fn admit(&self, token: Option<Token>, asked: bool) -> Result<(), Refusal> {
         let register = self.register.clone();
-        let now = SystemTime::now()
-            .duration_since(SystemTime::UNIX_EPOCH)
-            .map_or(0, |since| since.as_secs());
+        let now = chatmail_core::unix_seconds(SystemTime::now());
         let checked = tokio::task::spawn_blocking(move || register.check(token.as_ref(), now)).await;
         match checked.map_err(std::io::Error::other).flatten() {
             Ok(Ok(())) => Ok(()),

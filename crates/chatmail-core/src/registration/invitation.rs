@@ -110,6 +110,18 @@ impl fmt::Display for Id {
 }
 
 impl Invitation {
+    /// An unused invitation for this number of accounts; the times are seconds of Unix time.
+    pub fn new(created: u64, expires: u64, uses: u32) -> Self {
+        Self {
+            created,
+            expires,
+            uses,
+            used: 0,
+            pending: None,
+            note: None,
+        }
+    }
+
     /// What it is worth at this Unix time.
     pub fn state(&self, now: u64) -> State {
         if self.used >= self.uses {

@@ -1,8 +1,8 @@
 //! Notifies devices of new messages through the notification server.
 //!
 //! A token is opaque: the server learns neither the address nor anything about the message. A notification is on disk
-//! before the report of the delivery is answered. It is removed when the server has accepted it, reports that the device is gone, or
-//! after five hours.
+//! before the report of the delivery is answered. It is removed when the server has accepted it, reports that the device
+//! is gone, or after five hours.
 
 pub mod http;
 mod post;

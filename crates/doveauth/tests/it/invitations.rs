@@ -25,19 +25,9 @@ fn user(number: usize) -> String {
 
 /// An invitation, and passwords with its token.
 fn invite(relay: &Relay, uses: u32, expires_in: u64) -> (Token, String) {
-    let now = SystemTime::now()
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .unwrap()
-        .as_secs();
+    let now = chatmail_core::unix_seconds(SystemTime::now());
     let token = Token::generate(&mut rand::rng());
-    let invitation = Invitation {
-        created: now,
-        expires: now + expires_in,
-        uses,
-        used: 0,
-        pending: None,
-        note: None,
-    };
+    let invitation = Invitation::new(now, now + expires_in, uses);
     let register = Register::new(&relay.settings.registration);
     assert!(
         register

@@ -107,11 +107,11 @@ impl Reinjector {
             ..envelope.clone()
         };
         let mut reply = Reply::DELIVERED;
-        if !others.is_empty() {
-            mailboxes.left_to_postfix(others.len());
+        let (mut queued, mut stored) = (others.len(), own.len());
+        if queued > 0 {
             reply = self.reinject(&with(others), message).await;
         }
-        if own.is_empty() || !reply.is_success() {
+        if !reply.is_success() {
             return reply;
         }
         let (undelivered, _turn) = {
@@ -124,10 +124,16 @@ impl Reinjector {
                 }
             }
         };
-        if !undelivered.rest.is_empty() {
+        let rest = undelivered.rest.len();
+        if rest > 0 {
             reply = self.reinject(&with(undelivered.rest), message).await;
+            queued += rest;
+            stored -= rest;
         }
         self.reports = undelivered.reports;
+        if reply.is_success() {
+            mailboxes.count(stored, queued);
+        }
         reply
     }
 
@@ -150,9 +156,8 @@ impl Reinjector {
                 Ok(reply) => return reply,
             }
         }
-        let connection = match Connection::open(&self.target.address, Protocol::Smtp(None)).await {
-            Ok(Ok(connection)) => connection,
-            Ok(Err(reply)) => return self.failed(&io::Error::other(format!("it said {reply}"))),
+        let connection = match Connection::connect(&self.target.address, Protocol::Smtp(None)).await {
+            Ok(connection) => connection,
             Err(error) => return self.failed(&error),
         };
         match self.transaction(connection, envelope, message).await {

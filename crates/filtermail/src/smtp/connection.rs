@@ -87,6 +87,13 @@ impl Connection {
         Ok(Ok(connection))
     }
 
+    /// The same, for servers that turn nobody away: a negative greeting is an error.
+    pub(super) async fn connect(address: &Endpoint, protocol: Protocol) -> io::Result<Self> {
+        Self::open(address, protocol)
+            .await?
+            .map_err(|reply| io::Error::other(format!("it said {reply}")))
+    }
+
     /// Sends a whole message and returns the reply to it.
     pub(super) async fn transaction(
         &mut self,

@@ -9,7 +9,7 @@ use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use chatmail_core::{Endpoint, Settings};
+use chatmail_core::{Address, Endpoint, Settings};
 use daemon::socketmap;
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout};
@@ -76,9 +76,9 @@ impl Mailboxes {
         }
     }
 
-    /// Counts recipients that Postfix decides on.
-    pub fn left_to_postfix(&self, recipients: usize) {
-        metrics::passed_on(self.direction, 0, recipients);
+    /// Counts recipients of an accepted message: those whose mailboxes have it, and those that Postfix delivers to.
+    pub fn count(&self, stored: usize, queued: usize) {
+        metrics::passed_on(self.direction, stored, queued);
     }
 
     fn is_own(&self, recipient: &Path) -> bool {
@@ -101,20 +101,22 @@ impl Mailboxes {
         recipients: Vec<Path>,
         message: &[u8],
     ) -> Undelivered {
-        let before = recipients.len();
-        let (stored, sender) = (
-            self.store(sender, &recipients, message).await,
-            sender.address.to_ascii_lowercase(),
-        );
+        if recipients.is_empty() {
+            return Undelivered::default();
+        }
+        let stored = self.store(sender, &recipients, message).await;
+        let sender = sender.address.to_ascii_lowercase();
+        let is_sender = |recipient: &str| {
+            Address::of_recipient(recipient).is_ok_and(|account| account.as_str() == sender)
+        };
         // Users get no notification of messages that they send to themselves, for their other devices.
         let reports = stored
             .iter()
-            .filter(|(recipient, _)| account(recipient) != sender)
+            .filter(|(recipient, _)| !is_sender(recipient))
             .map(|(_, reply)| format!("{DELIVERED} {reply}"))
             .collect();
         let mut rest = recipients;
         rest.retain(|recipient| !stored.contains_key(&recipient.address.to_ascii_lowercase()));
-        metrics::passed_on(self.direction, before - rest.len(), rest.len());
         Undelivered { rest, reports }
     }
 
@@ -174,15 +176,15 @@ impl Mailboxes {
     /// A connection on which Dovecot waits for the message; none if it rejects a recipient.
     async fn begin(self: &Arc<Self>, envelope: &Envelope) -> io::Result<Option<Connection>> {
         while let Some(mut connection) = self.idle_connection() {
-            // Dovecot closes idle connections, too; then the next one is tried.
-            if let Ok(outcome) = connection.envelope(envelope).await {
-                return Ok(self.unless_refused(connection, outcome));
+            match connection.envelope(envelope).await {
+                Ok(outcome) => return Ok(self.unless_refused(connection, outcome)),
+                // The others would take as long, and Postfix waits for the reply.
+                Err(error) if error.kind() == io::ErrorKind::TimedOut => return Err(error),
+                // Dovecot closes idle connections, too; then the next one is tried.
+                Err(_) => {}
             }
         }
-        let mut connection = match Connection::open(&self.address, Protocol::Lmtp).await? {
-            Ok(connection) => connection,
-            Err(reply) => return Err(io::Error::other(format!("it said {reply}"))),
-        };
+        let mut connection = Connection::connect(&self.address, Protocol::Lmtp).await?;
         let outcome = connection.envelope(envelope).await?;
         Ok(self.unless_refused(connection, outcome))
     }
@@ -230,6 +232,7 @@ impl Mailboxes {
 }
 
 /// The recipients that still have to get a message, and the reports about the others.
+#[derive(Default)]
 pub struct Undelivered {
     /// Recipients that Postfix has to deliver to.
     pub rest: Vec<Path>,
@@ -256,12 +259,4 @@ async fn send(
         }
     }
     Ok(())
-}
-
-/// The account of an address, without its extension.
-fn account(address: &str) -> String {
-    match (address.split_once('+'), address.rsplit_once('@')) {
-        (Some((account, _)), Some((_, domain))) => format!("{account}@{domain}"),
-        _ => address.to_owned(),
-    }
 }

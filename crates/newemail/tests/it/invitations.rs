@@ -21,12 +21,8 @@ fn by_invitation() -> Service {
 fn invite(service: &Service, used: u32, expires: u64) -> Token {
     let token = Token::generate(&mut rand::rng());
     let invitation = Invitation {
-        created: now(),
-        expires,
-        uses: 3,
         used,
-        pending: None,
-        note: None,
+        ..Invitation::new(now(), expires, 3)
     };
     let register = Register::new(&service.settings.registration);
     assert!(
