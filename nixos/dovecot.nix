@@ -1,4 +1,4 @@
-# Dovecot 2.4: IMAP for clients, LMTP and SASL for Postfix.
+# Dovecot 2.4: IMAP for clients, LMTP for Postfix and the filters.
 {
   config,
   lib,
@@ -28,12 +28,11 @@ let
   # sessions cannot wake up.
   internal = config.services.dovecot2.settings;
 
-  # `doveadm reload` returns before Dovecot has reopened its sockets. Postfix reloads after Dovecot, and an smtpd
-  # without a socket for logins exits, which delays the whole service.
+  # `doveadm reload` returns before Dovecot has reopened its sockets.
   reload = pkgs.writeShellScript "dovecot-reload" ''
     set -eu
     socket() {
-      ${pkgs.coreutils}/bin/stat -c '%i %z' ${queue}/private/auth
+      ${pkgs.coreutils}/bin/stat -c '%i %z' ${queue}/private/dovecot-lmtp
     }
     before=$(socket)
     ${lib.getExe' cfg.dovecot.package "doveadm"} reload
@@ -230,11 +229,6 @@ in
             mode = "0660";
             group = "vmail";
           };
-        };
-        "service auth"."unix_listener ${queue}/private/auth" = {
-          mode = "0660";
-          user = postfix;
-          group = config.services.postfix.group;
         };
         # This socket reveals whether an account exists.
         "service auth"."unix_listener auth-userdb" = {

@@ -295,7 +295,9 @@ in
         tls_preempt_cipherlist = true;
 
         smtpd_sasl_type = "dovecot";
-        smtpd_sasl_path = "private/auth";
+        # doveauth, in the protocol of Dovecot. Dovecot itself would report a temporary failure in a way that Postfix takes
+        # for a wrong password.
+        smtpd_sasl_path = sockets.sasl;
         smtpd_tls_auth_only = true;
         smtpd_sender_login_maps = regexp "login-map" [ "/^(.*)$/ \${1}" ];
 
@@ -470,11 +472,13 @@ in
     systemd.services.postfix-setup.restartIfChanged = false;
 
     systemd.services.postfix = {
-      wants = lib.optional (!cfg.byAddress) "opendkim.service";
-      after = [ "dovecot.service" ] ++ lib.optional (!cfg.byAddress) "opendkim.service";
-      # Without Dovecot, Postfix would report a wrong password to clients, so it stops before Dovecot and starts after
-      # it.
-      partOf = [ "dovecot.service" ];
+      # Without a socket for logins, each smtpd(8) on the submission ports would exit.
+      wants = [ "doveauth-sasl.socket" ] ++ lib.optional (!cfg.byAddress) "opendkim.service";
+      after = [
+        "dovecot.service"
+        "doveauth-sasl.socket"
+      ]
+      ++ lib.optional (!cfg.byAddress) "opendkim.service";
       stopIfChanged = false;
       startLimitIntervalSec = lib.mkForce 0;
       reloadTriggers = [ configure ];
@@ -482,6 +486,8 @@ in
       restartTriggers = [
         config.services.postfix.settings.main.inet_protocols
         (config.services.postfix.settings.main.inet_interfaces or "all")
+        # A reload would come before systemd opens a new socket.
+        config.services.postfix.settings.main.smtpd_sasl_path
       ];
       serviceConfig = shareOfMemory "50%" // {
         ExecStartPre = "/etc/chatmail/postfix-configure";

@@ -279,6 +279,11 @@ in
             # Sign-ups, and logins that need a hash, that wait at once. A hash takes about 35 ms of CPU time, so the last of
             # them waits about a second on a machine with one processor.
             max_hashing = 24;
+            sasl = {
+              socket = sockets.sasl;
+              # Ports 465 and 587, their front on port 443, and WebSocket.
+              max_connections = 4 * cfg.connections.smtp;
+            };
           };
           lastlogin.socket = "/run/chatmail-lastlogin/lastlogin.socket";
           filtermail = {
@@ -378,6 +383,18 @@ in
           # The memory of each hash is returned to the system at once; by default the allocator raises this threshold.
           Environment = [ "MALLOC_MMAP_THRESHOLD_=1048576" ];
           MemoryMax = "512M";
+        };
+      })
+
+      # Only Postfix itself: the filters are in its group and must not try passwords.
+      (secondSocket {
+        name = "sasl";
+        unit = "doveauth-sasl";
+        service = "doveauth";
+        purpose = "logins of Postfix";
+        socket = unixSocket settings.doveauth.sasl.socket {
+          inherit (config.services.postfix) user;
+          group = "doveauth";
         };
       })
 

@@ -1,6 +1,7 @@
 # Sockets that both the settings and Postfix's main.cf contain. The settings depend on main.cf, so it cannot read them
 # from there.
 {
+  sasl = "/run/doveauth/sasl.socket";
   limit = "/run/filtermail/limit.socket";
   transport = "127.0.0.1:10083";
   lookup = "/run/filtermail/lookup.socket";

@@ -300,6 +300,18 @@ pub struct Doveauth {
     /// Logins to existing accounts, and again first logins, that may wait for a hash at once. Both together are fewer
     /// than Dovecot has auth workers, so that a login that needs no hash finds a free one.
     pub max_hashing: usize,
+    /// Logins of Postfix.
+    pub sasl: Sasl,
+}
+
+/// Where Postfix asks about logins.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Sasl {
+    /// Unix socket on which Postfix speaks the protocol of Dovecot's authentication clients.
+    pub socket: PathBuf,
+    /// Maximum number of connections: one for each smtpd(8) that offers logins.
+    pub max_connections: usize,
 }
 
 /// The service that stores the day of the last login.

@@ -1,6 +1,7 @@
 //! Logins that create accounts, and the day of the last login.
 //!
-//! Dovecot passes every login to doveauth through a Lua script (`nixos/files/doveauth.lua`).
+//! Dovecot passes every login to doveauth through a Lua script (`nixos/files/doveauth.lua`), and Postfix asks it
+//! directly.
 //!
 //! - [`login`]: verifies logins and creates accounts;
 //! - [`hasher`]: limits how many passwords are hashed at once;
@@ -9,6 +10,7 @@
 //! - `files`: file operations on threads that may block;
 //! - [`locks`]: one creation of an address at a time;
 //! - [`http`]: the requests of the script;
+//! - [`sasl`]: the logins of Postfix;
 //! - [`metrics`]: the metrics of both services;
 //! - [`lastlogin`]: the dict of Dovecot's `last_login` plugin.
 
@@ -20,4 +22,5 @@ pub mod locks;
 pub mod login;
 pub mod metrics;
 mod registrar;
+pub mod sasl;
 pub mod verified;

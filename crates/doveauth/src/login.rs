@@ -18,8 +18,8 @@ use crate::metrics;
 use crate::registrar::{Refusal, Registrar};
 use crate::verified::VerifiedLogins;
 
-/// Maximum duration of a login, including the waits for a lock and for a hash. Dovecot's Lua script waits a little
-/// longer, and the client much longer.
+/// Maximum duration of a login, including the waits for a lock and for a hash. Dovecot's Lua script and Postfix wait a
+/// little longer, and the client much longer.
 pub const DEADLINE: Duration = Duration::from_secs(5);
 
 /// Maximum number of passwords hashed at once, however many processors there are: each takes 7 MiB.
@@ -40,7 +40,7 @@ const REMEMBERED: usize = 250_000;
 /// A password as received: any bytes.
 pub type Password = Arc<Zeroizing<Vec<u8>>>;
 
-/// The reply to Dovecot.
+/// The reply to Dovecot or Postfix.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Outcome {

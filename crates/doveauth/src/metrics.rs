@@ -17,7 +17,7 @@ const REASONS: [&str; 2] = ["address", "resources"];
 
 /// Names the metrics of doveauth and sets them to zero.
 pub fn describe_logins() {
-    describe_counter!(LOGINS, "Logins that Dovecot asked about, by result.");
+    describe_counter!(LOGINS, "Logins to IMAP and submission, by result.");
     describe_counter!(
         REMEMBERED,
         "Logins that needed no hash because they were verified before."

@@ -11,3 +11,4 @@ mod invitations;
 mod lastlogin;
 mod logins;
 mod relay;
+mod sasl;

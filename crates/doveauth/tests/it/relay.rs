@@ -37,6 +37,7 @@ impl Relay {
             .into();
         settings.lastlogin.socket = dir.path().join("lastlogin.socket");
         settings.doveauth.socket = dir.path().join("doveauth.socket");
+        settings.doveauth.sasl.socket = dir.path().join("sasl.socket");
         // The machine that runs the tests may be busy.
         settings.accounts.max_load_1m = 1e6;
         settings.accounts.min_memory_available = 0;

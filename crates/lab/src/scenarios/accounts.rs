@@ -224,30 +224,42 @@ pub(super) async fn odd_passwords(context: &Context) -> anyhow::Result<()> {
 }
 
 /// Neither an unprivileged process nor another service with access to the mailboxes can send requests to doveauth.
+/// Postfix can only ask about logins.
 pub(super) async fn doveauth_socket(context: &Context) -> anyhow::Result<()> {
-    const SOCKET: &str = "/run/doveauth/doveauth.socket";
+    const REQUESTS: &str = "/run/doveauth/doveauth.socket";
+    const LOGINS: &str = "/run/doveauth/sasl.socket";
+    // Exit status of curl for a socket that it cannot connect to.
+    const CLOSED: Option<i32> = Some(7);
     let lab = context.machines();
     context.account(RELAY).await?;
-    let ask = [
-        "curl",
-        "-sS",
-        "--max-time",
-        "5",
-        "--unix-socket",
-        SOCKET,
-        "http://doveauth/users",
-    ];
-    let root = context.run(RELAY, &ask).await?;
+    let ask = |socket| {
+        [
+            "curl",
+            "-sS",
+            "--max-time",
+            "2",
+            "--unix-socket",
+            socket,
+            "http://doveauth/users",
+        ]
+    };
+    let root = context.run(RELAY, &ask(REQUESTS)).await?;
     ensure!(root.contains('@'), "the response to root is: {root}");
-    for user in ["nobody", "vmail", "postfix"] {
-        let setpriv = ["setpriv", "--reuid", user, "--regid", user, "--clear-groups"];
-        let argv = [&setpriv[..], &ask[..]].concat();
-        let output = lab.exec(RELAY, &argv).await?;
-        let error = String::from_utf8_lossy(&output.stderr).into_owned();
-        ensure!(
-            !output.status.success() && output.stdout.is_empty(),
-            "{user} can connect: {error}"
-        );
+    for (user, group, open) in [
+        ("nobody", "nogroup", None),
+        ("vmail", "vmail", None),
+        ("postfix", "postfix", Some(LOGINS)),
+    ] {
+        let setpriv = ["setpriv", "--reuid", user, "--regid", group, "--init-groups"];
+        for socket in [REQUESTS, LOGINS] {
+            let output = lab.exec(RELAY, &[&setpriv[..], &ask(socket)].concat()).await?;
+            ensure!(
+                (output.status.code() == CLOSED) == (open != Some(socket)) && output.stdout.is_empty(),
+                "{user} at {socket}: {}, {}",
+                output.status,
+                String::from_utf8_lossy(&output.stderr)
+            );
+        }
     }
     // Dovecot's auth workers can send requests.
     let users = context.run(RELAY, &["doveadm", "user", "*"]).await?;

@@ -106,6 +106,7 @@ const ALLOWED: [(Who, &[&[&str]]); 21] = [
             PUBLIC,
             &[
                 "unix /run/filtermail/*",
+                "unix /run/doveauth/sasl.socket",
                 "unix /run/chatmail-metadata/delivered.socket",
                 "unix /run/opendkim/opendkim.sock",
                 // It is in that group for the socket; only the owner can read the key.

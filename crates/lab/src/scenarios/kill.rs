@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, ensure};
+use anyhow::{Context as _, bail, ensure};
 use mailtest::client::message::Message;
 use mailtest::client::smtp::Reply;
 use mailtest::client::wire::WireError;
@@ -232,7 +232,7 @@ impl Crowd {
             crowd.tasks.spawn(async move {
                 while !stop.is_cancelled() {
                     account.imap().await.context("over IMAP")?;
-                    account.smtp().await.context("over SMTP")?;
+                    until(RESTARTED, || over_smtp(&account)).await?;
                     logins.fetch_add(2, Ordering::Relaxed);
                 }
                 Ok(())
@@ -262,6 +262,17 @@ impl Crowd {
             ended??;
         }
         Ok(())
+    }
+}
+
+/// A login to submission; none if the relay asks to try again, as Postfix does for a login that a kill interrupts.
+async fn over_smtp(account: &Account) -> anyhow::Result<Option<()>> {
+    let mut smtp = account.peer.submission().await?;
+    let reply = smtp.auth_plain(&account.address, &account.password).await?;
+    match reply.code {
+        235 => Ok(Some(())),
+        454 => Ok(None),
+        _ => bail!("over SMTP: {reply}"),
     }
 }
 

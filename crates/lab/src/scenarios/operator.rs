@@ -158,6 +158,18 @@ pub(super) async fn dns_old_answers(context: &Context) -> anyhow::Result<()> {
 
 /// Checks that IMAP and SMTP reject the login with the response for a wrong password.
 async fn locked_out(account: &Account) -> anyhow::Result<()> {
+    locked_out_of_imap(account).await?;
+    let smtp = account
+        .peer
+        .submission()
+        .await?
+        .auth_plain(&account.address, &account.password)
+        .await?;
+    ensure!(smtp.code == 535, "SMTP answers with: {smtp}");
+    Ok(())
+}
+
+async fn locked_out_of_imap(account: &Account) -> anyhow::Result<()> {
     let imap = account
         .peer
         .imap()
@@ -170,13 +182,6 @@ async fn locked_out(account: &Account) -> anyhow::Result<()> {
         account.address
     );
     ensure!(imap.text == REFUSED, "IMAP answers with: {}", imap.text);
-    let smtp = account
-        .peer
-        .submission()
-        .await?
-        .auth_plain(&account.address, &account.password)
-        .await?;
-    ensure!(smtp.code == 535, "SMTP answers with: {smtp}");
     Ok(())
 }
 
@@ -204,7 +209,7 @@ pub(super) async fn account_ban(context: &Context) -> anyhow::Result<()> {
             &["systemctl", "stop", "doveauth.socket", "doveauth.service"],
         )
         .await?;
-    let alone = locked_out(&banned).await.context("without doveauth");
+    let alone = locked_out_of_imap(&banned).await.context("without doveauth");
     context
         .run(
             RELAY,
