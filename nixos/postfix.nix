@@ -331,6 +331,8 @@ in
         # When all messages to a destination that is down are due at once, each occupies the queue manager until the first
         # attempts have failed; above this number, other mail waits. One takes 2.5 kB of memory.
         qmgr_message_active_limit = lib.mkDefault 60000;
+        # Postfix requires at least as many recipients, and warns otherwise.
+        qmgr_message_recipient_limit = lib.mkDefault 60000;
 
         # Senders must not control how a message is delivered: RFC 8689 is off in both directions.
         tls_required_enable = false;
