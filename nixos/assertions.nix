@@ -54,6 +54,11 @@ let
     "turn.secretFile" = cfg.turn.secretFile;
     "metrics.textfileDirectory" = cfg.metrics.textfileDirectory;
   };
+  # Entries of federation.allow that federation.block excludes with all their subdomains.
+  allowedInVain = lib.filter (
+    domain:
+    lib.any (blocked: domain == blocked || lib.hasSuffix ".${blocked}" domain) cfg.federation.block
+  ) (if cfg.federation.allow == null then [ ] else cfg.federation.allow);
   isIPv4 = address: builtins.match "[0-9.]+" address != null;
 in
 {
@@ -119,6 +124,14 @@ in
       {
         assertion = cfg.federation.smtp.receive || cfg.federation.https.receive;
         message = "services.chatmail.federation.smtp.receive and federation.https.receive are both false, so other servers cannot deliver to the relay; set services.chatmail.federation.https.receive = true.";
+      }
+      {
+        assertion = !lib.elem cfg.mailDomain cfg.federation.block;
+        message = "services.chatmail.federation.block contains the domain of the relay, \"${cfg.mailDomain}\", whose users can always write to each other; remove it from services.chatmail.federation.block.";
+      }
+      {
+        assertion = allowedInVain == [ ];
+        message = "services.chatmail.federation.allow contains \"${lib.head allowedInVain}\", but services.chatmail.federation.block excludes it; remove it from one of the lists.";
       }
       {
         assertion = on443 == [ ];

@@ -39,6 +39,9 @@ let
       lib.attrNames (builtins.readDir source)
     );
 
+  # Domain in lower case without a final dot, or address literal (RFC 5321 section 4.1.3).
+  mailDomain = types.strMatching "([a-z0-9_]([a-z0-9_-]*[a-z0-9_])?\\.)*[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?|\\[[0-9]+(\\.[0-9]+){3}]|\\[IPv6:[0-9a-fA-F:.]+]";
+
   bytes = types.ints.positive;
   days = types.ints.positive;
 in
@@ -258,6 +261,45 @@ in
       };
     };
 
+    federation.allow = mkOption {
+      type = types.nullOr (types.listOf mailDomain);
+      default = null;
+      example = [
+        "example.org"
+        "[192.0.2.7]"
+      ];
+      description = ''
+        The only domains with which the relay exchanges mail, in both directions; if null, all domains.
+        An empty list separates the relay from all others.
+        Users of the relay can always write to each other.
+
+        An entry includes all subdomains; `[192.0.2.7]` names a relay without a domain name.
+        Internationalized domains are in their ASCII form, such as `xn--bcher-kva.example`.
+
+        Senders on both sides get the reply `554 5.7.1 This relay exchanges no mail with DOMAIN`:
+        users when they add the recipient to a message, and other servers before they send a message, over SMTP and HTTPS.
+        For mail from other servers, the domains of the envelope sender and of the `From` field count, the latter also in bounces.
+        Mail that is in the queue when a rule is added returns to its sender.
+      '';
+    };
+    federation.block = mkOption {
+      type = types.listOf mailDomain;
+      default = [ ];
+      example = [ "spam.example" ];
+      description = ''
+        Domains with which the relay exchanges no mail, in both directions, even if {option}`federation.allow` contains them or a domain above them.
+        Entries and replies are as for {option}`federation.allow`.
+
+        Anybody can use a new domain or an IP address instead; only {option}`federation.allow` keeps out unknown senders.
+      '';
+    };
+    federation.hasRules = mkOption {
+      type = types.bool;
+      internal = true;
+      readOnly = true;
+      default = cfg.federation.allow != null || cfg.federation.block != [ ];
+      description = "Whether {option}`federation.allow` or {option}`federation.block` excludes a domain.";
+    };
     federation.https = {
       enable = mkOption {
         type = types.bool;

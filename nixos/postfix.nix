@@ -133,6 +133,18 @@ let
   # others. Each takes more than 2 MB.
   sessions.max_idle = "2s";
 
+  # While a milter is unavailable, the filter behind it judges alone.
+  milter =
+    socket: "{ unix:${socket}, default_action=accept, connect_timeout=5s, command_timeout=10s }";
+
+  # Mail of other servers.
+  incoming = {
+    smtpd_proxy_filter = settings.filtermail.incoming_listen;
+  }
+  // lib.optionalAttrs cfg.federation.hasRules {
+    smtpd_milters = "$chatmail_rules_milter";
+  };
+
   submission = {
     smtpd_client_connection_count_limit = toString (lib.max 1 (cfg.connections.smtp / 5));
     smtpd_client_restrictions = "permit_sasl_authenticated,reject";
@@ -268,9 +280,9 @@ in
         # minute.
         service_throttle_time = lib.mkDefault "2s";
 
-        # Rejects senders above their rate limit at the first recipient, before the message is sent. While this milter
-        # is unavailable, the filter counts the messages themselves.
-        chatmail_limit_milter = "{ unix:${sockets.limit}, default_action=accept, connect_timeout=5s, command_timeout=10s }";
+        # Rejects senders above their rate limit, and recipients that the rules of federation exclude, before the message
+        # is sent.
+        chatmail_limit_milter = milter sockets.limit;
 
         # The filter waits up to 20 s for DKIM keys. Postfix sends it a message only after the whole message has
         # arrived, so that slow clients occupy a file and not the filter.
@@ -378,6 +390,10 @@ in
         internal_mail_filter_classes = "bounce";
         milter_macro_daemon_name = "ORIGINATING";
       }
+      // lib.optionalAttrs cfg.federation.hasRules {
+        # Rejects other servers by the domain of the sender, before the message is sent.
+        chatmail_rules_milter = milter sockets.rules;
+      }
       // lib.optionalAttrs (!cfg.federation.smtp.send) {
         # Recipients for which filtermail-transport knows no next hop.
         default_transport = "error:5.1.2 This relay delivers to other servers over HTTPS only";
@@ -390,7 +406,7 @@ in
       settings.master = {
         smtp_inet = lib.mkIf cfg.federation.smtp.receive {
           maxproc = cfg.connections.smtp;
-          args = options (sessions // { smtpd_proxy_filter = settings.filtermail.incoming_listen; });
+          args = options (sessions // incoming);
         };
         submission = smtpd "submission" { maxproc = cfg.connections.smtp; } (
           submission // { syslog_name = "postfix/submission"; }
@@ -438,12 +454,14 @@ in
         } (reinjection // { syslog_name = "postfix/reinject_incoming"; });
         ${baseNameOf settings.mxdeliv.postfix} = lib.mkIf cfg.federation.https.receive (
           # Like port 25, for mail that nginx has received over HTTPS.
-          smtpd settings.mxdeliv.postfix { maxproc = cfg.connections.smtp; } {
-            smtpd_proxy_filter = settings.filtermail.incoming_listen;
-            smtpd_tls_security_level = "none";
-            smtpd_upstream_proxy_protocol = "haproxy";
-            syslog_name = "postfix/mxdeliv";
-          }
+          smtpd settings.mxdeliv.postfix { maxproc = cfg.connections.smtp; } (
+            incoming
+            // {
+              smtpd_tls_security_level = "none";
+              smtpd_upstream_proxy_protocol = "haproxy";
+              syslog_name = "postfix/mxdeliv";
+            }
+          )
         );
         # dovecot.nix allows as many LMTP processes as these need.
         lmtp.maxproc = cfg.connections.delivery;

@@ -288,6 +288,7 @@ in
           lastlogin.socket = "/run/chatmail-lastlogin/lastlogin.socket";
           filtermail = {
             limit_socket = sockets.limit;
+            rules_socket = if cfg.federation.hasRules then sockets.rules else null;
             # Postfix keeps one connection for each session on ports 465 and 587.
             max_sessions = 2 * cfg.connections.smtp;
             resolver = "127.0.0.1:53";
@@ -322,6 +323,7 @@ in
             ipv6 = cfg.enableIPv6;
           };
           federation = {
+            inherit (cfg.federation) allow block;
             https = { inherit (cfg.federation.https) send receive; };
             smtp = { inherit (cfg.federation.smtp) send receive; };
           };
@@ -485,6 +487,17 @@ in
             MemoryMax = filterMemory;
           };
       })
+
+      # Postfix asks here whether a server may send mail, before it sends it.
+      (lib.mkIf cfg.federation.hasRules (secondSocket {
+        name = "rules";
+        service = "filtermail-incoming";
+        purpose = "the rules of federation";
+        socket = unixSocket settings.filtermail.rules_socket {
+          user = "root";
+          group = config.services.postfix.group;
+        };
+      }))
 
       (lib.mkIf cfg.federation.https.send (
         lib.mkMerge [

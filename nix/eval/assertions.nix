@@ -53,6 +53,24 @@ let
       };
       message = "set services.chatmail.federation.https.receive = true";
     };
+    relay-blocks-itself = {
+      module =
+        { config, ... }:
+        {
+          services.chatmail.federation.block = [ config.services.chatmail.domain ];
+        };
+      message = "remove it from services.chatmail.federation.block";
+    };
+    allowed-and-blocked = {
+      module.services.chatmail.federation = {
+        allow = [
+          "example.net"
+          "mail.example.com"
+        ];
+        block = [ "example.com" ];
+      };
+      message = "federation.allow contains \"mail.example.com\"";
+    };
     username-lengths = {
       module.services.chatmail.accounts.usernameMinLength = 10;
       message = "usernameMinLength is 10, which is above usernameMaxLength; set it to 9 or less";

@@ -5,6 +5,7 @@
 pub mod account;
 pub mod address;
 pub mod endpoint;
+pub mod federation;
 pub mod generate;
 pub mod grammar;
 pub mod limits;

@@ -328,6 +328,9 @@ pub struct Lastlogin {
 pub struct Filtermail {
     /// Unix socket on which Postfix asks whether an address may send another message.
     pub limit_socket: PathBuf,
+    /// Unix socket on which Postfix asks whether a server may send mail; null if everybody may.
+    #[serde(deserialize_with = "Option::deserialize")]
+    pub rules_socket: Option<PathBuf>,
     /// Client sessions that may ask at once.
     pub max_sessions: usize,
     /// Where Postfix hands over submitted mail.
@@ -407,6 +410,11 @@ pub struct Transport {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Federation {
+    /// The only domains with which the relay exchanges mail; null if with all.
+    #[serde(deserialize_with = "Option::deserialize")]
+    pub allow: Option<Vec<String>>,
+    /// Domains with which it exchanges no mail.
+    pub block: Vec<String>,
     /// `POST /mxdeliv`.
     pub https: Directions,
     /// Port 25.

@@ -104,6 +104,22 @@ impl Settings {
                 "a domain in lower case or an address literal",
             );
         }
+        let federation = &self.federation;
+        for (key, list) in [
+            (
+                "federation.allow",
+                federation.allow.as_deref().unwrap_or_default(),
+            ),
+            ("federation.block", &federation.block),
+        ] {
+            if let Some(domain) = list.iter().find(|domain| !crate::grammar::is_domain(domain)) {
+                return reject(
+                    key,
+                    format!("{domain:?}"),
+                    "domains in lower case or address literals",
+                );
+            }
+        }
         let accounts = &self.accounts;
         if accounts.username_min_length == 0 || accounts.username_min_length > accounts.username_max_length {
             return reject(

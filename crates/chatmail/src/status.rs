@@ -91,6 +91,10 @@ struct Connections {
 /// Ways of mail to and from other servers.
 #[derive(Serialize)]
 struct Federation {
+    /// Number of entries of `federation.allow`; null if mail is exchanged with everybody.
+    allow: Option<usize>,
+    /// Number of entries of `federation.block`.
+    block: usize,
     out: Vec<&'static str>,
     r#in: Vec<&'static str>,
 }
@@ -178,6 +182,8 @@ fn look(settings: &Settings) -> anyhow::Result<Status> {
             imap_processes: system::processes("imap"),
         },
         federation: Federation {
+            allow: settings.federation.allow.as_ref().map(Vec::len),
+            block: settings.federation.block.len(),
             out: ways(settings.federation.https.send, settings.federation.smtp.send),
             r#in: ways(
                 settings.federation.https.receive,
@@ -298,6 +304,18 @@ fn certificate(settings: &Settings, attention: &mut Vec<String>) -> anyhow::Resu
     Ok(Some(days))
 }
 
+impl Federation {
+    /// Rules about domains; none if there are none.
+    fn rules(&self) -> Option<String> {
+        let allow = self
+            .allow
+            .map(|number| format!("mail only with {number} domain(s)"));
+        let block = (self.block > 0).then(|| format!("{} domain(s) blocked", self.block));
+        let rules: Vec<_> = allow.into_iter().chain(block).collect();
+        (!rules.is_empty()).then(|| rules.join(", "))
+    }
+}
+
 impl Status {
     fn text(&self) -> String {
         let mut text = String::new();
@@ -338,6 +356,9 @@ impl Status {
                 federation.r#in.join(" and ")
             ),
         );
+        if let Some(rules) = federation.rules() {
+            line("rules", rules);
+        }
         line(
             "queue",
             format!(

@@ -22,16 +22,21 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use anyhow::Context as _;
+use chatmail_core::federation::Rules;
 use chatmail_core::{MailStore, Settings};
 use daemon::{Listener, Service};
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::UnixListener;
 use tokio::sync::Semaphore;
 
 use crate::check::Direction;
+use crate::milter::Gate;
 use crate::smtp::{IDLE_TIMEOUT, LARGE_AT_ONCE, Mailboxes, Policy, Server, Target, serve_connection};
 
 /// Name of the socket on which Postfix asks whether an address may send (`FileDescriptorName=`).
 const LIMIT_SOCKET: &str = "limit";
+/// Name of the socket on which Postfix asks whether a server may send.
+const RULES_SOCKET: &str = "rules";
 
 /// Recipients that Postfix allows in one transaction (`smtpd_recipient_limit`).
 const MAX_RECIPIENTS: usize = 1000;
@@ -40,18 +45,18 @@ const MAX_RECIPIENTS: usize = 1000;
 pub async fn run_outgoing(mut service: Service) -> anyhow::Result<()> {
     let settings = Arc::clone(&service.settings);
     let filter = &settings.filtermail;
-    let limit = Arc::new(rate::SendLimit::new(
+    let limit = rate::SendLimit::new(
         NonZeroU32::new(settings.messages.max_per_minute).context("messages.max_per_minute is 0")?,
         NonZeroU32::new(settings.messages.burst).context("messages.burst is 0")?,
-    ));
+    );
     let asked = service.named_unix_listener(LIMIT_SOCKET, &filter.limit_socket)?;
     let listener = service.listener(&filter.outgoing_listen)?;
     service.serve_metrics(
         |addresses| addresses.filtermail_outgoing,
         || metrics::describe(Direction::Outgoing),
     )?;
-    let server = Server {
-        policy: policy::Outgoing::new(Arc::clone(&limit)),
+    let server = Arc::new(Server {
+        policy: policy::Outgoing::new(limit, Rules::new(&settings)),
         reinject: Some(Arc::new(
             Target::new(filter.outgoing_reinject.clone())
                 .with_mailboxes(Mailboxes::new(&settings, Direction::Outgoing)),
@@ -61,31 +66,35 @@ pub async fn run_outgoing(mut service: Service) -> anyhow::Result<()> {
         large: Arc::new(Semaphore::new(LARGE_AT_ONCE)),
         large_wait: IDLE_TIMEOUT,
         shutdown: service.shutdown.clone(),
-    };
-    let questions = daemon::serve(&service, asked, filter.max_sessions, |stream| {
-        let limit = Arc::clone(&limit);
-        async move { milter::serve_connection(&limit, stream).await }
     });
     // Both end with the service.
-    let (result, ()) = tokio::join!(run(&service, listener, server), questions);
-    result
+    tokio::join!(
+        run(&service, listener, &server),
+        answer(&service, Some(asked), &server)
+    );
+    Ok(())
 }
 
 /// Runs the filter for arriving mail.
 pub async fn run_incoming(mut service: Service) -> anyhow::Result<()> {
     let settings = Arc::clone(&service.settings);
     let filter = &settings.filtermail;
+    let asked = filter.rules_socket.as_deref();
+    let asked = asked
+        .map(|path| service.named_unix_listener(RULES_SOCKET, path))
+        .transpose()?;
     let verifier = dkim::Verifier::new(filter.resolver, settings.connections.filter)?;
     let listener = service.listener(&filter.incoming_listen)?;
     service.serve_metrics(
         |addresses| addresses.filtermail_incoming,
         || metrics::describe(Direction::Incoming),
     )?;
-    let server = Server {
+    let server = Arc::new(Server {
         policy: policy::Incoming::new(
             MailStore::new(&settings.mailboxes.directory),
             settings.domain.clone(),
             verifier,
+            Rules::new(&settings),
         ),
         reinject: Some(Arc::new(
             Target::new(filter.incoming_reinject.clone())
@@ -96,26 +105,43 @@ pub async fn run_incoming(mut service: Service) -> anyhow::Result<()> {
         large: Arc::new(Semaphore::new(LARGE_AT_ONCE)),
         large_wait: IDLE_TIMEOUT,
         shutdown: service.shutdown.clone(),
-    };
-    run(&service, listener, server).await
+    });
+    tokio::join!(run(&service, listener, &server), answer(&service, asked, &server));
+    Ok(())
 }
 
 fn max_recipients(settings: &Settings) -> usize {
     usize::try_from(settings.messages.max_recipients).map_or(MAX_RECIPIENTS, |n| n.max(MAX_RECIPIENTS))
 }
 
-async fn run<L, P>(service: &Service, listener: L, server: Server<P>) -> anyhow::Result<()>
+/// Answers Postfix's questions about envelopes, if it asks any.
+async fn answer<P>(service: &Service, listener: Option<UnixListener>, server: &Arc<Server<P>>)
+where
+    P: Policy + Gate + Send + 'static,
+{
+    let Some(listener) = listener else { return };
+    daemon::serve(
+        service,
+        listener,
+        service.settings.filtermail.max_sessions,
+        |stream| {
+            let server = Arc::clone(server);
+            async move { milter::serve_connection(&server.policy, stream).await }
+        },
+    )
+    .await;
+}
+
+async fn run<L, P>(service: &Service, listener: L, server: &Arc<Server<P>>)
 where
     L: Listener<Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static>,
     P: Policy + Send + 'static,
 {
-    let server = Arc::new(server);
     tracing::info!("entering serving loop");
     service.ready("filtering");
     daemon::serve(service, listener, service.settings.connections.filter, |stream| {
-        let server = Arc::clone(&server);
+        let server = Arc::clone(server);
         async move { serve_connection(&server, stream).await }
     })
     .await;
-    Ok(())
 }

@@ -14,7 +14,14 @@ const DKIM: &str = "chatmail_dkim_results_total";
 const KEYS: &str = "chatmail_dkim_keys_total";
 
 /// Values of the label `verdict`.
-const VERDICTS: [&str; 5] = ["accepted", "cleartext", "refused", "deferred", "limited"];
+const VERDICTS: [&str; 6] = [
+    "accepted",
+    "cleartext",
+    "blocked",
+    "refused",
+    "deferred",
+    "limited",
+];
 
 /// Names the metrics of one filter and sets them to zero, so that none appears only with the first message.
 pub(crate) fn describe(direction: Direction) {
@@ -49,6 +56,8 @@ pub(crate) fn answered(direction: Direction, reply: &Reply, took: Duration) {
         "accepted"
     } else if *reply == Reply::ENCRYPTION_NEEDED {
         "cleartext"
+    } else if reply.is_blocked() {
+        "blocked"
     } else if reply.as_str().starts_with('4') {
         "deferred"
     } else {
@@ -68,6 +77,11 @@ pub(crate) fn passed_on(direction: Direction, mailbox: usize, queue: usize) {
 /// Counts a message of a sender who has sent too many.
 pub(crate) fn limited() {
     count(Direction::Outgoing, "limited", 1);
+}
+
+/// Counts a sender or recipient that the rules of the operator exclude, before a message was sent.
+pub(crate) fn blocked(direction: Direction) {
+    count(direction, "blocked", 1);
 }
 
 fn count(direction: Direction, verdict: &'static str, messages: u64) {

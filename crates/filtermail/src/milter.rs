@@ -1,8 +1,8 @@
-//! Applies [`SendLimit`] before a message is sent: a milter for Postfix's submission services that rejects the first
-//! `RCPT`. Postfix passes on the reply of a milter unchanged, but not that of a policy service.
+//! Judges the envelope before a message is sent: a milter for Postfix that rejects `RCPT`. Postfix passes on the reply of
+//! a milter unchanged, but not that of a policy service. While the milter is unavailable, the filter judges alone.
 //!
 //! This is the part of the protocol (libmilter's `mfdef.h`, version 6) that `MAIL` and `RCPT` need; the negotiation
-//! declines all other steps. A message counts once, however many recipients it has.
+//! declines all other steps.
 
 use std::io;
 use std::time::Duration;
@@ -10,8 +10,6 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::timeout;
 
-use crate::metrics;
-use crate::rate::SendLimit;
 use crate::reply::Reply;
 
 /// Longest silence. The connection lasts as long as the session of a client, which may be idle for a while; once the
@@ -24,6 +22,15 @@ const MAX_PACKET: usize = 16 * 1024;
 /// Version of the protocol.
 const VERSION: u32 = 6;
 
+/// Decides on envelopes.
+pub trait Gate: Sync {
+    /// Decides on a recipient.
+    fn admits(&self, recipient: &str) -> Result<(), Reply>;
+
+    /// Decides on a message, once, at the first recipient that is admitted.
+    fn begins(&self, sender: &str) -> Result<(), Reply>;
+}
+
 /// Steps that the milter declines (`SMFIP_NOCONNECT` and so on): all but `MAIL` and `RCPT`.
 const DECLINED: u32 = 0x01 | 0x02 | 0x10 | 0x20 | 0x40 | 0x100 | 0x200;
 
@@ -35,7 +42,7 @@ enum Packet {
     /// `SMFIC_MAIL`.
     Mail(String),
     /// `SMFIC_RCPT`.
-    Rcpt,
+    Rcpt(String),
     /// `SMFIC_MACRO`, `SMFIC_ABORT`: no answer is expected.
     Note,
     /// `SMFIC_QUIT`.
@@ -51,18 +58,22 @@ impl Packet {
                 let (_, steps) = data.split_at_checked(8)?;
                 Self::Negotiate(u32::from_be_bytes(steps.first_chunk().copied()?))
             }
-            b'M' => {
-                let (sender, _) = data.split_at_checked(memchr::memchr(0, data)?)?;
-                let sender = std::str::from_utf8(sender).ok()?;
-                let sender = sender.strip_prefix('<').unwrap_or(sender);
-                Self::Mail(sender.strip_suffix('>').unwrap_or(sender).to_owned())
-            }
-            b'R' => Self::Rcpt,
+            b'M' => Self::Mail(path(data)?),
+            b'R' => Self::Rcpt(path(data)?),
             b'D' | b'A' | b'K' => Self::Note,
             b'Q' => Self::Quit,
             _ => Self::Other,
         })
     }
+}
+
+/// The address in the first argument of a command.
+fn path(data: &[u8]) -> Option<String> {
+    let (path, _) = data.split_at_checked(memchr::memchr(0, data)?)?;
+    // Postfix does not reject other bytes; the filter does.
+    let path = String::from_utf8_lossy(path);
+    let path = path.strip_prefix('<').unwrap_or(&path);
+    Some(path.strip_suffix('>').unwrap_or(path).to_owned())
 }
 
 /// The message that a client is about to send.
@@ -74,16 +85,16 @@ enum Message {
 }
 
 /// Serves one connection to its end.
-pub async fn serve_connection<S>(limit: &SendLimit, mut stream: S)
+pub async fn serve_connection<S>(gate: &impl Gate, mut stream: S)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send,
 {
-    if let Err(error) = session(limit, &mut stream).await {
+    if let Err(error) = session(gate, &mut stream).await {
         tracing::debug!("milter connection lost: {error}");
     }
 }
 
-async fn session<S>(limit: &SendLimit, stream: &mut S) -> io::Result<()>
+async fn session<S>(gate: &impl Gate, stream: &mut S) -> io::Result<()>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send,
 {
@@ -110,19 +121,18 @@ where
                 message = Message::From(sender);
                 proceed()
             }
-            Packet::Rcpt => {
-                if let Message::From(sender) = &message {
-                    let judged = limit.reserve(sender);
-                    message = Message::Judged(judged.map_err(|seconds| {
-                        metrics::limited();
-                        Reply::too_much_mail(sender, seconds)
-                    }));
+            Packet::Rcpt(recipient) => match gate.admits(&recipient) {
+                Err(reply) => refused(&reply),
+                Ok(()) => {
+                    if let Message::From(sender) = &message {
+                        message = Message::Judged(gate.begins(sender));
+                    }
+                    match &message {
+                        Message::Judged(Err(reply)) => refused(reply),
+                        _ => proceed(),
+                    }
                 }
-                match &message {
-                    Message::Judged(Err(reply)) => refused(reply),
-                    _ => proceed(),
-                }
-            }
+            },
             Packet::Other => proceed(),
         };
         timeout(WRITE_TIMEOUT, stream.write_all(&answer)).await??;
@@ -157,10 +167,36 @@ fn packet(command: u8, data: &[u8]) -> Vec<u8> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashSet;
+    use std::sync::Mutex;
+
     use super::*;
 
+    /// Admits recipients other than `blocked`, and a number of messages.
+    struct Few {
+        messages: Mutex<u32>,
+        asked: Mutex<HashSet<String>>,
+    }
+
+    impl Gate for Few {
+        fn admits(&self, recipient: &str) -> Result<(), Reply> {
+            self.asked.lock().unwrap().insert(recipient.to_owned());
+            if recipient.contains("blocked") {
+                return Err(Reply::blocked("blocked"));
+            }
+            Ok(())
+        }
+
+        fn begins(&self, sender: &str) -> Result<(), Reply> {
+            assert_eq!(sender, "a@c.test");
+            let mut messages = self.messages.lock().unwrap();
+            *messages = messages.checked_sub(1).ok_or(Reply::too_much_mail(sender, 7))?;
+            Ok(())
+        }
+    }
+
     /// The answers to these packets.
-    async fn talk(limit: &SendLimit, packets: &[(u8, &[u8])]) -> Vec<(char, String)> {
+    async fn talk(gate: &Few, packets: &[(u8, &[u8])]) -> Vec<(char, String)> {
         let (mut near, far) = tokio::io::duplex(4096);
         let mut said = Vec::new();
         for (command, data) in packets {
@@ -168,7 +204,7 @@ mod tests {
         }
         near.write_all(&said).await.unwrap();
         near.shutdown().await.unwrap();
-        serve_connection(limit, far).await;
+        serve_connection(gate, far).await;
         let mut heard = Vec::new();
         near.read_to_end(&mut heard).await.unwrap();
         let mut rest = &heard[..];
@@ -190,8 +226,11 @@ mod tests {
     const RCPT: (u8, &[u8]) = (b'R', b"<b@c.test>\0");
     const ABORT: (u8, &[u8]) = (b'A', b"");
 
-    fn limit(burst: u32) -> SendLimit {
-        SendLimit::new(1.try_into().unwrap(), burst.try_into().unwrap())
+    fn limit(messages: u32) -> Few {
+        Few {
+            messages: Mutex::new(messages),
+            asked: Mutex::default(),
+        }
     }
 
     #[tokio::test]
@@ -228,7 +267,24 @@ mod tests {
     async fn a_message_without_recipients_does_not_count() {
         let limit = limit(1);
         talk(&limit, &[MAIL, ABORT, MAIL, ABORT]).await;
-        assert_eq!(limit.reserve("a@c.test"), Ok(()));
+        assert_eq!(*limit.messages.lock().unwrap(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_recipient_is_refused_alone_and_does_not_count() {
+        let limit = limit(1);
+        let blocked: (u8, &[u8]) = (b'R', b"<b@blocked.test>\0ORCPT=rfc822;x\0");
+        let odd: (u8, &[u8]) = (b'R', b"b\xff@blocked.test\0");
+        let answers = talk(&limit, &[MAIL, blocked, ABORT, MAIL, blocked, RCPT, odd, RCPT]).await;
+        let codes: String = answers.iter().map(|(code, _)| *code).collect();
+        assert_eq!(codes, "cycycyc");
+        assert_eq!(
+            answers[1].1,
+            "554 5.7.1 This relay exchanges no mail with blocked\0"
+        );
+        assert_eq!(*limit.messages.lock().unwrap(), 0);
+        let asked = ["b@blocked.test", "b\u{fffd}@blocked.test", "b@c.test"];
+        assert_eq!(*limit.asked.lock().unwrap(), asked.map(str::to_owned).into());
     }
 
     #[tokio::test]

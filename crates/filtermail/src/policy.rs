@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
+use chatmail_core::federation::Rules;
 use chatmail_core::{Address, MailStore};
 use tokio::sync::Semaphore;
 
@@ -13,6 +14,7 @@ use crate::check::mime::Entity;
 use crate::check::{Direction, Verdict, bounds, outgoing};
 use crate::dkim::{DkimVerdict, Signatures, Verifier};
 use crate::metrics;
+use crate::milter::Gate;
 use crate::rate::SendLimit;
 use crate::reply::Reply;
 use crate::smtp::{Admission, Envelope, LARGE, LARGE_AT_ONCE, Policy};
@@ -25,17 +27,58 @@ const CHECKS_AT_ONCE: usize = LARGE_AT_ONCE;
 
 /// Policy for mail that users of this relay submit.
 pub struct Outgoing {
-    limit: Arc<SendLimit>,
+    limit: SendLimit,
+    rules: Rules,
     checks: Checks,
 }
 
 impl Outgoing {
     /// Counts what each address sends against `limit`.
-    pub fn new(limit: Arc<SendLimit>) -> Self {
+    pub fn new(limit: SendLimit, rules: Rules) -> Self {
         Self {
             limit,
+            rules,
             checks: Checks::new(),
         }
+    }
+}
+
+/// The rejection of an address whose domain the rules exclude. Logs do not name the account.
+fn excluded(rules: &Rules, direction: Direction, address: &str) -> Result<(), Reply> {
+    let Some(domain) = rules.refused(address) else {
+        return Ok(());
+    };
+    let reply = Reply::blocked(&domain);
+    let way = match direction {
+        Direction::Outgoing => "Outgoing",
+        Direction::Incoming => "Incoming",
+    };
+    tracing::info!("{way}: Rejected mail by a rule: {reply}");
+    Err(reply)
+}
+
+impl Gate for Outgoing {
+    fn admits(&self, recipient: &str) -> Result<(), Reply> {
+        excluded(&self.rules, Direction::Outgoing, recipient)
+            .inspect_err(|_| metrics::blocked(Direction::Outgoing))
+    }
+
+    fn begins(&self, sender: &str) -> Result<(), Reply> {
+        self.limit.reserve(sender).map_err(|seconds| {
+            metrics::limited();
+            Reply::too_much_mail(sender, seconds)
+        })
+    }
+}
+
+impl Gate for Incoming {
+    fn admits(&self, _: &str) -> Result<(), Reply> {
+        Ok(())
+    }
+
+    fn begins(&self, sender: &str) -> Result<(), Reply> {
+        excluded(&self.rules, Direction::Incoming, sender)
+            .inspect_err(|_| metrics::blocked(Direction::Incoming))
     }
 }
 
@@ -53,6 +96,13 @@ impl Policy for Outgoing {
                 metrics::limited();
                 Admission::Close(Reply::too_much_mail(address, seconds))
             }
+        }
+    }
+
+    fn recipient(&self, address: &str) -> Admission {
+        match self.admits(address) {
+            Ok(()) => Admission::Accept,
+            Err(reply) => Admission::Reject(reply),
         }
     }
 
@@ -93,17 +143,19 @@ pub struct Incoming {
     /// The address in `domain`, if that is an address literal.
     own_literal: Option<IpAddr>,
     verifier: Verifier,
+    rules: Rules,
     checks: Checks,
 }
 
 impl Incoming {
     /// Protects the accounts of `domain` in `store`.
-    pub fn new(store: MailStore, domain: String, verifier: Verifier) -> Self {
+    pub fn new(store: MailStore, domain: String, verifier: Verifier, rules: Rules) -> Self {
         Self {
             store,
             own_literal: incoming::literal(&domain),
             domain,
             verifier,
+            rules,
             checks: Checks::new(),
         }
     }
@@ -152,8 +204,11 @@ impl Incoming {
 }
 
 impl Policy for Incoming {
-    fn sender(&self, _: &str) -> Admission {
-        Admission::Accept
+    fn sender(&self, address: &str) -> Admission {
+        match self.begins(address) {
+            Ok(()) => Admission::Accept,
+            Err(reply) => Admission::Reject(reply),
+        }
     }
 
     fn answered(&self, reply: &Reply, took: Duration) {
@@ -171,6 +226,10 @@ impl Policy for Incoming {
             Some(Err(reply)) => return Verdict::Reject(reply),
             Some(Ok(examined)) => examined,
         };
+        // Anybody can write any envelope, but the domain in `From` has signed the message.
+        if let Err(reply) = excluded(&self.rules, Direction::Incoming, &examined.from) {
+            return Verdict::Reject(reply);
+        }
         if examined.reset_sender {
             envelope.sender.address.clear();
         }

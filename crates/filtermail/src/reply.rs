@@ -98,6 +98,9 @@ replies! {
     TOO_MANY_SIGNATURES = "552 5.3.4 Message has more than 20 DKIM signatures";
 }
 
+/// Beginning of the reply to mail from or to a domain that the relay exchanges no mail with.
+const BLOCKED: &str = "554 5.7.1 This relay exchanges no mail with ";
+
 impl Reply {
     /// Lines of the answer to `EHLO`.
     pub fn ehlo(max_message_size: usize) -> String {
@@ -112,6 +115,16 @@ impl Reply {
         Self::new(&format!(
             "450 4.7.1: Too much mail from {address}, try again in {seconds} s"
         ))
+    }
+
+    /// The rules of the operator exclude the domain of a sender or recipient.
+    pub fn blocked(domain: &str) -> Self {
+        Self::new(&format!("{BLOCKED}{domain}"))
+    }
+
+    /// Whether the rules of the operator exclude the domain of a sender or recipient.
+    pub fn is_blocked(&self) -> bool {
+        self.0.starts_with(BLOCKED)
     }
 
     /// The submitted message names another sender in `From` than in the envelope.
@@ -221,6 +234,10 @@ mod tests {
         assert_eq!(
             Reply::invalid_mail_from("x").as_str(),
             "500 Invalid from address <x>"
+        );
+        assert_eq!(
+            Reply::blocked("b.test").as_str(),
+            "554 5.7.1 This relay exchanges no mail with b.test"
         );
         assert_eq!(Reply::unparsable("x").as_str(), "500 Failed to parse message: x");
         assert_eq!(

@@ -25,6 +25,7 @@ fn wrong_files_name_key_finding_and_what_is_allowed() {
         "\"domain\": \"chat.example.org\"",
         "\"domain\": \"Chat.example.org\"",
     );
+    let bad_rule = SAMPLE.replace("blocked.example", "blocked.example.");
     insta::assert_snapshot!(
         [
             unknown,
@@ -32,6 +33,7 @@ fn wrong_files_name_key_finding_and_what_is_allowed() {
             bad_mode,
             bad_range,
             bad_domain,
+            bad_rule,
             format!("{SAMPLE} x")
         ]
         .map(|text| refused(&text))

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use chatmail_core::federation::Rules;
 use chatmail_core::{Address, MailStore};
 use filtermail::dkim::Verifier;
 use filtermail::policy::Incoming;
@@ -90,6 +91,10 @@ async fn filter(answer: Result<String, u8>) -> Filter {
 }
 
 async fn filter_with(answer: Result<Vec<String>, u8>) -> Filter {
+    filter_under(answer, Rules::default()).await
+}
+
+async fn filter_under(answer: Result<Vec<String>, u8>, rules: Rules) -> Filter {
     let store = tempfile::tempdir().unwrap();
     let accounts = MailStore::new(store.path());
     for name in ["bob", "open"] {
@@ -102,7 +107,7 @@ async fn filter_with(answer: Result<Vec<String>, u8>) -> Filter {
     let (address, delivered) = postfix("250 2.0.0 Ok").await;
     Filter {
         server: Arc::new(server(
-            Incoming::new(accounts, "_b.test".to_owned(), verifier),
+            Incoming::new(accounts, "_b.test".to_owned(), verifier, rules),
             address,
         )),
         delivered,
@@ -330,4 +335,27 @@ async fn headers_beyond_all_measure_are_refused() {
         "552 5.3.4 Message has more than 20 DKIM signatures"
     );
     assert_eq!(filter.asked.load(Ordering::Relaxed), 0);
+}
+
+#[tokio::test]
+async fn a_rule_excludes_author_and_envelope_before_keys_are_looked_up() {
+    let key = key();
+    let filter = filter_under(Ok(vec![key.record.clone()]), crate::session::blocking()).await;
+    let to = ["bob@_a.test"];
+    let reply = "554 5.7.1 This relay exchanges no mail with _b.test";
+    let text = String::from_utf8(encrypted()).unwrap();
+    let by_bob = text.replace(ALICE, "bob@_B.test");
+    assert_ne!(by_bob, text);
+    let signed_by_bob = signed(by_bob.as_bytes(), "_b.test", &key, Canonicalization::Relaxed);
+    for sender in ["bob@_b.test", "carol@c.test", ""] {
+        assert_eq!(filter.send(sender, &to, &signed_by_bob).await, reply, "{sender}");
+    }
+    assert_eq!(filter.asked.load(Ordering::Relaxed), 0);
+    let by_carol = text.replace(ALICE, "carol@c.test");
+    let signed_by_carol = signed(by_carol.as_bytes(), "c.test", &key, Canonicalization::Relaxed);
+    assert_eq!(filter.send("bob@_b.test", &to, &signed_by_carol).await, reply);
+    assert_eq!(
+        filter.send("carol@c.test", &to, &signed_by_carol).await,
+        "250 2.0.0 Ok"
+    );
 }

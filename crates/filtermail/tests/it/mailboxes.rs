@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use chatmail_core::federation::Rules;
 use chatmail_core::{Endpoint, Settings};
 use daemon::{CancellationToken, socketmap};
 use filtermail::check::Direction;
@@ -132,7 +133,7 @@ impl Relay {
         let target = Target::with_turns(address.into(), TURNS).with_mailboxes(mailboxes);
         let filter = Server {
             reinject: Some(Arc::new(target)),
-            ..server(Outgoing::new(Arc::new(limit)), address)
+            ..server(Outgoing::new(limit, Rules::default()), address)
         };
         Self {
             folder,

@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
+use chatmail_core::federation::Rules;
 use filtermail::check::Verdict;
 use filtermail::policy::Outgoing;
 use filtermail::rate::SendLimit;
@@ -19,10 +20,17 @@ const ALICE: &str = "alice@_a.test";
 const BOB: &str = "bob@_b.test";
 
 fn policy(burst: u32) -> Outgoing {
-    Outgoing::new(Arc::new(SendLimit::new(
-        1.try_into().unwrap(),
-        burst.try_into().unwrap(),
-    )))
+    let limit = SendLimit::new(1.try_into().unwrap(), burst.try_into().unwrap());
+    Outgoing::new(limit, Rules::default())
+}
+
+/// Rules that block `_b.test`.
+pub(crate) fn blocking() -> Rules {
+    let sample = include_str!("../../../chatmail-core/testdata/settings.json");
+    let mut settings = chatmail_core::Settings::parse(sample, std::path::Path::new("sample")).unwrap();
+    settings.domain = "_a.test".to_owned();
+    settings.federation.block = vec!["_b.test".to_owned()];
+    Rules::new(&settings)
 }
 
 async fn client(reinject: std::net::SocketAddr) -> Client {
@@ -368,4 +376,27 @@ async fn a_server_that_is_down_completes_no_session() {
     assert_eq!(client.reply().await, "250 2.1.0 Ok");
     assert_eq!(client.rest().await, "421 4.4.1 No delivery over HTTPS\r\n");
     assert!(delivered.try_recv().is_err());
+}
+
+#[tokio::test]
+async fn blocked_recipients_are_rejected_even_if_postfix_has_not_asked() {
+    let (address, mut delivered) = postfix("250 2.0.0 Ok").await;
+    let limit = SendLimit::new(1.try_into().unwrap(), 100.try_into().unwrap());
+    let server = Arc::new(server(Outgoing::new(limit, blocking()), address));
+    let mut client = connect(&server).await;
+    let reply = "554 5.7.1 This relay exchanges no mail with _b.test";
+    client.say("EHLO test").await;
+    assert_eq!(client.say(&format!("MAIL FROM:<{ALICE}>")).await, "250 2.1.0 Ok");
+    for to in [BOB, "bob@_B.test.", "bob@_b.test@_a.test"] {
+        assert_eq!(client.say(&format!("RCPT TO:<{to}>")).await, reply, "{to}");
+    }
+    assert_eq!(client.say("DATA").await, "503 5.5.1 Bad sequence of commands");
+    assert_eq!(
+        client.send(ALICE, &["carol@_a.test"], &encrypted()).await,
+        "250 2.0.0 Ok"
+    );
+    assert_eq!(
+        delivered.recv().await.unwrap().commands[1],
+        "RCPT TO:<carol@_a.test>"
+    );
 }

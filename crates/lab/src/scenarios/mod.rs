@@ -45,6 +45,7 @@ mod provoke;
 mod push;
 mod quota;
 mod reboot;
+mod rules;
 mod signed;
 mod store;
 mod switch;
@@ -122,6 +123,8 @@ fn with_machines() -> Vec<Scenario<Context>> {
         "relay-without-port-25", Machines, 240, without_smtp::blocked;
         "tls-exceptions-by-domain", Machines, 180, without_smtp::tls_exceptions;
         "mail-without-tls-comes-back", Machines, 180, without_smtp::without_tls;
+        "blocked-domains-exchange-no-mail", Machines, 300, rules::blocked;
+        "only-allowed-domains-exchange-mail", Machines, 240, rules::allowed;
         "plain-postfix-writes-and-reads", Machines, 240, plain_postfix::mail_both_ways;
         "only-postfix-delivers-over-https", Machines, 90, federation::only_postfix;
         "delivery-over-https-restarts", Machines, 180, federation::restart;
