@@ -279,7 +279,7 @@ in
         Senders on both sides get the reply `554 5.7.1 This relay exchanges no mail with DOMAIN`:
         users when they add the recipient to a message, and other servers before they send a message, over SMTP and HTTPS.
         For mail from other servers, the domains of the envelope sender and of the `From` field count, the latter also in bounces.
-        Mail that is in the queue when a rule is added returns to its sender.
+        Mail that is in the queue when a rule is added returns to its sender, with {option}`federation.https.send`.
       '';
     };
     federation.block = mkOption {

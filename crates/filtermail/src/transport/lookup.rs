@@ -6,7 +6,6 @@
 use std::net::{IpAddr, SocketAddr};
 
 use chatmail_core::Settings;
-use chatmail_core::federation::Rules;
 use daemon::socketmap;
 
 use super::hosts::Destination;
@@ -29,7 +28,6 @@ const MADE_PERMANENT: [&str; 2] = [
 pub(super) struct Lookup {
     own_domain: String,
     own_addresses: Vec<IpAddr>,
-    rules: Rules,
     hop: SocketAddr,
     /// Whether Postfix delivers over SMTP if the hop does not.
     smtp: bool,
@@ -40,7 +38,6 @@ impl Lookup {
         Self {
             own_domain: settings.domain.to_ascii_lowercase(),
             own_addresses: settings.addresses.clone(),
-            rules: Rules::new(settings),
             hop: settings.transport.listen,
             smtp: settings.federation.smtp.send,
         }
@@ -70,13 +67,6 @@ impl Lookup {
     /// The response does not change when a destination turns out to have no HTTPS: Postfix limits and suspends deliveries
     /// by next hop, and a destination that is down must not count as two.
     fn next_hops(&self, recipient: &str) -> String {
-        // Mail that was in the queue before the rule, and mail of the host. Without the code of the reply, as in
-        // transport(5).
-        if let Some(domain) = self.rules.refused(recipient) {
-            let reply = Reply::blocked(&domain);
-            let reason = reply.as_str().split_once(' ').map_or("", |(_, reason)| reason);
-            return format!("OK error:{reason}");
-        }
         let Some(destination) = Destination::of(recipient) else {
             return socketmap::NOT_FOUND.to_owned();
         };
@@ -125,7 +115,6 @@ mod tests {
         Lookup {
             own_domain: "chat.example.org".to_owned(),
             own_addresses: vec!["192.0.2.1".parse().unwrap()],
-            rules: Rules::default(),
             hop: "127.0.0.1:10083".parse().unwrap(),
             smtp: true,
         }
@@ -194,18 +183,6 @@ mod tests {
         ] {
             assert_eq!(answer(recipient), socketmap::NOT_FOUND, "{recipient}");
         }
-    }
-
-    #[test]
-    fn mail_in_the_queue_comes_back_under_a_new_rule() {
-        let sample = include_str!("../../../chatmail-core/testdata/settings.json");
-        let settings = Settings::parse(sample, std::path::Path::new("sample")).unwrap();
-        let lookup = Lookup::new(&settings);
-        assert_eq!(
-            lookup.next_hops("a@mx.blocked.example"),
-            "OK error:5.7.1 This relay exchanges no mail with mx.blocked.example"
-        );
-        assert!(lookup.next_hops("a@b.test").starts_with("OK smtp:"));
     }
 
     #[test]

@@ -22,6 +22,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use bytes::Bytes;
+use chatmail_core::federation::Rules;
 use daemon::Service;
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
@@ -70,6 +71,7 @@ pub async fn run(mut service: Service) -> anyhow::Result<()> {
             hosts,
             memory: Arc::clone(&memory),
             smtp: settings.federation.smtp.send,
+            rules: Rules::new(&settings),
         },
         reinject: None,
         max_message_size: settings.messages.max_size + ADDED,
@@ -120,6 +122,7 @@ struct Transport {
     memory: Arc<Memory>,
     /// Whether Postfix continues with SMTP.
     smtp: bool,
+    rules: Rules,
 }
 
 impl Policy for Transport {
@@ -129,6 +132,10 @@ impl Policy for Transport {
 
     /// Messages that Postfix looked up before their destination failed do not have to be sent.
     fn recipient(&self, address: &str) -> Admission {
+        // Mail that was in the queue before the rule, and mail of the host; neither has passed the filter.
+        if let Some(domain) = self.rules.refused(address) {
+            return Admission::Reject(Reply::blocked(&domain));
+        }
         let skipped = Destination::of(address).is_none_or(|destination| {
             let name = destination.name();
             if self.smtp {
@@ -198,5 +205,30 @@ impl Transport {
             self.memory.note(destination.name(), &hosts, &last);
         }
         last
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mail_in_the_queue_comes_back_under_a_new_rule() {
+        let sample = include_str!("../../../chatmail-core/testdata/settings.json");
+        let settings = chatmail_core::Settings::parse(sample, std::path::Path::new("sample")).unwrap();
+        let networks = Networks::new(&[], &[], false).unwrap();
+        let hosts = Hosts::new(settings.filtermail.resolver, networks).unwrap();
+        let transport = Transport {
+            https: Https::new(&hosts, 443).unwrap(),
+            hosts,
+            memory: Arc::default(),
+            smtp: true,
+            rules: Rules::new(&settings),
+        };
+        assert_eq!(
+            transport.recipient("a@mx.blocked.example"),
+            Admission::Reject(Reply::blocked("mx.blocked.example"))
+        );
+        assert_eq!(transport.recipient("a@b.test"), Admission::Accept);
     }
 }
