@@ -296,6 +296,7 @@ in
               if cfg.filter.directDelivery then
                 {
                   lmtp = "unix:${sockets.lmtp}";
+                  reports_socket = sockets.delivered;
                   max_connections = cfg.connections.delivery;
                   dropped_fields = headerFields.delivered ++ headerFields.always;
                   dropped_submitted_fields = headerFields.submitted;

@@ -354,6 +354,8 @@ pub struct Filtermail {
 pub struct DirectDelivery {
     /// Where Dovecot speaks LMTP.
     pub lmtp: Endpoint,
+    /// Unix socket on which the filters report deliveries, in Postfix's socketmap protocol.
+    pub reports_socket: PathBuf,
     /// Connections of each filter; a message without a free one goes through the queue.
     pub max_connections: usize,
     /// Names of header fields that no message keeps.

@@ -74,6 +74,7 @@ mod tests {
         let names = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect();
         DirectDelivery {
             lmtp: chatmail_core::Endpoint::Unix("/lmtp".into()),
+            reports_socket: "/reports".into(),
             max_connections: 1,
             dropped_fields: names(&["Received", "Bcc"]),
             dropped_submitted_fields: names(&["User-Agent"]),

@@ -24,7 +24,7 @@ use crate::reply::Reply;
 
 /// Most recipients that one message is delivered to before its client gets a reply; Dovecot stores one after the other.
 const MAX_RECIPIENTS: usize = 100;
-/// Longest wait for Dovecot to store a message for one recipient.
+/// Longest wait for Dovecot to store a message for all recipients. Postfix and clients wait a little longer.
 const STORE_TIMEOUT: Duration = Duration::from_secs(30);
 /// Longest wait for the report of a delivery.
 const REPORT_TIMEOUT: Duration = Duration::from_secs(2);
@@ -55,7 +55,7 @@ impl Mailboxes {
         Some(Self {
             address: direct.lmtp.clone(),
             domain: settings.domain.to_ascii_lowercase(),
-            reports: socketmap::Client::new(settings.metadata.delivered_socket.clone()),
+            reports: socketmap::Client::new(direct.reports_socket.clone()),
             direction,
             cleanup: Cleanup::new(direct, direction),
             connections: Semaphore::new(direct.max_connections),
@@ -252,8 +252,11 @@ async fn send(
         connection.write_pieces(stuffing.piece(piece)).await?;
     }
     connection.write(stuffing.end()).await?;
+    let end = Instant::now() + STORE_TIMEOUT;
     for recipient in recipients {
-        let reply = connection.reply(STORE_TIMEOUT).await?;
+        let reply = connection
+            .reply(end.saturating_duration_since(Instant::now()))
+            .await?;
         if reply.is_success() {
             stored.insert(recipient, reply);
         }

@@ -125,9 +125,9 @@ impl Relay {
         let (address, queued) = postfix(QUEUED).await;
         let mut settings = Settings::parse(SAMPLE, Path::new("sample")).unwrap();
         settings.domain = "_a.test".to_owned();
-        settings.metadata.delivered_socket = folder.path().join("delivered");
         let direct = settings.filtermail.direct_delivery.as_mut().unwrap();
         direct.lmtp = Endpoint::Unix(folder.path().join("lmtp"));
+        direct.reports_socket = folder.path().join("delivered");
         let limit = SendLimit::new(1.try_into().unwrap(), 100.try_into().unwrap());
         let mailboxes = Mailboxes::new(&settings, Direction::Outgoing);
         let target = Target::with_turns(address.into(), TURNS).with_mailboxes(mailboxes);

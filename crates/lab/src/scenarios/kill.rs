@@ -296,6 +296,24 @@ pub(super) async fn doveauth(context: &Context) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// doveauth hangs: known users still read their mail, submission asks them to try again, and nobody is told that the
+/// password is wrong.
+pub(super) async fn doveauth_hangs(context: &Context) -> anyhow::Result<()> {
+    let account = context.account("a").await?;
+    signal(context, "a", "doveauth.service", "STOP").await?;
+    let meanwhile = async {
+        account.imap().await.context("over IMAP")?;
+        over_smtp(&account).await
+    };
+    let meanwhile = meanwhile.await;
+    signal(context, "a", "doveauth.service", "CONT").await?;
+    ensure!(
+        meanwhile?.is_none(),
+        "Postfix accepts a login that nobody has verified"
+    );
+    until(RESTARTED, || over_smtp(&account)).await
+}
+
 pub(super) async fn dictionaries(context: &Context) -> anyhow::Result<()> {
     killed_under_a_crowd(context, &["lastlogin.service", "chatmail-metadata.service"]).await?;
     let account = context.account("a").await?;

@@ -209,6 +209,7 @@ fn with_machines() -> Vec<Scenario<Context>> {
         "incoming-filter-killed-within-a-message", Machines, 180, kill::incoming_filter_within_a_message;
         "postfix-stops-within-a-delivery", Machines, 120, kill::postfix_within_a_delivery;
         "doveauth-killed-while-users-log-in", Machines, 120, kill::doveauth;
+        "doveauth-hangs-and-no-password-is-wrong", Machines, 60, kill::doveauth_hangs;
         "dictionaries-killed-while-users-log-in", Machines, 120, kill::dictionaries;
         "newemail-killed", Machines, 60, kill::newemail;
         "services-killed-while-people-write", Machines, 420, kill::all_while_people_write;
