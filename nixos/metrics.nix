@@ -9,9 +9,19 @@ let
   cfg = config.services.chatmail;
   hardening = import ./hardening.nix;
   metricsSockets = import ./metrics-socket.nix { inherit cfg lib; };
-  dovecot = metricsSockets.unit "dovecot";
-  # Dovecot listens on loopback, because it does not start if metrics.listenAddress does not exist yet.
-  dovecotPort = 10904;
+  # Dovecot and mtail listen on loopback, because they do not start if metrics.listenAddress does not exist yet.
+  proxied = {
+    dovecot = {
+      name = "Dovecot";
+      public = 3904;
+      loopback = 10904;
+    };
+    mtail = {
+      name = "mtail";
+      public = 3903;
+      loopback = 10903;
+    };
+  };
   loopback = lib.hasPrefix "127." cfg.metrics.listenAddress || cfg.metrics.listenAddress == "::1";
 
   # mtail counts lines of its standard input. The script reads the journal in batches and saves its position only after
@@ -32,7 +42,7 @@ let
         ${pkgs.coreutils}/bin/sleep 2
       done
     }
-    exec ${lib.getExe cfg.metrics.package} --address=${cfg.metrics.listenAddress} --port=3903 \
+    exec ${lib.getExe cfg.metrics.package} --address=127.0.0.1 --port=${toString proxied.mtail.loopback} \
       --progs=${./files/relay.mtail} --logs=- --logtostderr < <(feed)
   '';
 
@@ -179,55 +189,66 @@ in
   config = lib.mkIf (cfg.enable && cfg.metrics.enable) {
     services.dovecot2.settings = {
       "service stats"."inet_listener http" = {
-        port = dovecotPort;
+        port = proxied.dovecot.loopback;
         listen = "127.0.0.1";
       };
     }
     // lib.mapAttrs' (name: lib.nameValuePair "metric ${name}") dovecotMetrics;
 
-    systemd.sockets.${dovecot} = metricsSockets.socket "dovecot" (metricsSockets.at 3904) dovecot;
+    systemd.sockets = lib.mapAttrs' (
+      daemon: ports:
+      let
+        unit = metricsSockets.unit daemon;
+      in
+      lib.nameValuePair unit (metricsSockets.socket daemon (metricsSockets.at ports.public) unit)
+    ) proxied;
 
-    systemd.services.${dovecot} = {
-      description = "Proxy from Prometheus to Dovecot";
-      startLimitIntervalSec = 0;
-      stopIfChanged = false;
-      serviceConfig =
-        hardening
-        // {
-          Type = "notify";
-          ExecStart = "${pkgs.systemd}/lib/systemd/systemd-socket-proxyd --connections-max=16 127.0.0.1:${toString dovecotPort}";
-          DynamicUser = true;
-          inherit RestrictAddressFamilies;
+    systemd.services =
+      lib.mapAttrs' (
+        daemon: ports:
+        lib.nameValuePair (metricsSockets.unit daemon) {
+          description = "Proxy from Prometheus to ${ports.name}";
+          startLimitIntervalSec = 0;
+          stopIfChanged = false;
+          serviceConfig =
+            hardening
+            // {
+              Type = "notify";
+              ExecStart = "${pkgs.systemd}/lib/systemd/systemd-socket-proxyd --connections-max=16 127.0.0.1:${toString ports.loopback}";
+              Restart = "always";
+              RestartSec = "1s";
+              DynamicUser = true;
+              inherit RestrictAddressFamilies;
+            }
+            // reachable;
         }
-        // reachable;
-    };
-
-    systemd.services.mtail = {
-      description = "Counters of the relay for Prometheus";
-      wantedBy = [ "multi-user.target" ];
-      startLimitIntervalSec = 0;
-      serviceConfig =
-        hardening
-        // {
-          Type = "simple";
-          ExecStart = "${mtail}";
-          Restart = "always";
-          RestartSec = "1s";
-          DynamicUser = true;
-          SupplementaryGroups = [ "systemd-journal" ];
-          StateDirectory = "mtail";
-          StateDirectoryMode = "0700";
-          # Writing to an mtail that has exited must fail.
-          IgnoreSIGPIPE = false;
-          # journalctl reads the boot ID from /proc.
-          ProcSubset = "all";
-          # The host's groups have no effect in a user namespace.
-          PrivateUsers = false;
-          inherit RestrictAddressFamilies;
-          TasksMax = 512;
-          MemoryMax = "512M";
-        }
-        // reachable;
-    };
+      ) proxied
+      // {
+        mtail = {
+          description = "Counters of the relay for Prometheus";
+          wantedBy = [ "multi-user.target" ];
+          startLimitIntervalSec = 0;
+          serviceConfig = hardening // {
+            Type = "simple";
+            ExecStart = "${mtail}";
+            Restart = "always";
+            RestartSec = "1s";
+            DynamicUser = true;
+            SupplementaryGroups = [ "systemd-journal" ];
+            StateDirectory = "mtail";
+            StateDirectoryMode = "0700";
+            # Writing to an mtail that has exited must fail.
+            IgnoreSIGPIPE = false;
+            # journalctl reads the boot ID from /proc.
+            ProcSubset = "all";
+            # The host's groups have no effect in a user namespace.
+            PrivateUsers = false;
+            inherit RestrictAddressFamilies;
+            TasksMax = 512;
+            MemoryMax = "512M";
+            IPAddressAllow = "localhost";
+          };
+        };
+      };
   };
 }

@@ -18,11 +18,12 @@ const CALLS: RangeInclusive<u16> = 50000..=52999;
 /// Metrics. Relay a has `metrics.listenAddress`, for a Prometheus server on another machine.
 const METRICS: RangeInclusive<u16> = 3903..=3913;
 /// Ports through which the relay's services reach each other.
-const INTERNAL: [&str; 6] = [
+const INTERNAL: [&str; 7] = [
     "tcp 53",
     "udp 53",
     "tcp 10143",
     "tcp 10465",
+    "tcp 10903",
     "tcp 10904",
     "tcp 10993",
 ];
