@@ -3,6 +3,7 @@
 #   tree     a folder with nixos/lib and nixos/modules
 #   host     path of the host's configuration
 #   modules  further modules, as values; optional
+#   real     what makes the packages buildable; optional, see stub-pkgs.nix
 arguments:
 let
   # The module system compares modules by path, so strings are converted to paths.
@@ -10,6 +11,7 @@ let
   nixpkgs = import ./nixpkgs.nix {
     lib = path "lib";
     tree = path "tree";
+    real = arguments.real or null;
   };
 in
 nixpkgs.lib.nixosSystem {

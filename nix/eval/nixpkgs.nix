@@ -2,7 +2,12 @@
 # built.
 #   lib   nixpkgs' lib folder
 #   tree  a folder with nixos/lib and nixos/modules
-{ lib, tree }:
+#   real  what makes the packages buildable; see stub-pkgs.nix
+{
+  lib,
+  tree,
+  real ? null,
+}:
 let
   # Older evaluators lack readFileType; reading the folder that contains the path gives its type.
   typeOf =
@@ -25,7 +30,7 @@ let
   packagesOf =
     system:
     import ./stub-pkgs.nix {
-      inherit system;
+      inherit real system;
       lib = nixpkgsLib;
       versions = {
         dovecot = "2.4.4";

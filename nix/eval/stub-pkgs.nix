@@ -1,9 +1,10 @@
 # A package set whose members evaluate but are never built. Each is a fake derivation with its own store path, named
 # after the package without its version. Text writers do write to the store, so that the text behind every path in a
-# rendered file can be read (needs --read-write-mode).
+# rendered file can be read (needs --read-write-mode). With `real`, its members can be built: nix/boot/packages.nix.
 {
   lib,
   names ? lib.importJSON ./names.json,
+  real ? null,
   system ? "x86_64-linux",
   versions ? { },
 }:
@@ -99,17 +100,30 @@ let
       // attrs
     );
 
-  fake = fakeOf { };
+  realised =
+    if real == null then
+      {
+        members = { };
+        package = _: { };
+      }
+    else
+      real {
+        inherit fake fakeOf final;
+        inherit (stubs) stdenv;
+      };
+  fake = name: fakeOf (realised.package name) name;
 
   fakeOf =
     inputs: name: attrs:
     let
       drv = derivation (
-        inputs
+        {
+          builder = "/bin/sh";
+        }
+        // inputs
         // {
           inherit system;
           name = lib.strings.sanitizeDerivationName name;
-          builder = "/bin/sh";
         }
       );
       self =
@@ -197,7 +211,7 @@ let
           };
       in
       value;
-    generate = name: value: written name (print value);
+    generate = name: value: final.writeText name (print value);
     lib = { };
   };
   # JSON with one value per line, as the real writers produce it.
@@ -244,7 +258,7 @@ let
     in
     if complete then call given else fake "called" { };
 
-  final = lib.genAttrs names (name: fake name { }) // {
+  stubs = lib.genAttrs names (name: fake name { }) // {
     _type = "pkgs";
     inherit callPackage lib system;
     __splicedPackages = final;
@@ -456,5 +470,6 @@ let
     nodePackages = { };
     plasma5Packages = { };
   };
+  final = stubs // realised.members;
 in
 final

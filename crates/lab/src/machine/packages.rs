@@ -78,35 +78,7 @@ const NGINX: &str = "#!/bin/sh\n\
     exec /usr/sbin/nginx -g 'load_module /usr/lib/nginx/modules/ngx_stream_module.so;' \"$@\"\n";
 
 /// NixOS creates temporary certificates with minica, which Debian does not have; this does the same with openssl.
-const MINICA: &str = r#"#!/bin/sh
-set -eu
-domains='' addresses=''
-while [ $# -gt 0 ]; do
-    case $1 in
-    *=*) name=${1%%=*} value=${1#*=}; shift ;;
-    *) name=$1 value=$2; shift 2 ;;
-    esac
-    case $name in
-    --ca-key) key=$value ;;
-    --ca-cert) certificate=$value ;;
-    --domains) domains=$value ;;
-    --ip-addresses) addresses=$value ;;
-    *) echo "minica: $name is unknown" >&2; exit 2 ;;
-    esac
-done
-all=$(printf '%s\n%s\n' "$domains" "$addresses" | /usr/bin/sed '1s/[^,][^,]*/DNS:&/g;2s/[^,][^,]*/IP:&/g;/^$/d')
-names=$(echo $all | /usr/bin/tr ' ' ,)
-folder=${names%%,*}
-folder=${folder#*:}
-make() {
-    /usr/bin/openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 365 "$@"
-}
-[ -e "$key" ] || make -subj /CN=minica -keyout "$key" -out "$certificate"
-mkdir -p "$folder"
-make -CA "$certificate" -CAkey "$key" -subj "/CN=$folder" \
-    -addext basicConstraints=critical,CA:FALSE -addext "subjectAltName=$names" \
-    -keyout "$folder/key.pem" -out "$folder/cert.pem"
-"#;
+const MINICA: &str = include_str!("../../files/minica.sh");
 
 /// Programs, other than ours, that units of NixOS run from `/run/current-system/sw/bin`.
 const SYSTEM: [&str; 1] = ["kill"];
