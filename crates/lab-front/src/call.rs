@@ -78,6 +78,7 @@ impl Call {
                 nix_tools: !has("--scenarios-only"),
                 ..relays(&[Need::DeltaChat, Need::Scenarios, Need::Browser])
             },
+            "nixos" => relays(&[Need::DeltaChat, Need::Scenarios]),
             "bench" if rest.first() == Some(&"first-run") => Self {
                 first_run: true,
                 ..relays(&[Need::DeltaChat])

@@ -1,4 +1,4 @@
-//! The Debian tree that all machines are made from: installed once, stored in the lab's directory.
+//! The Debian trees that machines are made from: installed once, stored in the lab's directory.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -45,6 +45,40 @@ const PACKAGES: [&str; 28] = [
     "unbound",
 ];
 
+/// Packages that NixOS systems need in addition: programs of every NixOS system, and those that build it.
+const NIXOS_PACKAGES: [&str; 30] = [
+    "acl",
+    "dbus",
+    "e2fsprogs",
+    "file",
+    "fuse3",
+    "gawk",
+    "gcc",
+    "hostname",
+    "iptables",
+    "kbd",
+    "kmod",
+    "libc6-dev",
+    "libcap2-bin",
+    "libconfig-inifiles-perl",
+    "libfile-slurp-perl",
+    "libjson-perl",
+    "libnet-dbus-perl",
+    "login",
+    "logrotate",
+    "mount",
+    "ncurses-bin",
+    "nftables",
+    "nix-bin",
+    "openresolv",
+    "passwd",
+    "perl",
+    "sudo",
+    "udev",
+    "uidmap",
+    "xz-utils",
+];
+
 /// Measured CPU time of the installation.
 const INSTALLATION_CPU_SECONDS: u64 = 100;
 
@@ -79,21 +113,88 @@ rm -rf var/lib/apt var/cache var/lib/dpkg/info var/log var/lib/postfix var/lib/u
 mkdir -p var/cache var/log
 "#;
 
-/// The tree, if it is installed.
-pub fn installed(paths: &Paths) -> Option<PathBuf> {
-    Some(paths.rootfs(&key())).filter(|tree| tree.exists())
+/// Script for the tree of NixOS systems: keeps the lists of the packages' files, from which packages of nixpkgs are made,
+/// and OpenSSL's configuration, which is in `/etc` on Debian.
+const NIXOS_CUSTOMIZE: &str = r#"set -eu
+cd "$1"
+mkdir -p nix usr/share/chatmail-lab/lists
+cp var/lib/dpkg/info/*.list usr/share/chatmail-lab/lists
+mv etc/nginx etc/postfix usr/share/chatmail-lab
+sed -i -E '/^\$(queue|data)_directory/!d' usr/share/chatmail-lab/postfix/postfix-files
+rm -rf usr/share/chatmail-lab/postfix/postfix-files.d
+cp --remove-destination etc/ssl/openssl.cnf usr/lib/ssl/openssl.cnf
+rm -rf var/lib/apt var/cache var/lib/dpkg/info var/log
+"#;
+
+/// A tree.
+#[derive(Debug, Clone, Copy)]
+pub struct Tree {
+    /// First part of its name in the lab's directory.
+    prefix: &'static str,
+    packages: [&'static [&'static str]; 2],
+    customize: &'static str,
+    purpose: &'static str,
 }
 
-/// The task that installs the tree, or `None` if it is installed.
+/// `/usr`, `/etc` and `/var` of the relays.
+pub const RELAYS: Tree = Tree {
+    prefix: "rootfs-",
+    packages: [&PACKAGES, &[]],
+    customize: CUSTOMIZE,
+    purpose: "for the relays",
+};
+
+/// Builds NixOS systems, and is their `/usr`.
+pub const NIXOS: Tree = Tree {
+    prefix: "nixos-",
+    packages: [&PACKAGES, &NIXOS_PACKAGES],
+    customize: NIXOS_CUSTOMIZE,
+    purpose: "for NixOS systems",
+};
+
+impl Tree {
+    /// A hash of the package list and of the changes to the tree.
+    #[must_use]
+    pub fn key(&self) -> String {
+        let mut hash = Sha256::new();
+        let packages = self.packages.concat().join(",");
+        for part in [SUITE, &packages, self.customize, PRELOAD_SOURCE] {
+            hash.update(part);
+            hash.update([0]);
+        }
+        hash.finalize()
+            .iter()
+            .take(6)
+            .map(|byte| format!("{byte:02x}"))
+            .collect()
+    }
+
+    fn path(&self, paths: &Paths) -> PathBuf {
+        paths.base().join(format!("{}{}", self.prefix, self.key()))
+    }
+
+    /// The tree, if it is installed.
+    #[must_use]
+    pub fn installed(&self, paths: &Paths) -> Option<PathBuf> {
+        Some(self.path(paths)).filter(|tree| tree.exists())
+    }
+}
+
+/// The tree of the relays, if it is installed.
+pub fn installed(paths: &Paths) -> Option<PathBuf> {
+    RELAYS.installed(paths)
+}
+
+/// The task that installs a tree, or `None` if it is installed.
 ///
 /// # Errors
 ///
 /// If the rest of an interrupted installation cannot be removed.
-pub fn install(paths: &Paths) -> anyhow::Result<Option<Task>> {
-    if installed(paths).is_some() {
+pub fn install(paths: &Paths, which: Tree) -> anyhow::Result<Option<Task>> {
+    if which.installed(paths).is_some() {
         return Ok(None);
     }
-    let tree = paths.rootfs(&key());
+    let tree = which.path(paths);
     let partial = tree.with_extension("partial");
     if partial.exists() {
         fs::remove_dir_all(&partial).with_context(|| format!("cannot remove {}", partial.display()))?;
@@ -107,22 +208,22 @@ pub fn install(paths: &Paths) -> anyhow::Result<Option<Task>> {
         "--variant=minbase",
         "--format=directory",
     ]);
-    command.arg(format!("--include={}", PACKAGES.join(",")));
+    command.arg(format!("--include={}", which.packages.concat().join(",")));
     command.args([
         "--aptopt=APT::Install-Recommends \"false\"",
         "--dpkgopt=path-exclude=/usr/share/doc/*",
         "--dpkgopt=path-exclude=/usr/share/man/*",
         "--dpkgopt=path-exclude=/usr/share/locale/*",
     ]);
-    command.arg(format!("--customize-hook={CUSTOMIZE}"));
+    command.arg(format!("--customize-hook={}", which.customize));
     command.arg(SUITE).arg(&partial).args(sources());
-    let name = format!("Installing Debian {SUITE} for the relays");
+    let name = format!("Installing Debian {SUITE} {}", which.purpose);
     let paths = paths.clone();
     let log = paths.log("mmdebstrap");
     let task = Task::new(&name, INSTALLATION_CPU_SECONDS, command, &log).then(move || {
         compile_preload(&partial)?;
         fs::rename(&partial, &tree).with_context(|| format!("cannot create {}", tree.display()))?;
-        remove_old(&paths, &tree)
+        remove_old(&paths, which.prefix, &tree)
     });
     Ok(Some(task))
 }
@@ -143,18 +244,9 @@ fn compile_preload(tree: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A hash of the package list and of the changes to the tree.
+/// Key of the relays' tree.
 pub fn key() -> String {
-    let mut hash = Sha256::new();
-    for part in [SUITE, &PACKAGES.join(","), CUSTOMIZE, PRELOAD_SOURCE] {
-        hash.update(part);
-        hash.update([0]);
-    }
-    hash.finalize()
-        .iter()
-        .take(6)
-        .map(|byte| format!("{byte:02x}"))
-        .collect()
+    RELAYS.key()
 }
 
 /// Package sources: the Debian mirrors that this machine's apt uses. Empty if it uses none; mmdebstrap then uses its
@@ -189,9 +281,9 @@ fn sources() -> Vec<String> {
 }
 
 /// Removes trees with other keys.
-fn remove_old(paths: &Paths, current: &Path) -> anyhow::Result<()> {
+fn remove_old(paths: &Paths, prefix: &str, current: &Path) -> anyhow::Result<()> {
     for entry in fs::read_dir(paths.base())?.flatten() {
-        let old = entry.file_name().to_string_lossy().starts_with("rootfs-") && entry.path() != current;
+        let old = entry.file_name().to_string_lossy().starts_with(prefix) && entry.path() != current;
         if old {
             fs::remove_dir_all(entry.path())
                 .with_context(|| format!("cannot remove {}", entry.path().display()))?;

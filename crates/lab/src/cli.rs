@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 #[cfg(feature = "scenarios")]
-use crate::{bench, harness, render};
+use crate::{bench, harness, nixos, render};
 use crate::{demo, machine};
 
 /// Mail relays in containers on this machine.
@@ -36,6 +36,8 @@ enum Command {
     #[cfg(feature = "scenarios")]
     #[command(subcommand)]
     Bench(bench::Bench),
+    #[cfg(feature = "scenarios")]
+    Nixos(nixos::Nixos),
     /// Renders the configuration files of the example hosts and the lab's relays with the NixOS module
     #[cfg(feature = "scenarios")]
     Render {
@@ -57,6 +59,8 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Test(arguments) => harness::cli::test(&arguments).await,
         #[cfg(feature = "scenarios")]
         Command::Bench(which) => bench::bench(&which).await,
+        #[cfg(feature = "scenarios")]
+        Command::Nixos(arguments) => nixos::run(&arguments).await,
         #[cfg(feature = "scenarios")]
         Command::Render { check } => render::run(check).map(|()| ExitCode::SUCCESS),
     }

@@ -21,6 +21,8 @@ mod demo;
 #[cfg(feature = "scenarios")]
 mod harness;
 mod machine;
+#[cfg(feature = "scenarios")]
+mod nixos;
 mod project;
 #[cfg(feature = "scenarios")]
 mod render;

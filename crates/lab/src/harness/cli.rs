@@ -57,7 +57,19 @@ pub(crate) async fn test(arguments: &Test) -> anyhow::Result<ExitCode> {
     if !arguments.keep {
         machines.release().await?;
     }
+    if arguments.filters.is_empty() {
+        println!("{}", nixos_not_run());
+    }
     Ok(played?.report())
+}
+
+/// What this command leaves out.
+fn nixos_not_run() -> String {
+    let how = match render::nixpkgs() {
+        Ok(_) => "`cargo lab nixos --all` does it".to_owned(),
+        Err(error) => format!("{error:#}"),
+    };
+    format!("nixos: no NixOS system was booted: {how}")
 }
 
 /// Runs the tests of the crates.

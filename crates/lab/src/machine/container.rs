@@ -37,6 +37,9 @@ const DIRECTORIES: [(&str, u32); 13] = [
     ("var", 0o755),
 ];
 
+/// Debian's dynamic linker; nix/boot/container.nix also names it.
+const LINKER: &str = "/usr/lib/x86_64-linux-gnu/ld-linux-x86-64.so.2";
+
 /// Creates the file tree of a machine again from scratch: `/etc` and `/var` are copies; `/usr` is shared and bound at
 /// boot.
 pub(super) fn make_tree(rootfs: &Path, root: &Path, name: &str) -> anyhow::Result<()> {
@@ -94,7 +97,23 @@ pub(super) struct Boot {
     pub(super) binds: Vec<(PathBuf, String)>,
     /// Limits of the whole machine.
     pub(super) size: Option<Size>,
+    /// First program of a NixOS system; without it, Debian's systemd is the first.
+    pub(super) init: Option<String>,
 }
+
+/// Folders of Debian's `/usr` that systemd reads in addition to those of NixOS. The systemd of nixpkgs does not read
+/// them, so they are empty in a NixOS system.
+const NOT_ON_NIXOS: [&str; 6] = [
+    "/usr/lib/sysctl.d",
+    "/usr/lib/systemd/system-generators",
+    "/usr/lib/systemd/system-preset",
+    "/usr/lib/sysusers.d",
+    "/usr/lib/tmpfiles.d",
+    "/usr/lib/udev/rules.d",
+];
+/// Folders of units on NixOS, for the same reason.
+const UNITS_ON_NIXOS: &str = "SYSTEMD_UNIT_PATH=/etc/systemd-mutable/system:/etc/systemd/system:/run/systemd/system:\
+    /run/systemd/transient:/run/systemd/generator";
 
 /// Moves the shell into the groups before `--`, and runs the command after it.
 const ENTER: &str = r#"while [ "$1" != -- ]; do echo $$ >"$1"; shift; done; shift; exec "$@""#;
@@ -118,7 +137,6 @@ pub(super) async fn boot(paths: &Paths, boot: &Boot) -> anyhow::Result<Machine> 
         "--",
         "systemd-nspawn",
         "--quiet",
-        "--boot",
         "--register=no",
         "--keep-unit",
         "--notify-ready=yes",
@@ -139,6 +157,15 @@ pub(super) async fn boot(paths: &Paths, boot: &Boot) -> anyhow::Result<Machine> 
     for (host, inside) in &boot.binds {
         command.arg(format!("--bind-ro={}:{inside}", host.display()));
     }
+    match &boot.init {
+        None => command.arg("--boot"),
+        Some(init) => {
+            command.args(NOT_ON_NIXOS.map(|folder| format!("--tmpfs={folder}")));
+            // An immutable /var/empty could not be removed.
+            command.arg("--drop-capability=CAP_LINUX_IMMUTABLE");
+            command.arg(format!("--setenv={UNITS_ON_NIXOS}")).arg(init)
+        }
+    };
     // Debian 13 needs the cgroup2 layout in the machine, even on hosts with another one.
     command
         .env("SYSTEMD_NSPAWN_UNIFIED_HIERARCHY", "1")
@@ -187,6 +214,28 @@ async fn ready(socket: &UnixDatagram) -> anyhow::Result<Leader> {
             }
         }
     }
+}
+
+/// Creates the file tree of a NixOS system from scratch, with what a bootloader and the kernel's file system would
+/// provide. The dynamic linker and the shells are Debian's; NixOS replaces `/bin/sh` when it boots.
+pub(super) fn make_nixos_tree(rootfs: &Path, root: &Path) -> anyhow::Result<()> {
+    for (directory, mode) in DIRECTORIES {
+        let path = root.join(directory);
+        fs::create_dir_all(&path).with_context(|| format!("cannot create {}", path.display()))?;
+        fs::set_permissions(&path, fs::Permissions::from_mode(mode))?;
+    }
+    for directory in ["bin", "etc", "lib64"] {
+        fs::create_dir(root.join(directory))?;
+    }
+    for (target, link) in [
+        ("usr/lib", "lib"),
+        ("/usr/bin/bash", "bin/bash"),
+        (LINKER, "lib64/ld-linux-x86-64.so.2"),
+    ] {
+        symlink(target, root.join(link))?;
+    }
+    fs::copy(rootfs.join("usr/lib/os-release"), root.join("usr/lib/os-release"))?;
+    Ok(())
 }
 
 /// A prefix for command lines: runs the rest in all namespaces of a machine, as root, with a clean environment.

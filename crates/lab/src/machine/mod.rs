@@ -11,6 +11,8 @@ mod generation;
 mod journal;
 mod limits;
 mod network;
+#[cfg(feature = "scenarios")]
+mod nixos;
 mod packages;
 mod pointers;
 mod relay_files;
@@ -23,7 +25,7 @@ mod switch;
 use std::collections::BTreeMap;
 use std::fs;
 use std::net::Ipv4Addr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Output;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -38,6 +40,8 @@ use nix::fcntl::{Flock, FlockArg};
 pub(crate) use self::cgroup::Usage;
 pub(crate) use self::firewall::{Direction, Firewall};
 pub(crate) use self::journal::Cursor;
+#[cfg(feature = "scenarios")]
+pub(crate) use self::nixos::{Builder, System, Variant};
 pub(crate) use self::size::{Size, Used};
 pub(crate) use self::start::{Found, interrupted};
 pub(crate) use self::switch::{Plan, SystemOf};
@@ -215,13 +219,77 @@ impl Lab {
         let relay = self.topology().relay(machine);
         let relay = relay.with_context(|| format!("the lab has no relay `{machine}`"))?;
         let leader = start::power_on(&self.paths, relay, size).await?;
+        self.record(machine, leader, true)
+    }
+
+    /// Stores the new first process of a machine. With `usable` false, no later run uses this lab.
+    fn record(&self, machine: &str, leader: Leader, usable: bool) -> anyhow::Result<()> {
         let mut booted = self.booted.lock().unwrap_or_else(PoisonError::into_inner);
         booted.insert(machine.to_owned(), leader);
         let mut state = self.state.clone();
         for known in &mut state.machines {
             known.leader = booted.get(&known.name).copied().unwrap_or(known.leader);
         }
+        if !usable {
+            state.build.clear();
+        }
         state.save(&self.paths)
+    }
+
+    /// What builds NixOS systems from these parts of nixpkgs.
+    #[cfg(feature = "scenarios")]
+    pub(crate) async fn builder(&self, lib: &Path, tree: &Path) -> anyhow::Result<Builder> {
+        Builder::new(&self.paths, lib, tree).await
+    }
+
+    /// Shuts a relay down, and boots a NixOS system with an empty file tree in its place.
+    #[cfg(feature = "scenarios")]
+    pub(crate) async fn replace(
+        &self,
+        machine: &str,
+        builder: &Builder,
+        system: &System,
+    ) -> anyhow::Result<()> {
+        let relay = self.topology().relay(machine);
+        let relay = relay.with_context(|| format!("the lab has no relay `{machine}`"))?;
+        self.power_off(machine).await?;
+        builder.make_tree(&self.paths, relay)?;
+        self.boot_system(machine, builder, system).await?;
+        if relay.is_named() {
+            let leader = self.leader(machine)?;
+            let zone = container::capture(leader, &["chatmail", "dns", "--zone"]).await?;
+            self.publish(&relay.domain, &zone).await?;
+        }
+        Ok(())
+    }
+
+    /// Boots a NixOS system from the file tree that is there.
+    #[cfg(feature = "scenarios")]
+    pub(crate) async fn boot_system(
+        &self,
+        machine: &str,
+        builder: &Builder,
+        system: &System,
+    ) -> anyhow::Result<()> {
+        let leader = builder.boot(&self.paths, machine, system).await?;
+        self.record(machine, leader, false)?;
+        // Waits until systemd has no job left. The caller looks at the units.
+        container::exec(leader, &["systemctl", "is-system-running", "--wait"]).await?;
+        Ok(())
+    }
+
+    /// Takes everything but these paths away from a NixOS system that is shut down.
+    #[cfg(feature = "scenarios")]
+    pub(crate) fn keep_only(&self, machine: &str, builder: &Builder, kept: &[String]) -> anyhow::Result<()> {
+        builder.keep_only(&self.paths, machine, kept)
+    }
+
+    /// Shuts a NixOS system down and boots the relay in whose place it was.
+    #[cfg(feature = "scenarios")]
+    pub(crate) async fn restore(&self, machine: &str) -> anyhow::Result<()> {
+        self.power_off(machine).await?;
+        nixos::restore_tree(&self.paths, machine)?;
+        self.power_on(machine).await
     }
 
     /// What a machine with limits has used since it was booted.

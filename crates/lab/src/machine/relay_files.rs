@@ -104,13 +104,7 @@ impl RelayFiles {
             let folder = root.join(UNITS).join(format!("{IROH_RELAY_UNIT}.d"));
             write(&folder.join("lab.conf"), IROH_RELAY_CONDITION)?;
         }
-        for (folder, certificate) in certificates {
-            write(&root.join(folder).join("fullchain.pem"), &certificate.chain)?;
-            let key = root.join(folder).join("key.pem");
-            write(&key, &certificate.key)?;
-            fs::set_permissions(&key, fs::Permissions::from_mode(0o600))?;
-        }
-        Ok(())
+        write_certificates(root, certificates)
     }
 
     /// Fails if the rendering refers to a store path that is neither in it nor a package with a replacement.
@@ -138,6 +132,17 @@ impl RelayFiles {
         }
         Ok(())
     }
+}
+
+/// Writes certificates for the mode `external`, each into its folder.
+pub(super) fn write_certificates(root: &Path, certificates: &[(&str, Signed)]) -> anyhow::Result<()> {
+    for (folder, certificate) in certificates {
+        write(&root.join(folder).join("fullchain.pem"), &certificate.chain)?;
+        let key = root.join(folder).join("key.pem");
+        write(&key, &certificate.key)?;
+        fs::set_permissions(&key, fs::Permissions::from_mode(0o600))?;
+    }
+    Ok(())
 }
 
 /// Returns the first components of all store paths in a text.

@@ -14,7 +14,7 @@ use sha2::{Digest as _, Sha256};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
 
-use super::ca::{self, Ca};
+use super::ca::{self, Ca, Signed};
 use super::container::{self, Boot};
 use super::packages::IROH_RELAY_UNIT;
 use super::relay_files::{EXTERNAL_TLS, RelayFiles, build_site};
@@ -119,6 +119,21 @@ pub(super) async fn power_on(paths: &Paths, relay: &Relay, size: Option<Size>) -
     Ok(machine.leader)
 }
 
+/// Certificates that an operator provides, each with its folder: those of a relay with [`Certificate::LabCa`].
+pub(super) fn certificates(ca: &Ca, relay: &Relay) -> anyhow::Result<Vec<(&'static str, Signed)>> {
+    Ok(match relay.certificate {
+        Certificate::SelfSigned | Certificate::Acme => Vec::new(),
+        Certificate::LabCa => {
+            let [own, site] = EXTERNAL_TLS;
+            let site_name = format!("site.{}", relay.domain);
+            vec![
+                (own, ca.sign(&names(&relay.domain))?),
+                (site, ca.sign(&[site_name])?),
+            ]
+        }
+    })
+}
+
 /// How a machine is booted; our programs are bound into relays.
 fn boot(rootfs: &Path, paths: &Paths, name: &str, relay: bool) -> Boot {
     let programs = [
@@ -131,6 +146,7 @@ fn boot(rootfs: &Path, paths: &Paths, name: &str, relay: bool) -> Boot {
         rootfs: rootfs.to_owned(),
         binds: if relay { binds.into() } else { Vec::new() },
         size: None,
+        init: None,
     }
 }
 
@@ -228,7 +244,7 @@ pub(super) fn site_sources() -> PathBuf {
 
 /// Folder with the iroh relay, which is bound into the relays when they boot. It is empty until the program is built:
 /// only realtime connections need it, and it takes longer to build than everything else.
-fn iroh_relay(paths: &Paths) -> PathBuf {
+pub(super) fn iroh_relay(paths: &Paths) -> PathBuf {
     paths.base().join(format!("{}-bin", packages::IROH_RELAY_BUILD))
 }
 
@@ -314,17 +330,7 @@ impl Plan {
         for (relay, files) in &self.relay_files {
             let root = paths.machine(&relay.name);
             container::make_tree(&self.rootfs, &root, &relay.name)?;
-            let certificates = match relay.certificate {
-                Certificate::SelfSigned | Certificate::Acme => Vec::new(),
-                Certificate::LabCa => {
-                    let [own, site] = EXTERNAL_TLS;
-                    let site_name = format!("site.{}", relay.domain);
-                    vec![
-                        (own, ca.sign(&names(&relay.domain))?),
-                        (site, ca.sign(&[site_name])?),
-                    ]
-                }
-            };
+            let certificates = certificates(&ca, relay)?;
             files.apply(&root, &services::names(&self.programs), &certificates)?;
             build_site(&paths.programs(), &root, &site_sources())?;
             ca::trust(&ca.certificate, &root)?;

@@ -95,6 +95,13 @@ pub(crate) fn run(check: bool) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// The `lib` folder of nixpkgs, and a folder with its `nixos` folder; fails if they are not at hand.
+pub(crate) fn nixpkgs() -> anyhow::Result<(PathBuf, PathBuf)> {
+    let found = Nixpkgs::at_hand()?
+        .with_context(|| format!("nixpkgs is not available ({})", nix::HOW_TO_POINT_TO_NIXPKGS))?;
+    Ok((found.lib, found.tree))
+}
+
 /// Writes the options reference, or returns the differences from the committed one.
 fn options(project: &Path, nixpkgs: &Nixpkgs, check: bool) -> anyhow::Result<Vec<String>> {
     let options = nixpkgs.options(project).context("cannot describe the options")?;

@@ -87,14 +87,20 @@ const PLAIN_HOST: &str = "examples/minimal.nix";
 #[derive(Debug)]
 pub(super) struct Nixpkgs {
     /// The `lib` folder of nixpkgs.
-    lib: PathBuf,
+    pub(super) lib: PathBuf,
     /// A folder that contains the `nixos` folder of nixpkgs.
-    tree: PathBuf,
+    pub(super) tree: PathBuf,
 }
 
 impl Nixpkgs {
     /// Finds nixpkgs through environment variables; returns none if they are not set, or if Nix is not installed.
     pub(super) fn find() -> anyhow::Result<Option<Self>> {
+        let nix = Command::new("nix-instantiate").arg("--version").output();
+        Ok(Self::at_hand()?.filter(|_| nix.is_ok()))
+    }
+
+    /// Finds nixpkgs through environment variables; returns none if they are not set.
+    pub(super) fn at_hand() -> anyhow::Result<Option<Self>> {
         let variable = |name| std::env::var_os(name).map(PathBuf::from);
         let in_nix_path = std::env::var("NIX_PATH")
             .unwrap_or_default()
@@ -114,8 +120,7 @@ impl Nixpkgs {
                 bail!("{} is missing; {HOW_TO_POINT_TO_NIXPKGS}", needed.display());
             }
         }
-        let nix = Command::new("nix-instantiate").arg("--version").output();
-        Ok(nix.is_ok().then_some(Self { lib, tree }))
+        Ok(Some(Self { lib, tree }))
     }
 
     /// Returns a flake that replaces nixpkgs, with `nix/eval/nixpkgs.nix` of the project.

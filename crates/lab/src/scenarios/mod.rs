@@ -48,7 +48,7 @@ mod reboot;
 mod rules;
 mod signed;
 mod store;
-mod switch;
+pub(crate) mod switch;
 mod turn;
 mod web;
 mod websocket;

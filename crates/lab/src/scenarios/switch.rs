@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use mailtest::client::imap::Imap;
-use mailtest::client::{Account, Peer, http};
+use mailtest::client::{Account, Peer};
 use mailtest::until;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -31,6 +31,34 @@ const OTHER_RELEASE: SystemOf<'static> = SystemOf {
     host: "a",
     release: Some("next"),
 };
+
+/// Switches relay a between two systems.
+pub(crate) trait Switch {
+    /// Switches to the other system, or back to the first; returns what was done.
+    async fn to(&self, context: &Context, other: bool) -> anyhow::Result<String>;
+}
+
+/// What is different in the other system.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Change {
+    /// Settings of every daemon, which they reload.
+    Settings,
+    /// Our package. Daemons only reload.
+    OurPackage,
+    /// All packages, so that every daemon restarts.
+    AllPackages,
+}
+
+/// A switch of a container, which the lab imitates.
+struct Imitated(SystemOf<'static>);
+
+impl Switch for Imitated {
+    async fn to(&self, context: &Context, other: bool) -> anyhow::Result<String> {
+        let (from, to) = if other { (&NOW, &self.0) } else { (&self.0, &NOW) };
+        let plan = context.machines().switch(RELAY, from, to).await?;
+        Ok(plan.to_string())
+    }
+}
 /// Daemons that reload new settings while they run.
 const RELOADED: [&str; 3] = ["dovecot.service", "nginx.service", "postfix.service"];
 /// Services that restart for new settings, and those of them with a socket.
@@ -155,13 +183,13 @@ impl Runs {
 async fn under_load(
     context: &Context,
     chat: &mut Chat<'_>,
-    from: &SystemOf<'_>,
-    to: &SystemOf<'_>,
+    switch: &impl Switch,
+    other: bool,
 ) -> anyhow::Result<(Runs, Runs, usize)> {
     let idlers = Idlers::gather(context).await?;
     let before = Runs::of(context).await?;
     chat.both_write("before").await?;
-    let plan = context.machines().switch(RELAY, from, to).await?;
+    let plan = switch.to(context, other).await?;
     let reload = Instant::now();
     chat.both_write("after").await?;
     let after = Runs::of(context).await?;
@@ -185,17 +213,22 @@ async fn under_load(
 
 /// Switches to another system and back, with mail traffic all the time. Daemons that reload must keep their processes
 /// and every session.
-async fn there_and_back(context: &Context, other: &SystemOf<'_>, reloads: bool) -> anyhow::Result<()> {
+pub(crate) async fn there_and_back(
+    context: &Context,
+    switch: &impl Switch,
+    change: Change,
+) -> anyhow::Result<()> {
+    let reloads = change != Change::AllPackages;
     let mut chat = Chat::begin(context).await?;
     let writers = Writers::begin(context, &EVERYWHERE).await?;
     let switches = async {
         let mut kept = true;
-        for (from, to) in [(&NOW, other), (other, &NOW)] {
-            let (before, after, lost) = under_load(context, &mut chat, from, to).await?;
+        for other in [true, false] {
+            let (before, after, lost) = under_load(context, &mut chat, switch, other).await?;
             kept &= before.daemons == after.daemons && lost == 0;
-            if to.host != from.host {
-                in_effect(&context.peer(RELAY)?, to).await?;
-                metrics_in_effect(context, to).await?;
+            if change == Change::Settings {
+                in_effect(&context.peer(RELAY)?, other).await?;
+                metrics_in_effect(context, other).await?;
             }
         }
         anyhow::Ok(kept)
@@ -211,11 +244,8 @@ async fn there_and_back(context: &Context, other: &SystemOf<'_>, reloads: bool) 
 }
 
 /// Waits until Postfix announces the size limit of the new system.
-async fn in_effect(peer: &Peer, system: &SystemOf<'_>) -> anyhow::Result<()> {
-    let want = match system.host {
-        "a" => "SIZE 52428800",
-        _ => "SIZE 20971520",
-    };
+async fn in_effect(peer: &Peer, other: bool) -> anyhow::Result<()> {
+    let want = if other { "SIZE 20971520" } else { "SIZE 52428800" };
     let announced = || async {
         let smtp = peer.submission().await?;
         Ok(smtp.extensions().iter().any(|line| line == want).then_some(()))
@@ -227,10 +257,9 @@ async fn in_effect(peer: &Peer, system: &SystemOf<'_>) -> anyhow::Result<()> {
 
 /// Services offer metrics on an address of the new system that is added only later: they do not wait for the address,
 /// and do not fail without it.
-async fn metrics_in_effect(context: &Context, system: &SystemOf<'_>) -> anyhow::Result<()> {
+async fn metrics_in_effect(context: &Context, later: bool) -> anyhow::Result<()> {
     const LATER: Ipv4Addr = Ipv4Addr::new(198, 18, 25, 21);
     let own = format!("{LATER}/32");
-    let later = system.host != "a";
     let address = if later {
         context
             .run(RELAY, &["ip", "address", "add", &own, "dev", "eth0"])
@@ -239,14 +268,20 @@ async fn metrics_in_effect(context: &Context, system: &SystemOf<'_>) -> anyhow::
     } else {
         context.peer(RELAY)?.port(0).ip()
     };
+    // From inside: whoever runs Prometheus on another machine opens the ports in the firewall.
+    let url = format!("http://{address}:[3903-3913]/metrics");
+    let ask = [
+        "curl",
+        "--silent",
+        "--fail",
+        "--fail-early",
+        "--output",
+        "/dev/null",
+        &url,
+    ];
     let served = || async {
-        for port in 3903..=3913 {
-            match http::get_plain((address, port).into(), "metrics", "/metrics").await {
-                Ok(answer) if answer.status == 200 => {}
-                _ => return Ok(None),
-            }
-        }
-        Ok(Some(()))
+        let answers = context.machines().exec(RELAY, &ask).await?;
+        Ok(answers.status.success().then_some(()))
     };
     let served = until(IN_EFFECT, served).await;
     if later {
@@ -259,12 +294,12 @@ async fn metrics_in_effect(context: &Context, system: &SystemOf<'_>) -> anyhow::
 
 /// New settings: Postfix, Dovecot and nginx keep running, and so do their sessions.
 pub(super) async fn settings(context: &Context) -> anyhow::Result<()> {
-    there_and_back(context, &OTHER_SETTINGS, true).await
+    there_and_back(context, &Imitated(OTHER_SETTINGS), Change::Settings).await
 }
 
 /// New packages: everything restarts, and clients at most have to reconnect.
 pub(super) async fn release(context: &Context) -> anyhow::Result<()> {
-    there_and_back(context, &OTHER_RELEASE, false).await
+    there_and_back(context, &Imitated(OTHER_RELEASE), Change::AllPackages).await
 }
 
 /// Dovecot reloads repeatedly during delivery, as it does for every new certificate: no message arrives twice, and no
