@@ -2,18 +2,24 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use mail_auth::hickory_resolver::TokioResolver;
+use mail_auth::hickory_resolver::lookup::Lookup;
 use mail_auth::hickory_resolver::proto::rr::RData;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
+use tokio::time::timeout;
 
 use super::networks::Networks;
 use crate::dns::{self, ResolverError, is_label};
 
 /// Retries of a query without an answer.
 const QUERY_RETRIES: usize = 1;
-/// Maximum number of addresses of a host to try.
-const MAX_ADDRESSES: usize = 8;
+/// Maximum number of addresses of a host to try, of each family.
+const MAX_ADDRESSES: usize = 4;
+/// Longest wait for the addresses of one family while those of the other are known: some name servers do not answer
+/// queries for IPv6.
+const OTHER_FAMILY: Duration = Duration::from_millis(500);
 /// Maximum number of MX records to read.
 const MAX_RECORDS: usize = 20;
 
@@ -117,6 +123,54 @@ impl Hosts {
             Err(_) => Vec::new(),
         }
     }
+
+    /// Returns addresses of a host, IPv4 first.
+    async fn addresses(&self, host: &str) -> Vec<IpAddr> {
+        let name = format!("{host}.");
+        let ipv4 = async {
+            let found = self.resolver.ipv4_lookup(name.as_str()).await;
+            self.allowed(found, |data| match data {
+                RData::A(address) => Some(address.0.into()),
+                _ => None,
+            })
+        };
+        let ipv6 = async {
+            if !self.networks.allow_ipv6() {
+                return Vec::new();
+            }
+            let found = self.resolver.ipv6_lookup(name.as_str()).await;
+            self.allowed(found, |data| match data {
+                RData::AAAA(address) => Some(address.0.into()),
+                _ => None,
+            })
+        };
+        let (mut ipv4, mut ipv6) = (std::pin::pin!(ipv4), std::pin::pin!(ipv6));
+        let (ipv4, ipv6) = tokio::select! {
+            known = &mut ipv4 => {
+                let others = unless_known(&known, ipv6).await;
+                (known, others)
+            }
+            known = &mut ipv6 => (unless_known(&known, ipv4).await, known),
+        };
+        [ipv4, ipv6].concat()
+    }
+
+    /// Returns the addresses in a response to which delivery is allowed.
+    fn allowed<E>(
+        &self,
+        found: Result<Lookup, E>,
+        address: impl Fn(&RData) -> Option<IpAddr>,
+    ) -> Vec<IpAddr> {
+        let Ok(found) = found else {
+            return Vec::new();
+        };
+        let answers = found.answers().iter();
+        answers
+            .filter_map(|record| address(&record.data))
+            .filter(|address| self.networks.allow(*address))
+            .take(MAX_ADDRESSES)
+            .collect()
+    }
 }
 
 /// Returns the hosts in order of preference. A null MX (RFC 7505) names no host.
@@ -129,22 +183,26 @@ fn exchangers(mut records: Vec<(u16, String)>) -> Vec<String> {
         .collect()
 }
 
-/// Addresses for connections. They are not looked up again, so nobody can change them after the check.
+/// Awaits the addresses of one family, but not for long if those of the other are known.
+async fn unless_known(known: &[IpAddr], others: impl Future<Output = Vec<IpAddr>>) -> Vec<IpAddr> {
+    if known.is_empty() {
+        return others.await;
+    }
+    timeout(OTHER_FAMILY, others).await.unwrap_or_default()
+}
+
+/// Addresses for connections. They are not looked up again, so nobody can change them after the check. The HTTPS client
+/// races the two families (RFC 8305).
 impl Resolve for Hosts {
     fn resolve(&self, name: Name) -> Resolving {
         let hosts = self.clone();
         Box::pin(async move {
-            let found = hosts.resolver.lookup_ip(format!("{}.", name.as_str())).await?;
-            let addresses: Vec<SocketAddr> = found
-                .iter()
-                .filter(|address| hosts.networks.allow(*address))
-                .take(MAX_ADDRESSES)
-                .map(|address| SocketAddr::new(address, 0))
-                .collect();
+            let addresses = hosts.addresses(name.as_str()).await;
             if addresses.is_empty() {
                 return Err("no public address".into());
             }
-            Ok(Box::new(addresses.into_iter()) as Addrs)
+            let addresses = addresses.into_iter().map(|address| SocketAddr::new(address, 0));
+            Ok(Box::new(addresses) as Addrs)
         })
     }
 }
@@ -208,5 +266,113 @@ mod tests {
         let records = records.map(|(preference, host)| (preference, host.to_owned()));
         assert_eq!(exchangers(records.to_vec()), ["a.test", "_c.test", "b.test"]);
         assert!(exchangers(vec![(0, ".".to_owned())]).is_empty());
+    }
+
+    /// A resolver that answers queries for addresses with these, and others never.
+    async fn resolver(ipv4: Option<&'static [u8]>, ipv6: Option<&'static [u8]>) -> SocketAddr {
+        let socket = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let address = socket.local_addr().unwrap();
+        tokio::spawn(async move {
+            let mut query = [0; 1500];
+            while let Ok((_, from)) = socket.recv_from(&mut query).await {
+                // Header, and the question up to the end of its name, type and class.
+                let name = query[12..].iter().position(|b| *b == 0).unwrap();
+                let mut reply = query[..12 + name + 5].to_vec();
+                let kind = query[12 + name + 2];
+                let Some(data) = (if kind == 1 { ipv4 } else { ipv6 }) else {
+                    continue;
+                };
+                reply[2] = 0x81;
+                reply[3] = 0x80;
+                reply[6..12].fill(0);
+                for record in data.chunks(if kind == 1 { 4 } else { 16 }) {
+                    reply[7] += 1;
+                    reply.extend_from_slice(&[0xc0, 12, 0, kind, 0, 1, 0, 0, 0, 60, 0, record.len() as u8]);
+                    reply.extend_from_slice(record);
+                }
+                socket.send_to(&reply, from).await.unwrap();
+            }
+        });
+        address
+    }
+
+    /// 127.0.0.1 and `::1`.
+    const IPV4: &[u8] = &[127, 0, 0, 1];
+    const IPV6: &[u8] = &[0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1];
+
+    async fn hosts(ipv4: Option<&'static [u8]>, ipv6: Option<&'static [u8]>) -> Hosts {
+        let loopback = ["127.0.0.0/8".to_owned(), "::1/128".to_owned()];
+        let networks = Networks::new(&[], &loopback, true).unwrap();
+        Hosts::new(resolver(ipv4, ipv6).await, networks).unwrap()
+    }
+
+    #[tokio::test]
+    async fn addresses_of_both_families() {
+        let found = async |ipv4, ipv6| {
+            let addresses = hosts(ipv4, ipv6).await.addresses("a.test").await;
+            addresses.iter().map(ToString::to_string).collect::<Vec<_>>()
+        };
+        assert_eq!(found(Some(IPV4), Some(IPV6)).await, ["127.0.0.1", "::1"]);
+        assert_eq!(found(Some(&[]), Some(IPV6)).await, ["::1"]);
+        // Addresses of one family do not crowd out those of the other.
+        const MANY: &[u8] = &[127; 4 * 2 * MAX_ADDRESSES];
+        assert_eq!(found(Some(MANY), Some(IPV6)).await[MAX_ADDRESSES..], ["::1"]);
+        // A name server that does not answer queries for one family delays only hosts without the other.
+        let begin = std::time::Instant::now();
+        assert_eq!(found(Some(IPV4), None).await, ["127.0.0.1"]);
+        assert_eq!(found(None, Some(IPV6)).await, ["::1"]);
+        assert!(begin.elapsed() < Duration::from_secs(3), "{:?}", begin.elapsed());
+    }
+
+    /// A port of one address that does not answer: its queue of connections is full, so the kernel drops packets that
+    /// open further ones.
+    struct Dead {
+        _listener: tokio::net::TcpListener,
+        _connections: Vec<tokio::net::TcpStream>,
+    }
+
+    async fn dead(address: SocketAddr) -> Dead {
+        let socket = match address {
+            SocketAddr::V4(_) => tokio::net::TcpSocket::new_v4(),
+            SocketAddr::V6(_) => tokio::net::TcpSocket::new_v6(),
+        }
+        .unwrap();
+        socket.set_reuseaddr(true).unwrap();
+        socket.bind(address).unwrap();
+        let listener = socket.listen(1).unwrap();
+        let mut connections = Vec::new();
+        let wait = Duration::from_millis(300);
+        while let Ok(connected) = timeout(wait, tokio::net::TcpStream::connect(address)).await {
+            connections.push(connected.unwrap());
+        }
+        Dead {
+            _listener: listener,
+            _connections: connections,
+        }
+    }
+
+    #[tokio::test]
+    async fn families_are_raced() {
+        for (alive, silent) in [("127.0.0.1", "[::1]"), ("[::1]", "127.0.0.1")] {
+            let listener = tokio::net::TcpListener::bind(format!("{alive}:0")).await.unwrap();
+            let port = listener.local_addr().unwrap().port();
+            let _dead = dead(format!("{silent}:{port}").parse().unwrap()).await;
+            let hosts = hosts(Some(IPV4), Some(IPV6)).await;
+            let https = super::super::https::Https::new(&hosts, port).unwrap();
+            let destination = Destination::of("a@_a.test").unwrap();
+            let fields = reqwest::header::HeaderMap::new();
+            let posting = https.post(&destination, "_a.test", &fields, bytes::Bytes::new());
+            let connected = async {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                // The first byte of a TLS handshake.
+                tokio::io::AsyncReadExt::read_u8(&mut stream).await.unwrap()
+            };
+            let begin = std::time::Instant::now();
+            tokio::select! {
+                answer = posting => panic!("{answer:?} while {silent} is dead"),
+                first = connected => assert_eq!(first, 22),
+            }
+            assert!(begin.elapsed() < Duration::from_secs(2), "{:?}", begin.elapsed());
+        }
     }
 }

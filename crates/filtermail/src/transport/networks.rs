@@ -45,6 +45,11 @@ impl Networks {
         })
     }
 
+    /// Whether delivery over IPv6 is allowed at all.
+    pub(super) fn allow_ipv6(&self) -> bool {
+        self.ipv6
+    }
+
     /// Whether delivery to this address is allowed.
     pub(super) fn allow(&self, address: IpAddr) -> bool {
         // `::ffff:127.0.0.1` connects to 127.0.0.1.
