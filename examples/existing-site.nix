@@ -5,6 +5,8 @@
     domain = "chat.example.org";
     # The resolver below already listens on 127.0.0.1.
     resolver.enable = false;
+    # Other servers deliver to port 25 only, and get mail there.
+    federation.https.enable = false;
   };
 
   services.nginx.virtualHosts."www.example.net" = {

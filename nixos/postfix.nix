@@ -106,6 +106,11 @@ let
 
   options = lib.mapAttrsToList (name: value: "-o ${name}=${value}");
 
+  # Other relays accept `user@[address]` only from that address.
+  remoteArgs = lib.optionals cfg.byAddress (options {
+    inet_protocols = "ipv4";
+  });
+
   lmtp = "unix:private/dovecot-lmtp";
   perMailbox = lib.min 8 cfg.connections.delivery;
 
@@ -255,6 +260,9 @@ in
         lmtp_line_length_limit = 0;
 
         message_size_limit = cfg.messages.maxSize;
+        # With less free space for the queue, smtpd(8) answers `452 4.3.1` to MAIL, also in front of a filter
+        # (speed_adjust). By default that is one message and a half, but messages that arrive at once are all on the disk.
+        queue_minfree = lib.mkDefault (lib.min (8 * cfg.messages.maxSize) 2147483647);
         mailbox_size_limit = 0;
         smtpd_recipient_limit = cfg.messages.maxRecipients;
         # An IPv6 client has at least a /64 network, so limits per address apply to that.
@@ -337,9 +345,19 @@ in
         smtp_tls_session_cache_database = "";
 
         # Servers that do not answer must not occupy all processes (connections.remoteDelivery): each gets two, and one
-        # minute for its greeting, not five and five minutes. Destinations get more with each success.
+        # minute for each reply except to a message, not five and five minutes. Destinations get more with each success.
         smtp_initial_destination_concurrency = lib.mkDefault 2;
         smtp_helo_timeout = lib.mkDefault "60s";
+        smtp_starttls_timeout = lib.mkDefault "60s";
+        smtp_mail_timeout = lib.mkDefault "60s";
+        smtp_rcpt_timeout = lib.mkDefault "60s";
+        smtp_data_init_timeout = lib.mkDefault "60s";
+        # These are limits for whole replies, and not for each byte of them.
+        smtp_per_request_deadline = lib.mkDefault true;
+        # smtp(8) tries one address after the other. Many hosts have an IPv6 address that does not work, so that comes
+        # last, and an address that does not answer costs 10 s, within which the kernel tries four times.
+        smtp_address_preference = lib.mkDefault "ipv4";
+        smtp_connect_timeout = lib.mkDefault "10s";
         # When all messages to a destination that is down are due at once, each occupies the queue manager until the first
         # attempts have failed; above this number, other mail waits. One takes 2.5 kB of memory.
         qmgr_message_active_limit = lib.mkDefault 60000;
@@ -393,6 +411,9 @@ in
       // lib.optionalAttrs cfg.federation.hasRules {
         # Rejects other servers by the domain of the sender, before the message is sent.
         chatmail_rules_milter = milter sockets.rules;
+      }
+      // lib.optionalAttrs cfg.federation.https.send {
+        https_initial_destination_concurrency = lib.mkDefault 2;
       }
       // lib.optionalAttrs (!cfg.federation.smtp.send) {
         # Recipients for which filtermail-transport knows no next hop.
@@ -465,7 +486,16 @@ in
         );
         # dovecot.nix allows as many LMTP processes as these need.
         lmtp.maxproc = cfg.connections.delivery;
-        smtp.maxproc = cfg.connections.remoteDelivery;
+        smtp = {
+          maxproc = cfg.connections.remoteDelivery;
+          args = remoteArgs;
+        };
+        # Destinations that have accepted mail over HTTPS lately (filtermail-transport chooses).
+        https = lib.mkIf cfg.federation.https.send {
+          command = "smtp";
+          maxproc = cfg.connections.remoteDelivery;
+          args = remoteArgs;
+        };
         submission-cleanup = {
           private = false;
           maxproc = 0;

@@ -316,12 +316,13 @@ in
             listen = sockets.transport;
             lookup_socket = sockets.lookup;
             # Each smtp(8), and each trivial-rewrite(8), of which there are up to 100 (default_process_limit).
-            max_lookups = cfg.connections.remoteDelivery + 100;
+            max_lookups = 2 * cfg.connections.remoteDelivery + 100;
             port = 443;
-            max_connections = cfg.connections.remoteDelivery;
+            max_connections = 2 * cfg.connections.remoteDelivery;
             reserved_networks = reserved.reserved;
             allowed_networks = reserved.allowed cfg;
-            ipv6 = cfg.enableIPv6;
+            # Other relays accept `user@[address]` only from that address.
+            ipv6 = cfg.enableIPv6 && !cfg.byAddress;
           };
           federation = {
             inherit (cfg.federation) allow block;
@@ -519,7 +520,7 @@ in
               # It compares the owners of connections with Postfix, which a user namespace hides.
               PrivateUsers = false;
               MemoryMax =
-                8 * 3 * cfg.messages.maxSize + cfg.connections.remoteDelivery * 3 * 1048576 + 128 * 1048576;
+                8 * 3 * cfg.messages.maxSize + settings.transport.max_connections * 3 * 1048576 + 128 * 1048576;
             };
           })
           # Postfix looks up here how to reach a destination. The owner of this socket is the only user who can use the

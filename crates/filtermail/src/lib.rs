@@ -65,6 +65,8 @@ pub async fn run_outgoing(mut service: Service) -> anyhow::Result<()> {
         max_recipients: max_recipients(&settings),
         large: Arc::new(Semaphore::new(LARGE_AT_ONCE)),
         large_wait: IDLE_TIMEOUT,
+        // Postfix passes on what its client declares.
+        trusts_sizes: false,
         shutdown: service.shutdown.clone(),
     });
     // Both end with the service.
@@ -104,6 +106,8 @@ pub async fn run_incoming(mut service: Service) -> anyhow::Result<()> {
         max_recipients: max_recipients(&settings),
         large: Arc::new(Semaphore::new(LARGE_AT_ONCE)),
         large_wait: IDLE_TIMEOUT,
+        // Postfix passes on what its client declares.
+        trusts_sizes: false,
         shutdown: service.shutdown.clone(),
     });
     tokio::join!(run(&service, listener, &server), answer(&service, asked, &server));

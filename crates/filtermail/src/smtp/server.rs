@@ -62,6 +62,8 @@ pub struct Server<P> {
     pub large: Arc<Semaphore>,
     /// Longest wait for one of them; then the connection is closed.
     pub large_wait: Duration,
+    /// Whether the client declares true sizes, so that a large message gets its permit before it is sent.
+    pub trusts_sizes: bool,
     /// Cancelled when no new transaction may start.
     pub shutdown: daemon::CancellationToken,
 }

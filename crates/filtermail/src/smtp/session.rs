@@ -45,6 +45,7 @@ where
         sender: None,
         recipients: Vec::new(),
         recipients_bytes: 0,
+        permit: None,
         reinjector: server.reinject.clone().map(Reinjector::new),
     };
     if let Err(error) = session.run().await {
@@ -67,6 +68,8 @@ struct Session<'a, S, P> {
     sender: Option<Path>,
     recipients: Vec<Path>,
     recipients_bytes: usize,
+    /// Permit for a large message.
+    permit: Option<OwnedSemaphorePermit>,
     reinjector: Option<Reinjector>,
 }
 
@@ -97,8 +100,14 @@ where
                 Line::End => return Ok(()),
             };
             match parse_command(&line) {
-                Ok(Command::Quit) => return self.hang_up(&Reply::BYE).await,
+                Ok(Command::Quit) => {
+                    self.reset();
+                    return self.hang_up(&Reply::BYE).await;
+                }
                 Ok(Command::Mail { sender, size }) => match self.mail(sender, size) {
+                    Admission::Accept if self.waits_for_its_turn(size).await => {
+                        return self.hang_up(&Reply::BUSY).await;
+                    }
                     Admission::Accept => self.say(&Reply::SENDER_OK),
                     Admission::Reject(reply) => self.say(&reply),
                     Admission::Close(reply) => return self.hang_up(&reply).await,
@@ -164,6 +173,22 @@ where
         admission
     }
 
+    /// Gets a permit for a message of this declared size, if it needs one. True if there is none for too long.
+    async fn waits_for_its_turn(&mut self, size: u64) -> bool {
+        let needed = self.server.trusts_sizes && size > LARGE as u64;
+        needed && !self.permit().await
+    }
+
+    /// Whether there is a permit for a large message.
+    async fn permit(&mut self) -> bool {
+        if self.permit.is_none() {
+            let free = self.server.large.clone().acquire_owned();
+            let permit = timeout(self.server.large_wait, free).await;
+            self.permit = permit.ok().and_then(Result::ok);
+        }
+        self.permit.is_some()
+    }
+
     fn recipient(&mut self, recipient: Path) -> Admission {
         if self.sender.is_none() {
             return Admission::Reject(Reply::BAD_SEQUENCE);
@@ -181,6 +206,7 @@ where
     }
 
     fn reset(&mut self) {
+        self.permit = None;
         self.sender = None;
         self.recipients.clear();
         self.recipients_bytes = 0;
@@ -195,11 +221,11 @@ where
             origin: self.origin.take(),
         };
         self.recipients_bytes = 0;
-        // Held until the reply is sent, and so for as long as the message is in memory.
-        let (received, _permit) = match self.receive().await? {
-            Some(received) => received,
-            None => return Ok(false),
+        let Some(received) = self.receive().await? else {
+            return Ok(false);
         };
+        // Held until the reply is sent, and so for as long as the message is in memory.
+        let _permit = self.permit.take();
         let begin = Instant::now();
         let mut reinjection = Duration::ZERO;
         let policy = &self.server.policy;
@@ -237,19 +263,14 @@ where
     }
 
     /// Receives message data to its end. Returns `None` if the client closes the connection or is silent for too long.
-    async fn receive(&mut self) -> io::Result<Option<(Received, Option<OwnedSemaphorePermit>)>> {
+    async fn receive(&mut self) -> io::Result<Option<Received>> {
         let mut data = MessageData::new(self.server.max_message_size, 0);
-        let mut permit = None;
         data.buffer().extend_from_slice(&self.input);
         self.input.clear();
         while !data.advance() {
-            if permit.is_none() && data.held() > LARGE {
-                let free = self.server.large.clone().acquire_owned();
-                let Ok(acquired) = timeout(self.server.large_wait, free).await else {
-                    self.hang_up(&Reply::BUSY).await?;
-                    return Ok(None);
-                };
-                permit = acquired.ok();
+            if data.held() > LARGE && !self.permit().await {
+                self.hang_up(&Reply::BUSY).await?;
+                return Ok(None);
             }
             match timeout(IDLE_TIMEOUT, self.stream.read_buf(data.buffer())).await {
                 Ok(read) => {
@@ -265,7 +286,7 @@ where
         }
         let (received, rest) = data.finish();
         self.input.extend_from_slice(&rest);
-        Ok(Some((received, permit)))
+        Ok(Some(received))
     }
 
     /// The next command line. Replies are sent before waiting for one.

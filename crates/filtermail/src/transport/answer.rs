@@ -11,8 +11,10 @@ pub(super) enum Answer {
     Refused(Reply),
     /// The other relay has rejected the message temporarily.
     Deferred(Reply),
-    /// No connection, a timeout, or an error of a web server; a later attempt can succeed.
+    /// No connection, or a timeout.
     Failed,
+    /// An error of a web server that can be temporary, or due to this message: too many recipients, too large.
+    Unavailable,
     /// The host does not accept mail over HTTPS.
     NotOffered,
 }
@@ -25,9 +27,10 @@ impl Answer {
         match (status, class(line)) {
             (200, Some(b'2')) => Self::Delivered,
             (400, Some(b'5')) => Self::Refused(Reply::relayed(line)),
-            (400, Some(b'4')) => Self::Deferred(Reply::relayed(line)),
-            // A message that is too large for a web server can be small enough for the mail server behind it.
-            (408 | 413 | 429 | 500..=599, _) => Self::Failed,
+            // Our relays, too, reply 503 while their mail server is down.
+            (400 | 408 | 429 | 500..=599, Some(b'4')) => Self::Deferred(Reply::relayed(line)),
+            // What is too large for a web server can be small enough for the mail server behind it.
+            (400 | 408 | 413 | 414 | 429 | 431 | 500..=599, _) => Self::Unavailable,
             _ => Self::NotOffered,
         }
     }
@@ -43,7 +46,7 @@ impl Answer {
         match self {
             Self::Delivered => Some(Reply::OK_HTTPS),
             Self::Refused(reply) | Self::Deferred(reply) => Some(reply.clone()),
-            Self::Failed | Self::NotOffered => None,
+            Self::Failed | Self::Unavailable | Self::NotOffered => None,
         }
     }
 }
@@ -67,8 +70,21 @@ mod tests {
         assert_eq!(Answer::of(400, policy), Answer::Refused(Reply::ENCRYPTION_NEEDED));
         let deferred = Reply::relayed("451 4.7.5 later");
         assert_eq!(Answer::of(400, "451 4.7.5 later"), Answer::Deferred(deferred));
+        for status in [408, 429, 500, 502, 503, 504] {
+            let text = "451 4.3.0 Mail server temporarily unavailable";
+            assert_eq!(
+                Answer::of(status, text),
+                Answer::Deferred(Reply::relayed(text)),
+                "{status}"
+            );
+        }
+        for status in [400, 408, 413, 414, 429, 431, 500, 502, 503, 504] {
+            for text in ["", "<html>Bad Request</html>", "250 OK"] {
+                assert_eq!(Answer::of(status, text), Answer::Unavailable, "{status} {text}");
+            }
+        }
         for status in [408, 413, 429, 500, 502, 503, 504] {
-            assert_eq!(Answer::of(status, "552 x"), Answer::Failed, "{status}");
+            assert_eq!(Answer::of(status, "552 x"), Answer::Unavailable, "{status}");
         }
         // A server that returns a page for every path, and error pages.
         for (status, text) in [
@@ -78,8 +94,6 @@ mod tests {
             (200, "550 no"),
             (201, "250 OK"),
             (301, ""),
-            (400, "<html>Bad Request</html>"),
-            (400, "250 OK"),
             (403, "550 no"),
             (404, "Not Found"),
             (405, ""),
@@ -95,6 +109,7 @@ mod tests {
         assert!(replies(Answer::of(400, "452 4.2.2 full"), "452 4.2.2 full"));
         assert!(replies(Answer::of(400, "554 5.7.1 no"), "554 5.7.1 no"));
         assert_eq!(Answer::Failed.reply(), None);
+        assert_eq!(Answer::Unavailable.reply(), None);
         assert_eq!(Answer::NotOffered.reply(), None);
     }
 }

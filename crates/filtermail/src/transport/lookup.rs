@@ -4,6 +4,7 @@
 //! Postfix defers mail while it gets no response, so responses come only from memory, without further lookups.
 
 use std::net::{IpAddr, SocketAddr};
+use std::time::Instant;
 
 use chatmail_core::Settings;
 use daemon::socketmap;
@@ -17,6 +18,11 @@ use crate::reply::Reply;
 const NEXT_HOPS: &str = "next-hops";
 /// Table of the results of smtp(8), which it does not change (`smtp_delivery_status_filter`).
 const RESULTS: &str = "results";
+
+/// Postfix's transport for destinations that have replied over HTTPS lately, and for all others. Each has its own
+/// processes, so that any number of servers that do not answer leaves those for mail between relays free.
+const RELAYS: &str = "https";
+const OTHERS: &str = "smtp";
 
 /// Parts of temporary results that Postfix then makes permanent (`delivery-status` in nixos/postfix.nix).
 const MADE_PERMANENT: [&str; 2] = [
@@ -44,12 +50,12 @@ impl Lookup {
     }
 
     /// The response to a lookup.
-    pub(super) fn answer(&self, table: &str, key: &str, memory: &Memory) -> String {
+    pub(super) fn answer(&self, table: &str, key: &str, memory: &Memory, now: Instant) -> String {
         match (table, key) {
-            (NEXT_HOPS, recipient) => self.next_hops(recipient),
+            (NEXT_HOPS, recipient) => self.next_hops(recipient, |name| memory.is_relay(name, now)),
             (RESULTS, result) => {
                 if let Some(host) = unreachable(result) {
-                    memory.unreachable(host);
+                    memory.unreachable(host, now);
                 }
                 if let Some((transport, result)) = self.classify(result) {
                     metrics::count_result(transport, result);
@@ -65,8 +71,9 @@ impl Lookup {
     /// hop.
     ///
     /// The response does not change when a destination turns out to have no HTTPS: Postfix limits and suspends deliveries
-    /// by next hop, and a destination that is down must not count as two.
-    fn next_hops(&self, recipient: &str) -> String {
+    /// by transport and next hop, and a destination that is down must not count as two. Only a relay that becomes
+    /// unreachable does, once.
+    fn next_hops(&self, recipient: &str, is_relay: impl FnOnce(&str) -> bool) -> String {
         let Some(destination) = Destination::of(recipient) else {
             return socketmap::NOT_FOUND.to_owned();
         };
@@ -78,7 +85,8 @@ impl Lookup {
         if own || name == self.own_domain {
             return socketmap::NOT_FOUND.to_owned();
         }
-        let hop = format!("OK smtp:[{}]:{}", self.hop.ip(), self.hop.port());
+        let transport = if is_relay(name) { RELAYS } else { OTHERS };
+        let hop = format!("OK {transport}:[{}]:{}", self.hop.ip(), self.hop.port());
         if self.smtp { format!("{hop}, {name}") } else { hop }
     }
 
@@ -126,9 +134,10 @@ mod tests {
             smtp: false,
             ..lookup()
         };
-        let answer = lookup.next_hops("a@b.test");
+        let answer = lookup.next_hops("a@b.test", |_| false);
         assert_eq!(answer, "OK smtp:[127.0.0.1]:10083");
-        assert_eq!(lookup.next_hops("a@chat.example.org"), socketmap::NOT_FOUND);
+        let own = lookup.next_hops("a@chat.example.org", |_| false);
+        assert_eq!(own, socketmap::NOT_FOUND);
     }
 
     #[test]
@@ -161,7 +170,7 @@ mod tests {
 
     #[test]
     fn others_are_reached_over_https_first() {
-        let answer = |recipient: &str| lookup().next_hops(recipient);
+        let answer = |recipient: &str| lookup().next_hops(recipient, |_| false);
         for (recipient, next) in [
             ("a@B.test", "b.test"),
             ("a@[192.0.2.2]", "[192.0.2.2]"),
@@ -186,9 +195,20 @@ mod tests {
     }
 
     #[test]
+    fn relays_have_processes_of_their_own() {
+        let (memory, now) = (Memory::default(), Instant::now());
+        let answer = || lookup().answer(NEXT_HOPS, "a@B.test", &memory, now);
+        assert_eq!(answer(), "OK smtp:[127.0.0.1]:10083, b.test");
+        memory.note("b.test", &[], &Answer::Delivered, now);
+        assert_eq!(answer(), "OK https:[127.0.0.1]:10083, b.test");
+        memory.note("b.test", &[], &Answer::Failed, now);
+        assert_eq!(answer(), "OK smtp:[127.0.0.1]:10083, b.test");
+    }
+
+    #[test]
     fn unreachable_hosts_are_tried_over_https_again() {
-        let memory = Memory::default();
-        memory.note("b.test", &["mx.b.test".to_owned()], &Answer::NotOffered);
+        let (memory, now) = (Memory::default(), Instant::now());
+        memory.note("b.test", &["mx.b.test".to_owned()], &Answer::NotOffered, now);
         for (result, forgotten) in [
             ("2.0.0 250 2.0.0 Ok: queued as X", false),
             ("4.4.2 lost connection with mx.b.test[192.0.2.1]", false),
@@ -197,9 +217,9 @@ mod tests {
                 true,
             ),
         ] {
-            let told = lookup().answer("results", result, &memory);
+            let told = lookup().answer("results", result, &memory, now);
             assert_eq!(told, socketmap::NOT_FOUND);
-            assert_eq!(memory.is_without("b.test"), !forgotten, "{result}");
+            assert_eq!(memory.is_without("b.test", now), !forgotten, "{result}");
         }
     }
 }

@@ -39,7 +39,7 @@ pub(super) fn count(answer: &Answer) {
         Answer::Delivered => "delivered",
         Answer::Refused(_) => "refused",
         Answer::Deferred(_) => "deferred",
-        Answer::Failed => "failed",
+        Answer::Failed | Answer::Unavailable => "failed",
         Answer::NotOffered => "not_offered",
     };
     counter!(DELIVERIES, "result" => result).increment(1);

@@ -18,7 +18,7 @@ mod peer;
 
 use std::os::unix::fs::MetadataExt as _;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use bytes::Bytes;
@@ -78,13 +78,16 @@ pub async fn run(mut service: Service) -> anyhow::Result<()> {
         max_recipients: crate::max_recipients(&settings),
         large: Arc::new(Semaphore::new(LARGE_AT_ONCE)),
         large_wait: LARGE_WAIT,
+        trusts_sizes: true,
         shutdown: service.shutdown.clone(),
     });
     service.ready("delivering over HTTPS");
     let answering = daemon::serve(&service, lookups, transport.max_lookups, |stream| {
         let (lookup, memory, shutdown) = (Arc::clone(&lookup), Arc::clone(&memory), service.shutdown.clone());
         async move {
-            let answer = |table: &str, key: &str| std::future::ready(lookup.answer(table, key, &memory));
+            let answer = |table: &str, key: &str| {
+                std::future::ready(lookup.answer(table, key, &memory, Instant::now()))
+            };
             if let Err(error) = daemon::socketmap::serve(stream, &shutdown, answer).await {
                 tracing::debug!("connection for lookups lost: {error}");
             }
@@ -139,9 +142,9 @@ impl Policy for Transport {
         let skipped = Destination::of(address).is_none_or(|destination| {
             let name = destination.name();
             if self.smtp {
-                self.memory.is_without(name)
+                self.memory.is_without(name, Instant::now())
             } else {
-                self.memory.has_failed(name)
+                self.memory.has_failed(name, Instant::now())
             }
         });
         match (skipped, self.smtp) {
@@ -193,16 +196,21 @@ impl Transport {
         let hosts = self.hosts.find(&destination).await;
         let mut last = Answer::Failed;
         for host in hosts.iter().take(MAX_HOSTS) {
-            last = self
+            let answer = self
                 .https
                 .post(&destination, host, &fields, message.clone())
                 .await;
+            // The reply of a relay says more than the failure of its backup.
+            if answer.reply().is_some() || last.reply().is_none() {
+                last = answer;
+            }
             if last.is_final() {
                 break;
             }
         }
         if !hosts.is_empty() {
-            self.memory.note(destination.name(), &hosts, &last);
+            self.memory
+                .note(destination.name(), &hosts, &last, Instant::now());
         }
         last
     }

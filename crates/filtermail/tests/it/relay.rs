@@ -101,6 +101,7 @@ pub(crate) fn server<P: Policy>(policy: P, reinject: impl Into<chatmail_core::En
         reinject: Some(Arc::new(Target::with_turns(reinject.into(), TURNS))),
         large: Arc::new(Semaphore::new(8)),
         large_wait: std::time::Duration::from_secs(300),
+        trusts_sizes: false,
         shutdown: daemon::CancellationToken::new(),
     }
 }

@@ -400,3 +400,37 @@ async fn blocked_recipients_are_rejected_even_if_postfix_has_not_asked() {
         "RCPT TO:<carol@_a.test>"
     );
 }
+
+#[tokio::test]
+async fn a_full_queue_of_large_messages_is_said_before_data() {
+    let (address, _delivered) = postfix("250 2.0.0 Ok").await;
+    let mut server = server(policy(100), address);
+    server.max_message_size = 10_000_000;
+    server.large = Arc::new(tokio::sync::Semaphore::new(1));
+    server.large_wait = Duration::ZERO;
+    server.trusts_sizes = true;
+    let server = Arc::new(server);
+    let large = format!("MAIL FROM:<{ALICE}> SIZE=2000000");
+    let begin = async || {
+        let mut client = connect(&server).await;
+        client.say("EHLO test").await;
+        client
+    };
+    let mut first = begin().await;
+    assert_eq!(first.say(&large).await, "250 2.1.0 Ok");
+    let mut second = begin().await;
+    assert_eq!(second.say(&large).await, "421 4.3.2 Transport busy");
+    assert_eq!(second.rest().await, "");
+    // Small messages do not wait for large ones.
+    let mut small = begin().await;
+    let message = encrypted();
+    assert_eq!(small.send(ALICE, &[BOB], &message).await, "250 2.0.0 Ok");
+    // The permit is free once the message is not sent.
+    assert_eq!(first.say("RSET").await, "250 2.0.0 Ok");
+    let mut third = begin().await;
+    assert_eq!(third.say(&large).await, "250 2.1.0 Ok");
+    assert_eq!(third.say("QUIT").await, "221 2.0.0 Bye");
+    assert_eq!(third.rest().await, "");
+    let mut fourth = begin().await;
+    assert_eq!(fourth.say(&large).await, "250 2.1.0 Ok");
+}

@@ -201,3 +201,81 @@ fn a_relay_without_a_name_has_no_names_and_no_key() {
     let settings = text("ip-only", "etc/chatmail/settings.json");
     assert!(settings.contains("\"[192.0.2.1]\""), "{settings}");
 }
+
+/// Ways of exchanging mail with other servers.
+#[derive(Debug, PartialEq)]
+struct Ways {
+    https_out: bool,
+    https_in: bool,
+    smtp_out: bool,
+    smtp_in: bool,
+}
+
+/// Returns the ways that the daemons of a host offer and use.
+fn ways(host: &str) -> Ways {
+    let (main, master) = (
+        text(host, "store/postfix-main.cf"),
+        text(host, "store/postfix-master.cf"),
+    );
+    let service = |name: &str| master.lines().any(|line| line.starts_with(&format!("{name}  ")));
+    let files = load(host).unwrap();
+    let unit = |name: &str| files.contains_key(&Path::new("units").join(name));
+
+    let https_out = main.contains("lookup.socket:next-hops");
+    assert_eq!(service("https"), https_out, "{host}");
+    assert_eq!(unit("filtermail-transport.socket"), https_out, "{host}");
+    assert_eq!(main.contains("lookup.socket:results"), https_out, "{host}");
+    let https_in = nginx(host).contains("location = /mxdeliv");
+    assert_eq!(service("mxdeliv"), https_in, "{host}");
+    assert_eq!(unit("filtermail-mxdeliv.socket"), https_in, "{host}");
+    let smtp_in = service("smtp  inet");
+    let firewall = text(host, "firewall");
+    assert_eq!(firewall.lines().any(|line| line == "tcp 25"), smtp_in, "{host}");
+    Ways {
+        https_out,
+        https_in,
+        smtp_out: !main.contains("default_transport = error:"),
+        smtp_in,
+    }
+}
+
+#[test]
+fn hosts_offer_and_use_the_ways_that_are_wanted() {
+    let all = |on| Ways {
+        https_out: on,
+        https_in: on,
+        smtp_out: on,
+        smtp_in: on,
+    };
+    assert_eq!(ways("minimal"), all(true));
+    let expected = Ways {
+        https_out: false,
+        https_in: false,
+        ..all(true)
+    };
+    assert_eq!(ways("existing-site"), expected);
+    let expected = Ways {
+        https_out: false,
+        ..all(true)
+    };
+    assert_eq!(ways("lab-c"), expected);
+    let expected = Ways {
+        smtp_out: false,
+        smtp_in: false,
+        ..all(true)
+    };
+    assert_eq!(ways("lab-b-https"), expected);
+}
+
+/// Other relays accept `user@[address]` only from that address.
+#[test]
+fn a_relay_without_a_name_delivers_over_ipv4() {
+    for (host, by_address) in [("minimal", false), ("ip-only", true)] {
+        let settings = text(host, "etc/chatmail/settings.json");
+        let settings: serde_json::Value = serde_json::from_str(&settings).unwrap();
+        assert_eq!(settings["transport"]["ipv6"], !by_address, "{host}");
+        let master = text(host, "store/postfix-master.cf");
+        let limited = master.matches("-o inet_protocols=ipv4").count();
+        assert_eq!(limited, if by_address { 2 } else { 0 }, "{host}");
+    }
+}

@@ -24,6 +24,8 @@ const DOMAINS: usize = 50;
 const MESSAGES: usize = 5;
 /// Number of messages to the healthy relay, first alone and then beside the others.
 const MEASURED: usize = 40;
+/// Deliveries to other servers at once (`connections.remoteDelivery`).
+const PROCESSES: usize = 250;
 /// Messages that one account can send at once (`messages.burst`).
 const BURST: usize = 10;
 /// Shorter times count as this: they depend more on the load of this machine than on the relay.
@@ -150,6 +152,54 @@ pub(super) async fn dead_destinations(context: &Context) -> anyhow::Result<()> {
     ensure!(
         beside <= 2 * alone.max(NOISE),
         "mail takes {alone:?} alone, and {beside:?} beside dead servers"
+    );
+    Ok(())
+}
+
+/// One message to more servers that do not answer than Postfix delivers to at once: relays that have replied over HTTPS
+/// before do not wait for them.
+pub(super) async fn silent_servers(context: &Context) -> anyhow::Result<()> {
+    let sender = context.account(RELAY).await?;
+    let receiver = context.account("b").await?;
+    let (mut imap, _) = receiver.inbox().await?;
+    let alone = slowest(context, &receiver, &mut imap).await?;
+
+    let address = *dead_addresses(RELAY, 1)?.first().context("no address")?;
+    let zone = format!("{}.test", random_name(9));
+    let text = format!("*.{zone}. 60 IN MX 10 mx.{zone}.\nmx.{zone}. 60 IN A {address}\n");
+    context.machines().publish(&zone, &text).await?;
+    let recipients: Vec<String> = (0..3 * PROCESSES)
+        .map(|number| format!("someone@{number}.{zone}"))
+        .collect();
+    let recipients: Vec<&str> = recipients.iter().map(String::as_str).collect();
+    let message = pgp::encrypted(&sender.address, 2000).bytes();
+    sender
+        .smtp()
+        .await?
+        .send(&sender.address, &recipients, &message)
+        .await?
+        .expect(250)?;
+    let busy = || async {
+        let count = "pgrep --count --exact smtp || true";
+        let count = context.run(RELAY, &["sh", "-c", count]).await?;
+        Ok((count.trim().parse::<usize>()? >= PROCESSES).then_some(()))
+    };
+    let beside = async {
+        until(WITHIN, busy)
+            .await
+            .context("the servers do not occupy all processes")?;
+        slowest(context, &receiver, &mut imap).await
+    }
+    .await;
+    context.run(RELAY, &["postsuper", "-d", "ALL"]).await?;
+    let beside = beside.context("mail to a relay is delayed")?;
+    println!(
+        "    alone {alone:?}, beside {} silent servers {beside:?}",
+        3 * PROCESSES
+    );
+    ensure!(
+        beside <= 2 * alone.max(NOISE),
+        "mail takes {alone:?} alone, and {beside:?} beside silent servers"
     );
     Ok(())
 }

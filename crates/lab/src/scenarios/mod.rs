@@ -23,6 +23,7 @@ mod exchangers;
 mod expiry;
 mod federation;
 mod front;
+mod full;
 mod guide;
 mod hostile;
 mod inside;
@@ -116,7 +117,7 @@ fn with_machines() -> Vec<Scenario<Context>> {
         "relays-deliver-over-https", Machines, 180, federation::between_relays;
         "mail-finds-its-servers", Machines, 120, exchangers::found;
         "mail-arrives-with-port-25-dropped", Machines, 180, dropped::port_25;
-        "mail-arrives-with-port-443-dropped", Machines, 300, dropped::port_443;
+        "mail-arrives-with-port-443-dropped", Machines, 360, dropped::port_443;
         "mail-leaves-over-smtp-without-https", Machines, 480, federation::smtp_only;
         "https-is-tried-again-without-smtp", Machines, 180, federation::forgotten;
         "refused-over-https-comes-back", Machines, 120, federation::refused;
@@ -130,6 +131,8 @@ fn with_machines() -> Vec<Scenario<Context>> {
         "delivery-over-https-restarts", Machines, 180, federation::restart;
         "dead-destination-is-suspended", Machines, 180, isolation::suspended;
         "dead-destinations-delay-nobody", Machines, 300, isolation::dead_destinations;
+        "silent-servers-leave-room-for-relays", Machines, 240, isolation::silent_servers;
+        "full-queue-refuses-before-data", Machines, 300, full::refuses;
 
         "message-wakes-devices", Machines, 120, push::message_wakes_devices;
         "notification-server-in-trouble", Machines, 180, push::server_in_trouble;
