@@ -19,7 +19,7 @@ const NEXT_HOPS: &str = "next-hops";
 /// Table of the results of smtp(8), which it does not change (`smtp_delivery_status_filter`).
 const RESULTS: &str = "results";
 
-/// Postfix's transport for destinations that have replied over HTTPS lately, and for all others. Each has its own
+/// Postfix's transport for destinations that have replied over HTTPS lately and promptly, and for all others. Each has its own
 /// processes, so that any number of servers that do not answer leaves those for mail between relays free.
 const RELAYS: &str = "https";
 const OTHERS: &str = "smtp";
@@ -52,7 +52,7 @@ impl Lookup {
     /// The response to a lookup.
     pub(super) fn answer(&self, table: &str, key: &str, memory: &Memory, now: Instant) -> String {
         match (table, key) {
-            (NEXT_HOPS, recipient) => self.next_hops(recipient, |name| memory.is_relay(name, now)),
+            (NEXT_HOPS, recipient) => self.next_hops(recipient, |name| memory.is_prompt(name, now)),
             (RESULTS, result) => {
                 if let Some(host) = unreachable(result) {
                     memory.unreachable(host, now);
@@ -73,7 +73,7 @@ impl Lookup {
     /// The response does not change when a destination turns out to have no HTTPS: Postfix limits and suspends deliveries
     /// by transport and next hop, and a destination that is down must not count as two. Only a relay that becomes
     /// unreachable does, once.
-    fn next_hops(&self, recipient: &str, is_relay: impl FnOnce(&str) -> bool) -> String {
+    fn next_hops(&self, recipient: &str, is_prompt: impl FnOnce(&str) -> bool) -> String {
         let Some(destination) = Destination::of(recipient) else {
             return socketmap::NOT_FOUND.to_owned();
         };
@@ -85,7 +85,7 @@ impl Lookup {
         if own || name == self.own_domain {
             return socketmap::NOT_FOUND.to_owned();
         }
-        let transport = if is_relay(name) { RELAYS } else { OTHERS };
+        let transport = if is_prompt(name) { RELAYS } else { OTHERS };
         let hop = format!("OK {transport}:[{}]:{}", self.hop.ip(), self.hop.port());
         if self.smtp { format!("{hop}, {name}") } else { hop }
     }
@@ -116,6 +116,8 @@ fn unreachable(result: &str) -> Option<&str> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::super::answer::Answer;
     use super::*;
 
@@ -199,16 +201,17 @@ mod tests {
         let (memory, now) = (Memory::default(), Instant::now());
         let answer = || lookup().answer(NEXT_HOPS, "a@B.test", &memory, now);
         assert_eq!(answer(), "OK smtp:[127.0.0.1]:10083, b.test");
-        memory.note("b.test", &[], &Answer::Delivered, now);
+        memory.note("b.test", &[], &Answer::Delivered, Duration::ZERO, now);
         assert_eq!(answer(), "OK https:[127.0.0.1]:10083, b.test");
-        memory.note("b.test", &[], &Answer::Failed, now);
+        memory.note("b.test", &[], &Answer::Failed, Duration::ZERO, now);
         assert_eq!(answer(), "OK smtp:[127.0.0.1]:10083, b.test");
     }
 
     #[test]
     fn unreachable_hosts_are_tried_over_https_again() {
         let (memory, now) = (Memory::default(), Instant::now());
-        memory.note("b.test", &["mx.b.test".to_owned()], &Answer::NotOffered, now);
+        let hosts = ["mx.b.test".to_owned()];
+        memory.note("b.test", &hosts, &Answer::NotOffered, Duration::ZERO, now);
         for (result, forgotten) in [
             ("2.0.0 250 2.0.0 Ok: queued as X", false),
             ("4.4.2 lost connection with mx.b.test[192.0.2.1]", false),

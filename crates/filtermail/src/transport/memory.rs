@@ -11,6 +11,8 @@ use super::answer::Answer;
 const WITHOUT: Duration = Duration::from_secs(30 * 60);
 /// Time for which a destination counts as a relay after it has responded over HTTPS.
 const RELAY: Duration = Duration::from_secs(24 * 3600);
+/// Longest time for a reply of a destination that counts as prompt, after which its mail need not wait for that of others.
+const PROMPT: Duration = Duration::from_secs(10);
 /// Time for which mail to a destination that has failed is deferred at once if there is no SMTP, so that its queue does
 /// not occupy Postfix. Shorter than the time after which Postfix tries again (`minimal_backoff_time`).
 const FAILED: Duration = Duration::from_secs(20);
@@ -23,6 +25,8 @@ pub(super) struct Memory {
     without: Table<Arc<[String]>>,
     /// Destinations that have replied over HTTPS, and not failed since.
     relays: Table<()>,
+    /// Destinations whose last delivery was accepted or rejected promptly.
+    prompt: Table<()>,
     failed: Table<()>,
     /// Hosts to which Postfix could not connect over SMTP.
     unreachable: Table<()>,
@@ -73,6 +77,7 @@ impl Default for Memory {
         Self {
             without: Table::new(WITHOUT),
             relays: Table::new(RELAY),
+            prompt: Table::new(RELAY),
             failed: Table::new(FAILED),
             unreachable: Table::new(WITHOUT),
         }
@@ -92,9 +97,9 @@ impl Memory {
         !hosts.iter().any(unreachable)
     }
 
-    /// Whether the destination has replied over HTTPS lately, and not failed since.
-    pub(super) fn is_relay(&self, destination: &str, now: Instant) -> bool {
-        self.relays.contains(destination, now)
+    /// Whether the destination has accepted or rejected its last message over HTTPS, lately and without delay.
+    pub(super) fn is_prompt(&self, destination: &str, now: Instant) -> bool {
+        self.prompt.contains(destination, now)
     }
 
     /// Whether the last delivery to the destination has failed, a moment ago.
@@ -109,7 +114,19 @@ impl Memory {
     /// message by [`super::https::NO_ANSWER`] where a firewall drops packets to port 443.
     ///
     /// An error of a web server costs no such time, and a sender can cause it with one message for everybody else.
-    pub(super) fn note(&self, destination: &str, hosts: &[String], answer: &Answer, now: Instant) {
+    pub(super) fn note(
+        &self,
+        destination: &str,
+        hosts: &[String],
+        answer: &Answer,
+        took: Duration,
+        now: Instant,
+    ) {
+        if answer.is_final() && took < PROMPT {
+            self.prompt.insert(destination, now, ());
+        } else {
+            self.prompt.remove(destination, now);
+        }
         if answer.reply().is_some() {
             self.failed.remove(destination, now);
         } else {
@@ -141,6 +158,11 @@ mod tests {
     use super::*;
     use crate::reply::Reply;
 
+    /// Notes the result of a delivery that took a moment.
+    fn note(memory: &Memory, destination: &str, hosts: &[String], answer: &Answer, now: Instant) {
+        memory.note(destination, hosts, answer, Duration::from_millis(100), now);
+    }
+
     fn deferred() -> Answer {
         Answer::Deferred(Reply::TIMEOUT)
     }
@@ -150,18 +172,17 @@ mod tests {
         let (memory, now) = (Memory::default(), Instant::now());
         let hosts = ["mx.test".to_owned()];
         assert!(!memory.is_without("a.test", now));
-        memory.note("a.test", &hosts, &Answer::Failed, now);
+        note(&memory, "a.test", &hosts, &Answer::Failed, now);
         assert!(memory.is_without("a.test", now) && !memory.is_without("b.test", now));
         assert!(memory.has_failed("a.test", now) && !memory.has_failed("b.test", now));
-        memory.note("a.test", &hosts, &Answer::Delivered, now);
+        note(&memory, "a.test", &hosts, &Answer::Delivered, now);
         assert!(!memory.is_without("a.test", now) && !memory.has_failed("a.test", now));
 
         for second in [Answer::Failed, Answer::NotOffered] {
-            memory.note("b.test", &hosts, &deferred(), now);
-            assert!(memory.is_relay("b.test", now));
-            memory.note("b.test", &hosts, &Answer::Failed, now);
-            assert!(!memory.is_without("b.test", now) && !memory.is_relay("b.test", now));
-            memory.note("b.test", &hosts, &second, now);
+            note(&memory, "b.test", &hosts, &deferred(), now);
+            note(&memory, "b.test", &hosts, &Answer::Failed, now);
+            assert!(!memory.is_without("b.test", now));
+            note(&memory, "b.test", &hosts, &second, now);
             assert!(memory.is_without("b.test", now));
         }
 
@@ -171,25 +192,25 @@ mod tests {
         assert!(!memory.is_without("b.test", now));
         // A later attempt over HTTPS fails, too.
         let later = now + Duration::from_secs(60);
-        memory.note("b.test", &hosts, &Answer::Failed, later);
+        note(&memory, "b.test", &hosts, &Answer::Failed, later);
         assert!(memory.is_without("b.test", later));
     }
 
     #[test]
     fn destinations_without_https_are_forgotten_after_half_an_hour() {
         let (memory, now) = (Memory::default(), Instant::now());
-        memory.note("a.test", &[], &Answer::NotOffered, now);
+        note(&memory, "a.test", &[], &Answer::NotOffered, now);
         let minutes = |minutes: u64| now + Duration::from_secs(60 * minutes);
         assert!(memory.is_without("a.test", minutes(29)));
         assert!(!memory.is_without("a.test", minutes(30)));
         // The next failure counts from its own time.
-        memory.note("a.test", &[], &Answer::Failed, minutes(40));
+        note(&memory, "a.test", &[], &Answer::Failed, minutes(40));
         assert!(memory.is_without("a.test", minutes(69)) && !memory.is_without("a.test", minutes(70)));
 
-        memory.note("b.test", &[], &Answer::Delivered, now);
-        assert!(memory.is_relay("b.test", minutes(24 * 60 - 1)));
-        assert!(!memory.is_relay("b.test", minutes(24 * 60)));
-        memory.note("c.test", &[], &Answer::Failed, now);
+        note(&memory, "b.test", &[], &Answer::Delivered, now);
+        assert!(memory.is_prompt("b.test", minutes(24 * 60 - 1)));
+        assert!(!memory.is_prompt("b.test", minutes(24 * 60)));
+        note(&memory, "c.test", &[], &Answer::Failed, now);
         let seconds = |seconds: u64| now + Duration::from_secs(seconds);
         assert!(memory.has_failed("c.test", seconds(19)) && !memory.has_failed("c.test", seconds(20)));
     }
@@ -199,15 +220,38 @@ mod tests {
         let (memory, now) = (Memory::default(), Instant::now());
         for answer in [deferred(), Answer::Unavailable] {
             for _ in 0..3 {
-                memory.note("a.test", &[], &answer, now);
+                note(&memory, "a.test", &[], &answer, now);
                 assert!(!memory.is_without("a.test", now), "{answer:?}");
             }
         }
         // One sender can cause an error of the web server with a message; others still use HTTPS.
-        assert!(memory.is_relay("a.test", now));
-        memory.note("b.test", &[], &Answer::Failed, now);
-        memory.note("b.test", &[], &Answer::Unavailable, now);
+        note(&memory, "a.test", &[], &Answer::Failed, now);
+        assert!(!memory.is_without("a.test", now));
+        note(&memory, "b.test", &[], &Answer::Failed, now);
+        note(&memory, "b.test", &[], &Answer::Unavailable, now);
         assert!(memory.is_without("b.test", now));
+    }
+
+    #[test]
+    fn only_prompt_destinations_have_processes_of_their_own() {
+        let (memory, now) = (Memory::default(), Instant::now());
+        let refused = Answer::Refused(Reply::ENCRYPTION_NEEDED);
+        let after = |answer: &Answer, took| {
+            note(&memory, "a.test", &[], &Answer::Delivered, now);
+            memory.note("a.test", &[], answer, took, now);
+            memory.is_prompt("a.test", now)
+        };
+        let (moment, long) = (Duration::from_secs(1), Duration::from_secs(10));
+        assert!(after(&Answer::Delivered, moment) && after(&refused, moment));
+        assert!(!after(&Answer::Delivered, long) && !after(&refused, long));
+        for answer in [
+            deferred(),
+            Answer::Unavailable,
+            Answer::Failed,
+            Answer::NotOffered,
+        ] {
+            assert!(!after(&answer, moment), "{answer:?}");
+        }
     }
 
     #[test]
@@ -215,14 +259,15 @@ mod tests {
         let (memory, now) = (Memory::default(), Instant::now());
         for n in 0..3 * MAX_ENTRIES {
             let name = format!("{n}.test");
-            memory.note(&name, &[], &Answer::Delivered, now);
-            memory.note(&name, &[], &Answer::NotOffered, now);
+            note(&memory, &name, &[], &Answer::Delivered, now);
+            note(&memory, &name, &[], &Answer::NotOffered, now);
             memory.unreachable(&name, now);
         }
-        memory.note("relay.test", &[], &Answer::Delivered, now);
+        note(&memory, "relay.test", &[], &Answer::Delivered, now);
         let counts = [
             counted(&memory.without),
             counted(&memory.relays),
+            counted(&memory.prompt),
             counted(&memory.failed),
             counted(&memory.unreachable),
         ];

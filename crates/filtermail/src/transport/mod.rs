@@ -193,6 +193,7 @@ impl Transport {
         let Some(fields) = https::fields(envelope) else {
             return Answer::Failed;
         };
+        let begin = Instant::now();
         let hosts = self.hosts.find(&destination).await;
         let mut last = Answer::Failed;
         for host in hosts.iter().take(MAX_HOSTS) {
@@ -209,8 +210,9 @@ impl Transport {
             }
         }
         if !hosts.is_empty() {
+            let now = Instant::now();
             self.memory
-                .note(destination.name(), &hosts, &last, Instant::now());
+                .note(destination.name(), &hosts, &last, now - begin, now);
         }
         last
     }
