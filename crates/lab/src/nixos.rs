@@ -49,7 +49,7 @@ const SOME: &[&str] = &[
     "turn-relays",
 ];
 
-static HOSTS: [Host; 6] = [
+static HOSTS: [Host; 8] = [
     Host {
         name: "self-signed",
         relay: "a",
@@ -96,6 +96,28 @@ static HOSTS: [Host; 6] = [
         file: "nix/boot/hosts/nftables.nix",
         pending: &[],
         scenarios: SOME,
+        switches_to: None,
+        ephemeral: false,
+    },
+    Host {
+        name: "default-site",
+        relay: "c",
+        file: "nix/boot/hosts/default-site.nix",
+        pending: &[],
+        scenarios: &["own-site-beside-the-relay"],
+        switches_to: None,
+        ephemeral: false,
+    },
+    Host {
+        name: "ip-only",
+        relay: "d",
+        file: "nix/eval/hosts/lab-d.nix",
+        pending: &[],
+        scenarios: &[
+            "ip-only-sign-up",
+            "ip-only-messages-across",
+            "ip-only-address-cannot-be-forged",
+        ],
         switches_to: None,
         ephemeral: false,
     },
