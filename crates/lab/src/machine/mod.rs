@@ -239,7 +239,7 @@ impl Lab {
     /// What builds NixOS systems from these parts of nixpkgs.
     #[cfg(feature = "scenarios")]
     pub(crate) async fn builder(&self, lib: &Path, tree: &Path) -> anyhow::Result<Builder> {
-        Builder::new(&self.paths, lib, tree).await
+        Builder::new(&self.paths, &self.topology().relays, lib, tree).await
     }
 
     /// Shuts a relay down, and boots a NixOS system with an empty file tree in its place.
@@ -284,9 +284,12 @@ impl Lab {
         builder.keep_only(&self.paths, machine, kept)
     }
 
-    /// Shuts a NixOS system down and boots the relay in whose place it was.
+    /// Shuts a NixOS system down and boots the relay in whose place it was; does nothing if there is none.
     #[cfg(feature = "scenarios")]
     pub(crate) async fn restore(&self, machine: &str) -> anyhow::Result<()> {
+        if !nixos::replaced(&self.paths, machine) {
+            return Ok(());
+        }
         self.power_off(machine).await?;
         nixos::restore_tree(&self.paths, machine)?;
         self.power_on(machine).await

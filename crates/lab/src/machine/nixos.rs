@@ -20,8 +20,8 @@ use crate::project;
 /// Folder with the key of DKIM, which a relay keeps: others have its public half in their caches.
 const DKIM: &str = "var/lib/chatmail-dkim";
 
-/// Runs `nix-build` in a Debian tree. Before `--`: the tree, then pairs of a folder and its path in the tree.
-const BUILD: &str = r#"
+/// Runs a program in a Debian tree. Before `--`: the tree, then pairs of a folder and its path in the tree.
+const ENTER: &str = r#"
 tree=$1; shift
 while [ "$1" != -- ]; do
   mkdir -p "$tree$2"
@@ -31,8 +31,7 @@ done
 shift
 mount -t proc proc "$tree/proc"
 mount --rbind /dev "$tree/dev"
-exec chroot "$tree" /usr/bin/env --ignore-environment PATH=/usr/bin:/usr/sbin HOME=/tmp NIX_CONFIG="$NIX_CONFIG" \
-  nix-build "$@"
+exec chroot "$tree" /usr/bin/env --ignore-environment PATH=/usr/bin:/usr/sbin HOME=/tmp NIX_CONFIG="$NIX_CONFIG" "$@"
 "#;
 /// Nothing is downloaded, and builders see the tree.
 const NIX_CONFIG: &str = "build-users-group =\nsandbox = false\nsubstitute = false\n";
@@ -76,7 +75,12 @@ pub(crate) struct Builder {
 
 impl Builder {
     /// Installs Debian for NixOS systems if it is missing. `lib` and `tree` are the parts of nixpkgs.
-    pub(super) async fn new(paths: &Paths, lib: &Path, tree: &Path) -> anyhow::Result<Self> {
+    pub(super) async fn new(
+        paths: &Paths,
+        relays: &[Relay],
+        lib: &Path,
+        tree: &Path,
+    ) -> anyhow::Result<Self> {
         if let Some(task) = rootfs::install(paths, rootfs::NIXOS)? {
             tasks::run(&Progress::new(), vec![task])?;
         }
@@ -93,7 +97,7 @@ impl Builder {
             fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;
         }
         fs::write(authority.join("ca.pem"), Ca::ensure(paths)?.certificate)?;
-        Ok(Self {
+        let builder = Self {
             debian: rootfs::NIXOS
                 .installed(paths)
                 .context("Debian for NixOS systems is not installed")?,
@@ -110,7 +114,57 @@ impl Builder {
             ],
             nix,
             lib: format!("{LIB_PARENT}/{name}"),
-        })
+        };
+        builder.clean(paths, relays).await?;
+        Ok(builder)
+    }
+
+    /// A program in the tree.
+    fn command(&self, program: &str) -> Command {
+        let mut command = Command::new("unshare");
+        command
+            .args([
+                "--mount",
+                "--propagation",
+                "private",
+                "bash",
+                "-euc",
+                ENTER,
+                "bash",
+            ])
+            .arg(&self.debian)
+            .args(
+                self.binds
+                    .iter()
+                    .flat_map(|(host, inside)| [host.as_os_str(), inside.as_ref()]),
+            )
+            .args(["--", program])
+            .env("NIX_CONFIG", NIX_CONFIG)
+            .stdin(Stdio::null())
+            .kill_on_drop(true);
+        command
+    }
+
+    /// Removes what earlier runs have left: systems other than the last ones of each host, and trees of relays.
+    async fn clean(&self, paths: &Paths, relays: &[Relay]) -> anyhow::Result<()> {
+        for relay in relays {
+            for tree in [relays_tree(paths, &relay.name), old_tree(paths, &relay.name)] {
+                if tree.exists() {
+                    fs::remove_dir_all(&tree).with_context(|| format!("cannot remove {}", tree.display()))?;
+                }
+            }
+        }
+        let collected = self
+            .command("nix-store")
+            .args(["--gc", "--quiet"])
+            .output()
+            .await?;
+        ensure!(
+            collected.status.success(),
+            "cannot clean the store: {}",
+            String::from_utf8_lossy(&collected.stderr).trim_end()
+        );
+        Ok(())
     }
 
     /// Builds the system of a host; `host` is its configuration, relative to the project.
@@ -130,33 +184,15 @@ impl Builder {
             ),
             ("ourKey", suffix(Variant::OtherPackage).to_owned()),
         ];
-        let mut command = Command::new("unshare");
+        let mut command = self.command("nix-build");
         command
-            .args([
-                "--mount",
-                "--propagation",
-                "private",
-                "bash",
-                "-euc",
-                BUILD,
-                "bash",
-            ])
-            .arg(&self.debian)
-            .args(
-                self.binds
-                    .iter()
-                    .flat_map(|(host, inside)| [host.as_os_str(), inside.as_ref()]),
-            )
-            .args(["--", &format!("{PROJECT}/nix/boot"), "--out-link", &link])
+            .args([&format!("{PROJECT}/nix/boot"), "--out-link", &link])
             .args(
                 arguments
                     .iter()
                     .flat_map(|(name, value)| ["--argstr", name, value]),
-            )
-            .env("NIX_CONFIG", NIX_CONFIG)
-            .stdin(Stdio::null())
-            .kill_on_drop(true);
-        let output = command.output().await.context("cannot run unshare")?;
+            );
+        let output = command.output().await.context("cannot run nix-build")?;
         if !output.status.success() {
             let said = String::from_utf8_lossy(&output.stderr).into_owned();
             let lines: Vec<&str> = said
@@ -177,10 +213,6 @@ impl Builder {
     pub(super) fn make_tree(&self, paths: &Paths, relay: &Relay) -> anyhow::Result<()> {
         let root = paths.machine(&relay.name);
         let relays = relays_tree(paths, &relay.name);
-        // An interrupted run leaves one.
-        if relays.exists() {
-            fs::remove_dir_all(&relays).with_context(|| format!("cannot remove {}", relays.display()))?;
-        }
         fs::rename(&root, &relays).with_context(|| format!("cannot move {}", root.display()))?;
         container::make_nixos_tree(&self.debian, &root)?;
         let kept = relays.join(DKIM);
@@ -197,7 +229,7 @@ impl Builder {
 
     /// Starts over with an empty file tree, into which only these paths are moved.
     pub(super) fn keep_only(&self, paths: &Paths, name: &str, kept: &[String]) -> anyhow::Result<()> {
-        let (root, old) = (paths.machine(name), paths.machine(&format!("{name}.old")));
+        let (root, old) = (paths.machine(name), old_tree(paths, name));
         fs::rename(&root, &old).with_context(|| format!("cannot move {}", root.display()))?;
         container::make_nixos_tree(&self.debian, &root)?;
         for path in kept {
@@ -228,6 +260,16 @@ impl Builder {
 /// Where the tree of the relay is while a NixOS system is in its place.
 fn relays_tree(paths: &Paths, relay: &str) -> PathBuf {
     paths.machine(&format!("{relay}.debian"))
+}
+
+/// Where the previous tree of a NixOS system is while it starts over.
+fn old_tree(paths: &Paths, relay: &str) -> PathBuf {
+    paths.machine(&format!("{relay}.old"))
+}
+
+/// Whether the tree of a NixOS system is in the place of a relay's.
+pub(super) fn replaced(paths: &Paths, relay: &str) -> bool {
+    relays_tree(paths, relay).exists()
 }
 
 /// Removes the tree of a NixOS system and puts back that of the relay.

@@ -1,5 +1,6 @@
 //! `nixos-rebuild switch` for a machine of the lab: decides what happens to each unit by the rules of NixOS'
-//! switch-to-configuration, and applies the decisions in its order.
+//! switch-to-configuration, and applies the decisions in its order. It activates nothing and knows only the rendered
+//! units; `cargo lab nixos` runs the program itself.
 //!
 //! An active unit that differs is
 //!
