@@ -23,6 +23,7 @@
     ./dovecot.nix
     ./expire.nix
     ./nginx.nix
+    ./status-page.nix
     ./unbound.nix
     ./coturn.nix
     ./iroh-relay.nix

@@ -692,6 +692,15 @@ in
           description = "Data protection authority that receives complaints, shown on the privacy page.";
         };
       };
+      statusPage.enable = mkOption {
+        type = types.bool;
+        default = false;
+        description = ''
+          Whether the web site has a page `/status`, which shows whether a message to the relay itself arrives, the number of accounts and the uptime.
+          A timer writes it every ten minutes; visitors cause no work.
+          It contains no personal data.
+        '';
+      };
       newAddressesPerMinute = mkOption {
         type = types.ints.positive;
         default = 120;

@@ -142,6 +142,18 @@ let
   milter =
     socket: "{ unix:${socket}, default_action=accept, connect_timeout=5s, command_timeout=10s }";
 
+  # Agents of deliveries to other servers log to filtermail-outgoing, which counts the results and keeps the names of
+  # recipients out of the journal. Postfix takes the socket for one below its queue, and requires the name of a file that
+  # it never writes.
+  remote = {
+    maillog_file = "/var/log/none";
+    postlog_service_name =
+      lib.concatStrings (lib.genList (_: "../") queueDepth) + lib.removePrefix "/" sockets.deliveries;
+  };
+  # At least the depth of `public` in the queue.
+  queueDepth =
+    lib.length (lib.splitString "/" config.services.postfix.settings.main.queue_directory) + 2;
+
   # Mail of other servers.
   incoming = {
     smtpd_proxy_filter = settings.filtermail.incoming_listen;
@@ -488,14 +500,16 @@ in
         lmtp.maxproc = cfg.connections.delivery;
         smtp = {
           maxproc = cfg.connections.remoteDelivery;
-          args = remoteArgs;
+          args = remoteArgs ++ options remote;
         };
         # Destinations that have accepted mail over HTTPS lately (filtermail-transport chooses).
         https = lib.mkIf cfg.federation.https.send {
           command = "smtp";
           maxproc = cfg.connections.remoteDelivery;
-          args = remoteArgs;
+          args = remoteArgs ++ options remote;
         };
+        error.args = options remote;
+        retry.args = options remote;
         submission-cleanup = {
           private = false;
           maxproc = 0;

@@ -288,6 +288,8 @@ in
           lastlogin.socket = "/run/chatmail-lastlogin/lastlogin.socket";
           filtermail = {
             limit_socket = sockets.limit;
+            deliveries_socket = sockets.deliveries;
+            destinations_file = "/run/filtermail-outgoing/destinations.json";
             rules_socket = if cfg.federation.hasRules then sockets.rules else null;
             # Postfix keeps one connection for each session on ports 465 and 587.
             max_sessions = 2 * cfg.connections.smtp;
@@ -457,6 +459,24 @@ in
           // {
             DynamicUser = true;
             MemoryMax = filterMemory;
+            # The results of deliveries, which `chatmail` reads; they last until the next boot.
+            RuntimeDirectory = "filtermail-outgoing";
+            RuntimeDirectoryMode = "0700";
+            RuntimeDirectoryPreserve = true;
+          };
+      })
+
+      # Postfix logs deliveries to other servers here.
+      (secondSocket {
+        name = "deliveries";
+        service = "filtermail-outgoing";
+        purpose = "results of deliveries";
+        socket =
+          removeAttrs (unixSocket settings.filtermail.deliveries_socket {
+            inherit (config.services.postfix) user group;
+          }) [ "ListenStream" ]
+          // {
+            ListenDatagram = settings.filtermail.deliveries_socket;
           };
       })
 

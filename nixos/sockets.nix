@@ -3,6 +3,7 @@
 {
   sasl = "/run/doveauth/sasl.socket";
   limit = "/run/filtermail/limit.socket";
+  deliveries = "/run/filtermail/deliveries.socket";
   rules = "/run/filtermail/rules.socket";
   transport = "127.0.0.1:10083";
   lookup = "/run/filtermail/lookup.socket";

@@ -19,9 +19,9 @@ pub struct Rules {
 impl Rules {
     /// The rules of a relay.
     pub fn new(settings: &Settings) -> Self {
-        let all = |domains: &[String]| domains.iter().map(|domain| normal(domain)).collect();
+        let all = |domains: &[String]| domains.iter().map(|domain| normal_domain(domain)).collect();
         Self {
-            own: normal(&settings.domain),
+            own: normal_domain(&settings.domain),
             allow: settings.federation.allow.as_deref().map(all),
             block: all(&settings.federation.block),
         }
@@ -31,7 +31,7 @@ impl Rules {
     /// allowed. Addresses without a domain, such as the null sender, name nobody elsewhere.
     pub fn refused(&self, address: &str) -> Option<String> {
         let (before, domain) = address.rsplit_once('@')?;
-        let domain = normal(domain);
+        let domain = normal_domain(domain);
         if domain == self.own {
             // Postfix can take `user@elsewhere@own` for a route to another server.
             return self.refused(before);
@@ -51,7 +51,7 @@ fn with_parents(domain: &str) -> impl Iterator<Item = &str> {
 }
 
 /// The one spelling of a domain or address literal: in lower case and ASCII (RFC 5891), without final dots.
-fn normal(domain: &str) -> String {
+pub fn normal_domain(domain: &str) -> String {
     if let Some(address) = literal(domain) {
         return format!("[{}]", address.to_canonical());
     }

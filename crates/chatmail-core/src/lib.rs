@@ -4,6 +4,7 @@
 
 pub mod account;
 pub mod address;
+pub mod destinations;
 pub mod endpoint;
 pub mod federation;
 pub mod generate;

@@ -331,6 +331,10 @@ pub struct Filtermail {
     /// Unix socket on which Postfix asks whether a server may send mail; null if everybody may.
     #[serde(deserialize_with = "Option::deserialize")]
     pub rules_socket: Option<PathBuf>,
+    /// Unix socket (datagram) on which Postfix's agents of deliveries to other servers log.
+    pub deliveries_socket: PathBuf,
+    /// File with the results of deliveries by destination.
+    pub destinations_file: PathBuf,
     /// Client sessions that may ask at once.
     pub max_sessions: usize,
     /// Where Postfix hands over submitted mail.

@@ -1,6 +1,6 @@
 //! `chatmail account`: the accounts of the relay.
 
-mod change;
+pub(crate) mod change;
 mod list;
 mod store;
 

@@ -12,8 +12,9 @@ mod verdict;
 use std::io::IsTerminal as _;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
-use anyhow::ensure;
+use anyhow::{Context as _, ensure};
 use chatmail_core::Settings;
 
 use self::checks::CHECKS;
@@ -64,4 +65,19 @@ pub(crate) fn run(cli: &Cli, settings: &Settings, file: &Path) -> anyhow::Result
         report::text(&lines, std::io::stdout().is_terminal())
     };
     Ok(crate::Answer { text, good })
+}
+
+/// Longest time of [`delivery`].
+const DELIVERY: Duration = Duration::from_secs(60);
+
+/// Sends a message to the relay itself, and returns the time until it has arrived. Needs no more rights than the owner of
+/// the mail store has.
+pub(crate) fn delivery(settings: &Settings, file: &Path) -> anyhow::Result<Duration> {
+    let inputs = Inputs::new(settings, file, &[], None)?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    runtime
+        .block_on(async { tokio::time::timeout(DELIVERY, message::once(&inputs)).await })
+        .context("timed out")?
 }

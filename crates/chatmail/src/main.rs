@@ -4,6 +4,7 @@
 mod account;
 mod answer;
 mod backup;
+mod destinations;
 mod dial;
 mod dns;
 mod doctor;
@@ -16,6 +17,7 @@ mod queue;
 mod restore;
 mod services;
 mod status;
+mod status_page;
 mod times;
 mod tls;
 mod website;
@@ -51,12 +53,15 @@ enum Command {
     Account(account::Cli),
     Invite(invite::Cli),
     Queue(queue::Cli),
+    Destinations(destinations::Cli),
     Dns(dns::Cli),
     Ports(ports::Cli),
     Website(website::Cli),
     Migrate(migrate::Cli),
     #[command(hide = true)]
     Manual(manual::Cli),
+    #[command(hide = true)]
+    StatusPage(status_page::Cli),
     Backup(backup::Cli),
     Restore(restore::Cli),
 }
@@ -85,12 +90,14 @@ fn run(cli: &Cli) -> anyhow::Result<bool> {
         Command::Account(cli) => account::run(cli, &settings()?)?,
         Command::Invite(cli) => invite::run(cli, &settings()?)?,
         Command::Queue(cli) => queue::run(cli)?,
+        Command::Destinations(cli) => destinations::run(cli, &settings()?)?,
         Command::Ports(cli) => ports::run(cli, &settings()?)?,
         Command::Dns(cli) => dns::run(cli, &settings()?)?,
         Command::Website(cli) => website::run(cli, &settings()?).map(|()| String::new().into())?,
         Command::Test(cli) => mailtest::run("test", cli)?,
         Command::Ping(cli) => mailtest::run("ping", cli)?,
         Command::Manual(cli) => manual::run(cli, &Cli::command())?,
+        Command::StatusPage(page) => status_page::run(page, &settings()?, &cli.settings.path)?,
         Command::Backup(cli) => backup::run(cli, &settings()?)?,
         Command::Restore(cli) => restore::run(cli, &settings()?)?,
         // There may be no relay yet.

@@ -46,10 +46,10 @@ enum Command {
 }
 
 #[derive(Debug, PartialEq, Eq, Serialize)]
-struct Destination {
-    domain: String,
-    recipients: usize,
-    reasons: BTreeMap<String, usize>,
+pub(crate) struct Destination {
+    pub(crate) domain: String,
+    pub(crate) recipients: usize,
+    pub(crate) reasons: BTreeMap<String, usize>,
 }
 
 pub(crate) fn run(cli: &Cli) -> anyhow::Result<crate::Answer> {
@@ -149,7 +149,7 @@ fn shortened(reason: &str) -> String {
 }
 
 /// Destinations with waiting recipients, those with the most recipients first.
-fn summary(messages: &[Message]) -> Vec<Destination> {
+pub(crate) fn summary(messages: &[Message]) -> Vec<Destination> {
     let mut found: BTreeMap<String, BTreeMap<String, usize>> = BTreeMap::new();
     for recipient in messages.iter().flat_map(|message| &message.recipients) {
         let domain = recipient

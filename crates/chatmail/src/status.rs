@@ -17,6 +17,8 @@ use serde::Serialize;
 
 use self::system::{EXPIRE, Sockets, Unit};
 use crate::account::size;
+use crate::answer::wrapped;
+use crate::destinations::Report;
 use crate::dial::Dial;
 use crate::times::minute;
 use crate::{queue, tls};
@@ -40,6 +42,12 @@ pub(crate) fn ways(https: bool, smtp: bool) -> Vec<&'static str> {
         .collect()
 }
 
+/// Width of the column before the values.
+const INDENT: usize = 16;
+
+/// Destinations in the output for people.
+const BUSIEST: usize = 5;
+
 /// File with the commit of the module, which the module writes.
 const REVISION_FILE: &str = "/etc/chatmail-version";
 
@@ -60,6 +68,8 @@ struct Status {
     connections: Connections,
     federation: Federation,
     queue: Queue,
+    /// Deliveries to other domains.
+    destinations: Report,
     accounts: Accounts,
     /// Days until the certificate on port 993 expires.
     certificate_days: Option<i64>,
@@ -146,19 +156,16 @@ fn look(settings: &Settings) -> anyhow::Result<Status> {
             .iter()
             .map(|port| format!("nothing is listening on port {port}")),
     );
-    let queue = queue::messages().map_or_else(
-        |error| {
-            attention.push(format!("{error:#}"));
-            Queue::default()
-        },
-        |messages| Queue {
-            messages: messages.len(),
-            deferred: messages
-                .iter()
-                .filter(|message| message.queue_name == "deferred")
-                .count(),
-        },
-    );
+    let messages = queue::messages().unwrap_or_else(|error| {
+        attention.push(format!("{error:#}"));
+        Vec::new()
+    });
+    let deferred = messages.iter().filter(|message| message.queue_name == "deferred");
+    let queue = Queue {
+        messages: messages.len(),
+        deferred: deferred.count(),
+    };
+    let destinations = Report::read(settings, &queue::summary(&messages))?;
     let resources = Resources::read(&settings.mailboxes.directory);
     let registration = registration(settings, &resources)?;
     if let Some(exhausted) = resources.exhausted(&settings.accounts) {
@@ -191,6 +198,7 @@ fn look(settings: &Settings) -> anyhow::Result<Status> {
             ),
         },
         queue,
+        destinations,
         accounts: accounts(settings)?,
         certificate_days: certificate(settings, &mut attention)?,
         last_expiry: units
@@ -321,7 +329,7 @@ impl Status {
         let mut text = String::new();
         let unknown = || "unknown".to_owned();
         let mut line = |name: &str, value: String| {
-            let _ = writeln!(text, "{name:15} {value}");
+            let _ = writeln!(text, "{name:15} {}", wrapped(&value, INDENT));
         };
         line("domain", self.domain.clone());
         line(
@@ -395,6 +403,13 @@ impl Status {
             self.disk_free
                 .map_or_else(unknown, |bytes| format!("{} free", size(bytes))),
         );
+        line("destinations", self.destinations.extent());
+        if !self.destinations.destinations.is_empty() {
+            text.push_str(&self.destinations.table(BUSIEST));
+        }
+        let mut line = |name: &str, value: String| {
+            let _ = writeln!(text, "{name:15} {}", wrapped(&value, INDENT));
+        };
         for reason in &self.attention {
             line("ATTENTION", reason.clone());
         }
@@ -404,3 +419,6 @@ impl Status {
         text
     }
 }
+
+#[cfg(test)]
+mod tests;

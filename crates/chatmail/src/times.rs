@@ -17,3 +17,13 @@ pub(crate) fn rfc3339(time: u64) -> String {
         .and_then(|time| time.format(&Rfc3339).ok())
         .unwrap_or_else(|| time.to_string())
 }
+
+/// A duration in the space of eight columns; `-` if there is none.
+pub(crate) fn short(seconds: Option<f64>) -> String {
+    match seconds {
+        None => "-".to_owned(),
+        Some(seconds) if seconds < 10.0 => format!("{seconds:.2} s"),
+        Some(seconds) if seconds < 1000.0 => format!("{seconds:.0} s"),
+        Some(seconds) => format!("{:.0} min", seconds / 60.0),
+    }
+}

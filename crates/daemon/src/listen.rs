@@ -2,13 +2,13 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::os::unix::net::UnixListener as StdUnixListener;
+use std::os::unix::net::{UnixDatagram as StdUnixDatagram, UnixListener as StdUnixListener};
 use std::path::Path;
 
 use anyhow::Context as _;
 use chatmail_core::Endpoint;
 use listenfd::ListenFd;
-use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use tokio::net::{TcpListener, TcpStream, UnixDatagram, UnixListener, UnixStream};
 use tokio_util::either::Either;
 
 /// A socket from which [`crate::serve`] accepts connections.
@@ -143,6 +143,20 @@ impl Inherited {
             Endpoint::Tcp(address) => Either::Left(self.tcp(*address)?),
             Endpoint::Unix(path) => Either::Right(self.unix(None, path)?),
         })
+    }
+
+    pub(crate) fn unix_datagram(&mut self, name: &str, path: &Path) -> anyhow::Result<UnixDatagram> {
+        let mut places = self.places(Some(name)).into_iter();
+        let inherited = places.find_map(|place| self.sockets.take_unix_datagram(place).ok().flatten());
+        let socket = match inherited {
+            Some(socket) => socket,
+            None => StdUnixDatagram::bind(path)
+                .with_context(|| format!("cannot receive at {}", path.display()))?,
+        };
+        socket
+            .set_nonblocking(true)
+            .context("cannot make the socket non-blocking")?;
+        UnixDatagram::from_std(socket).context("cannot register the socket")
     }
 
     pub(crate) fn unix(&mut self, name: Option<&str>, path: &Path) -> anyhow::Result<UnixListener> {

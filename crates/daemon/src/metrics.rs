@@ -34,6 +34,16 @@ impl Service {
         address: impl FnOnce(&Metrics) -> SocketAddr,
         describe: impl FnOnce(),
     ) -> anyhow::Result<()> {
+        self.serve_metrics_with(address, describe, String::new)
+    }
+
+    /// The same, with further metrics in the text format, for labels that do not last.
+    pub fn serve_metrics_with(
+        &mut self,
+        address: impl FnOnce(&Metrics) -> SocketAddr,
+        describe: impl FnOnce(),
+        more: impl Fn() -> String + Clone + Send + Sync + 'static,
+    ) -> anyhow::Result<()> {
         let Some(address) = self.settings.metrics.as_ref().map(address) else {
             return Ok(());
         };
@@ -57,7 +67,7 @@ impl Service {
             shutdown: self.shutdown.clone(),
             inherited: Inherited::none(),
         };
-        let text = async move || ([(header::CONTENT_TYPE, TEXT)], handle.render());
+        let text = async move || ([(header::CONTENT_TYPE, TEXT)], handle.render() + &more());
         let router = Router::new().route("/metrics", get(text));
         tokio::spawn(async move { serve_http(&service, listener, MAX_CONNECTIONS, router).await });
         Ok(())

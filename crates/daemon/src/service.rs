@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use chatmail_core::{Endpoint, Settings};
 use sd_notify::NotifyState;
-use tokio::net::{TcpListener, UnixListener};
+use tokio::net::{TcpListener, UnixDatagram, UnixListener};
 use tokio_util::either::Either;
 use tokio_util::sync::CancellationToken;
 
@@ -45,6 +45,11 @@ impl Service {
     /// The same for another Unix socket with a name (`FileDescriptorName=`).
     pub fn named_unix_listener(&mut self, name: &str, path: &Path) -> anyhow::Result<UnixListener> {
         self.inherited.unix(Some(name), path)
+    }
+
+    /// The same for datagrams.
+    pub fn named_unix_datagram(&mut self, name: &str, path: &Path) -> anyhow::Result<UnixDatagram> {
+        self.inherited.unix_datagram(name, path)
     }
 
     /// Notifies systemd that the sockets are open, and of the service's status.

@@ -7,6 +7,7 @@
 //! Postfix passes to it.
 
 pub mod check;
+mod deliveries;
 pub mod dkim;
 pub mod dns;
 pub mod metrics;
@@ -30,6 +31,7 @@ use tokio::net::UnixListener;
 use tokio::sync::Semaphore;
 
 use crate::check::Direction;
+use crate::deliveries::Deliveries;
 use crate::milter::Gate;
 use crate::smtp::{IDLE_TIMEOUT, LARGE_AT_ONCE, Mailboxes, Policy, Server, Target, serve_connection};
 
@@ -37,6 +39,9 @@ use crate::smtp::{IDLE_TIMEOUT, LARGE_AT_ONCE, Mailboxes, Policy, Server, Target
 const LIMIT_SOCKET: &str = "limit";
 /// Name of the socket on which Postfix asks whether a server may send.
 const RULES_SOCKET: &str = "rules";
+
+/// Name of the socket to which Postfix logs deliveries to other servers.
+const DELIVERIES_SOCKET: &str = "deliveries";
 
 /// Recipients that Postfix allows in one transaction (`smtpd_recipient_limit`).
 const MAX_RECIPIENTS: usize = 1000;
@@ -51,9 +56,13 @@ pub async fn run_outgoing(mut service: Service) -> anyhow::Result<()> {
     );
     let asked = service.named_unix_listener(LIMIT_SOCKET, &filter.limit_socket)?;
     let listener = service.listener(&filter.outgoing_listen)?;
-    service.serve_metrics(
+    let records = service.named_unix_datagram(DELIVERIES_SOCKET, &filter.deliveries_socket)?;
+    let deliveries = Deliveries::load(&filter.destinations_file);
+    let shown = deliveries.clone();
+    service.serve_metrics_with(
         |addresses| addresses.filtermail_outgoing,
         || metrics::describe(Direction::Outgoing),
+        move || shown.metrics(),
     )?;
     let server = Arc::new(Server {
         policy: policy::Outgoing::new(limit, Rules::new(&settings)),
@@ -69,10 +78,11 @@ pub async fn run_outgoing(mut service: Service) -> anyhow::Result<()> {
         trusts_sizes: false,
         shutdown: service.shutdown.clone(),
     });
-    // Both end with the service.
+    // All end with the service.
     tokio::join!(
         run(&service, listener, &server),
-        answer(&service, Some(asked), &server)
+        answer(&service, Some(asked), &server),
+        deliveries.run(records, &filter.destinations_file, &service.shutdown)
     );
     Ok(())
 }

@@ -68,10 +68,10 @@ impl Context {
 
     async fn pair(&self, one: &str, other: &str) -> anyhow::Result<Pair> {
         let program = self.program().await?;
-        let (one, other) = (self.peer(one)?, self.peer(other)?);
+        let (one_code, other_code) = (self.peer(one)?.code(), self.peer(other)?.code());
         let (one, other) = tokio::try_join!(
-            program.user("alice", &one.domain),
-            program.user("bob", &other.domain)
+            program.user_of_code("alice", &one_code),
+            program.user_of_code("bob", &other_code)
         )?;
         Pair::verify(one, other).await
     }

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, bail, ensure};
 
 use crate::topology::{Certificate, Relay, Topology};
 
@@ -16,17 +16,28 @@ const CA_FILES: [&str; 4] = [
 ];
 
 /// Finds relays by DNS. The first one is relay `a` of scenarios, and the second one, or again the first, relay `b`.
-pub async fn topology(domains: &[String], ca_file: Option<PathBuf>) -> anyhow::Result<Topology> {
+pub async fn topology(
+    domains: &[String],
+    invitations: &[String],
+    ca_file: Option<PathBuf>,
+) -> anyhow::Result<Topology> {
+    ensure!(
+        invitations.len() <= domains.len(),
+        "more invitations than relays; give one for each relay that asks for it, in the order of the domains"
+    );
     let mut relays = Vec::new();
     let Some(first) = domains.first() else {
         bail!("no domain is given")
     };
-    for (name, domain) in [("a", first), ("b", domains.get(1).unwrap_or(first))] {
+    let second = usize::from(domains.len() > 1);
+    for (name, domain, place) in [("a", first, 0), ("b", domains.get(1).unwrap_or(first), second)] {
         relays.push(Relay {
             name: name.to_owned(),
             domain: domain.clone(),
             ipv4: address(domain).await?,
             certificate: certificate(domain),
+            // `-` stands for none.
+            invitation: invitations.get(place).filter(|token| *token != "-").cloned(),
         });
     }
     let ca_file = match ca_file.or_else(|| std::env::var_os("SSL_CERT_FILE").map(PathBuf::from)) {
@@ -72,12 +83,21 @@ mod tests {
 
     #[tokio::test]
     async fn one_domain_is_both_relays() {
-        let one = topology(&["127.0.0.1".to_owned()], Some("/ca".into()))
+        let token = ["x".repeat(22)];
+        let one = topology(&["127.0.0.1".to_owned()], &token, Some("/ca".into()))
             .await
             .unwrap();
         assert_eq!(one.relay("a").unwrap().ipv4, Ipv4Addr::LOCALHOST);
         assert_eq!(one.relay("b").unwrap().domain, "127.0.0.1");
-        assert!(topology(&[], None).await.is_err());
+        for name in ["a", "b"] {
+            assert_eq!(one.relay(name).unwrap().invitation.as_ref(), token.first());
+        }
+        assert!(topology(&[], &[], None).await.is_err());
+        assert!(
+            topology(&["127.0.0.1".to_owned()], &["x".to_owned(), "y".to_owned()], None)
+                .await
+                .is_err()
+        );
     }
 
     #[test]

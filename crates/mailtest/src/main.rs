@@ -68,6 +68,10 @@ struct Common {
     /// File with the certificates of the authorities to trust, in PEM format (default: those of this computer)
     #[arg(long, value_name = "FILE")]
     ca_file: Option<PathBuf>,
+    /// Token of an invitation, for a relay that asks for one; repeat it for the second relay, or use `-` for none. Each test
+    /// creates accounts, so allow 30 for each relay
+    #[arg(long, value_name = "TOKEN", allow_hyphen_values = true)]
+    invitation: Vec<String>,
     /// Prints JSON
     #[arg(long)]
     json: bool,
@@ -114,7 +118,10 @@ async fn test(
         bail!("no test matches; there are: {}", names.join(", "));
     }
     let domains: Vec<_> = [Some(domain), other].into_iter().flatten().collect();
-    let context = Context::new(live::topology(&domains, common.ca_file).await?, cache()?);
+    let context = Context::new(
+        live::topology(&domains, &common.invitation, common.ca_file).await?,
+        cache()?,
+    );
     let mut outcomes = Vec::new();
     for scenario in chosen {
         let outcome = tokio::select! {
@@ -154,7 +161,7 @@ async fn ping(
         "--interval {seconds} is not a number of seconds from 0.1 to 86400"
     );
     let domains: Vec<_> = [Some(from), to].into_iter().flatten().collect();
-    let topology = live::topology(&domains, common.ca_file).await?;
+    let topology = live::topology(&domains, &common.invitation, common.ca_file).await?;
     let peer = |name| mailtest::client::Peer::of(&topology, name);
     let pair = Pair::sign_up(&peer("a")?, &peer("b")?).await?;
     let mut ticks = interval(Duration::from_secs_f64(seconds));

@@ -28,6 +28,9 @@ pub struct Relay {
     pub ipv4: Ipv4Addr,
     /// The kind of certificate that clients must accept.
     pub certificate: Certificate,
+    /// Token of an invitation with which clients sign up.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub invitation: Option<String>,
 }
 
 impl Relay {

@@ -12,6 +12,7 @@
       keyFile = "/etc/chatmail/tls/key.pem";
     };
     federation.https.send = false;
+    web.statusPage.enable = true;
     # One address gets a fifth of it.
     connections.smtp = 60;
     connections.imap = 200;

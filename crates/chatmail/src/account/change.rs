@@ -50,14 +50,19 @@ pub(crate) fn unban(settings: &Settings, address: &Address) -> anyhow::Result<St
 pub(crate) fn delete(settings: &Settings, address: &Address) -> anyhow::Result<String> {
     // Banned first, so that no client logs in again before the folder is removed.
     ban(settings, address)?;
+    discard(settings, address)?;
+    Ok(format!("{address} was removed.\n"))
+}
+
+/// Removes an account without open sessions.
+pub(crate) fn discard(settings: &Settings, address: &Address) -> anyhow::Result<()> {
     as_owner(settings, || {
         let (account, _) = existing(settings, address)?;
         let _lock = lock(&account, address)?;
         MailStore::new(&settings.mailboxes.directory)
             .remove(address)
             .with_context(|| format!("cannot remove {address}"))
-    })?;
-    Ok(format!("{address} was removed.\n"))
+    })
 }
 
 fn lock(account: &Account, address: &Address) -> anyhow::Result<AccountLock> {

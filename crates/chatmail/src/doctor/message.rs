@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, bail, ensure};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use chatmail_core::generate;
+use chatmail_core::{Address, generate};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc2822;
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
@@ -17,6 +17,7 @@ use tokio_rustls::client::TlsStream;
 
 use super::inputs::Inputs;
 use super::verdict::{Verdict, failed};
+use crate::account::change;
 use crate::dial::{Dial, PATIENCE, Stream};
 use crate::{ports, tls};
 
@@ -52,6 +53,18 @@ pub(super) async fn to_itself(inputs: &Inputs) -> anyhow::Result<Verdict> {
         Ok(_) => Verdict::Well(format!("arrives after {:.2} s", time.as_secs_f64())),
         Err(error) => unable(&error),
     })
+}
+
+/// The same with an account that has no other sessions, without closing them.
+pub(super) async fn once(inputs: &Inputs) -> anyhow::Result<Duration> {
+    let account = create(inputs).await?;
+    let started = Instant::now();
+    let travelled = travel(inputs, &account).await;
+    let time = started.elapsed();
+    let removed = Address::parse(&account.address)
+        .map_err(anyhow::Error::from)
+        .and_then(|address| change::discard(&inputs.settings, &address));
+    travelled.and(removed).map(|()| time)
 }
 
 fn unable(error: &anyhow::Error) -> Verdict {

@@ -5,9 +5,8 @@ use std::fmt::Write as _;
 use serde::Serialize;
 
 use super::verdict::{State, Verdict};
+use crate::answer::wrapped;
 
-/// Maximum width of a line.
-const WIDTH: usize = 80;
 /// Width of the columns before the text.
 const INDENT: usize = 20;
 
@@ -77,7 +76,7 @@ pub(super) fn text(lines: &[Line], colour: bool) -> String {
             text,
             "{word}{:width$}{}",
             line.check,
-            wrapped(&whole),
+            wrapped(&whole, INDENT),
             width = INDENT - 8
         );
     }
@@ -90,30 +89,11 @@ pub(super) fn text(lines: &[Line], colour: bool) -> String {
     text
 }
 
-/// Breaks a text after the columns before it. A longer word, such as a key, stays whole.
-fn wrapped(text: &str) -> String {
-    let mut wrapped = String::new();
-    let mut column = INDENT;
-    for word in text.split_whitespace() {
-        let length = word.chars().count();
-        if column > INDENT && column + 1 + length > WIDTH {
-            wrapped.push('\n');
-            wrapped.push_str(&" ".repeat(INDENT));
-            column = INDENT;
-        } else if column > INDENT {
-            wrapped.push(' ');
-            column += 1;
-        }
-        wrapped.push_str(word);
-        column += length;
-    }
-    wrapped
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::verdict::{failed, note};
     use super::*;
+    use crate::answer::WIDTH;
 
     fn sample() -> Vec<Line> {
         [

@@ -11,6 +11,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context as _, ensure};
 use chatmail_core::Settings;
 use chatmail_core::account::MailStore;
+use chatmail_core::settings::TlsMode;
 
 use self::place::Place;
 use self::sum::Sum;
@@ -108,7 +109,7 @@ pub(super) fn import(cli: &Import, settings: &Settings) -> anyhow::Result<String
         });
     }
     let mut said = format!("{before}, from {old}\n");
-    said += notes(key, turn);
+    said += &notes(settings, key, turn);
     if cli.dry_run {
         for copy in &copies {
             said += &copy.run(true)?;
@@ -125,7 +126,7 @@ pub(super) fn import(cli: &Import, settings: &Settings) -> anyhow::Result<String
     if !cli.r#final {
         return Ok(format!(
             "Imported {after}\n{}The services of this host stay stopped. Stop Postfix and Dovecot on the old relay, and run this command again with --final.\n",
-            notes(key, turn)
+            notes(settings, key, turn)
         ));
     }
     let last = Sum::of(old, &there)?;
@@ -181,18 +182,18 @@ pub(super) fn export(cli: &Export, settings: &Settings) -> anyhow::Result<String
 }
 
 /// What is not imported, and why.
-fn notes(key: bool, turn: bool) -> &'static str {
-    match (key, turn) {
-        (true, true) => "",
-        (true, false) => {
-            "TURN secret: this host keeps its own, because that of the reference relay is the same everywhere\n"
-        }
-        (false, true) => "DKIM key: the old relay has none; publish that of this host, see `chatmail dns`\n",
-        (false, false) => {
-            "DKIM key: the old relay has none; publish that of this host, see `chatmail dns`\n\
-             TURN secret: this host keeps its own, because that of the reference relay is the same everywhere\n"
-        }
+fn notes(settings: &Settings, key: bool, turn: bool) -> String {
+    let mut text = String::new();
+    if !key {
+        text += "DKIM key: the old relay has none; publish that of this host, see `chatmail dns`\n";
     }
+    if !turn {
+        text += "TURN secret: this host keeps its own, because that of the reference relay is the same everywhere\n";
+    }
+    if settings.tls.mode == TlsMode::Acme {
+        text += "ACME account: this host registers its own, which costs nothing; if a CAA record names the account of the old relay (accounturi), remove that part or change it to the new account\n";
+    }
+    text
 }
 
 /// Copies would replace existing accounts.
@@ -268,6 +269,17 @@ impl Copy {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_left_out_is_said() {
+        let sample = include_str!("../../../chatmail-core/testdata/settings.json");
+        let mut settings = Settings::parse(sample, "sample".as_ref()).unwrap();
+        settings.tls.mode = TlsMode::Acme;
+        assert!(notes(&settings, true, true).starts_with("ACME account: this host registers its own"));
+        settings.tls.mode = TlsMode::External;
+        assert_eq!(notes(&settings, true, true), "");
+        assert_eq!(notes(&settings, false, false).lines().count(), 2);
+    }
 
     #[test]
     fn accounts_are_replaced_only_before_the_final_import() {

@@ -8,7 +8,7 @@ use anyhow::{Context as _, ensure};
 use serde::Serialize;
 
 /// The units of a relay; units that do not exist on the host are skipped.
-const UNITS: [&str; 26] = [
+const UNITS: [&str; 27] = [
     "postfix.service",
     "dovecot.service",
     "nginx.service",
@@ -34,6 +34,7 @@ const UNITS: [&str; 26] = [
     "chatmail-fsreport.service",
     "chatmail-fsreport-textfile.service",
     "chatmail-metrics.service",
+    "chatmail-status-page.service",
     "restic-backups-chatmail.service",
 ];
 

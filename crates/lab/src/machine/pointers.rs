@@ -83,6 +83,7 @@ mod tests {
             domain: domain.to_owned(),
             ipv4: [198, 18, 25, last].into(),
             certificate,
+            invitation: None,
         };
         let topology = Topology {
             relays: vec![

@@ -194,6 +194,7 @@ fn topology(paths: &Paths) -> Topology {
         domain: domain.to_owned(),
         ipv4: Ipv4Addr::new(one, two, three, last),
         certificate,
+        invitation: None,
     };
     Topology {
         relays: RELAYS.map(relay).into(),

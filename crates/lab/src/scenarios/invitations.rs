@@ -9,8 +9,8 @@ use mailtest::client::{Account, Peer};
 use mailtest::scenarios::accounts::refused;
 use serde::Deserialize;
 
-use super::Context;
 use super::metrics::Samples;
+use super::{Context, live};
 use crate::harness::mailboxes;
 use crate::machine::SystemOf;
 
@@ -124,7 +124,8 @@ pub(super) async fn let_people_in(context: &Context) -> anyhow::Result<()> {
         people(context, &known).await?;
         each_use_counts_once(context).await?;
         worthless(context).await?;
-        pages(context).await
+        pages(context).await?;
+        tested(context).await
     })
     .await
 }
@@ -155,7 +156,9 @@ pub(super) async fn limit(context: &Context) -> anyhow::Result<()> {
             .await?;
         let line =
             "by invitation: 1 valid invitation(s) for 92 account(s), 8 of 8 account(s) in the last hour";
-        ensure!(status.contains(line), "{status}");
+        // Long lines are wrapped.
+        let words = status.split_whitespace().collect::<Vec<_>>().join(" ");
+        ensure!(words.contains(line), "{status}");
         // An hour later.
         let old = format!("sed -i -E 's/\"[0-9]+\"/\"1\"/' {FOLDER}/created");
         context.run(RELAY, &["sh", "-c", &old]).await?;
@@ -242,6 +245,25 @@ async fn people(context: &Context, known: &Account) -> anyhow::Result<()> {
             && lines.all(|line| line == "vmail chatmail-registration 640"),
         "{files}"
     );
+    Ok(())
+}
+
+/// `chatmail test` with and without an invitation.
+async fn tested(context: &Context) -> anyhow::Result<()> {
+    let invitation = invite(context, "100").await?;
+    // The accounts of this hour were created before.
+    context
+        .run(RELAY, &["rm", "-f", &format!("{FOLDER}/created")])
+        .await?;
+    let failed = live::with_invitation(context, RELAY, Some(&invitation.token)).await?;
+    ensure!(failed.is_empty(), "{failed:?}");
+    let failed = live::with_invitation(context, RELAY, None).await?;
+    ensure!(
+        failed.len() == 4,
+        "without an invitation, only these fail: {failed:?}"
+    );
+    let named = failed.iter().any(|failure| failure.contains(&invitation.token));
+    ensure!(!named, "the report names the token");
     Ok(())
 }
 

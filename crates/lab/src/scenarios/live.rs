@@ -14,6 +14,37 @@ const MESSAGES: u64 = 5;
 /// Time within which a restarted service works.
 const READY: Duration = Duration::from_secs(30);
 
+/// Tests that need no Delta Chat, on a relay that asks for an invitation; names of those that fail.
+pub(super) async fn with_invitation(
+    context: &Context,
+    relay: &str,
+    token: Option<&str>,
+) -> anyhow::Result<Vec<String>> {
+    let mut topology = found(context, relay, relay)?;
+    for relay in &mut topology.relays {
+        relay.invitation = token.map(str::to_owned);
+    }
+    let there = mailtest::Context::new(topology, context.cache().to_owned());
+    let mut failed = Vec::new();
+    for scenario in scenarios::live::all() {
+        let wanted = [
+            "sign-up",
+            "messages-notify-at-once",
+            "web-site",
+            "encrypted-messages",
+        ];
+        if wanted.contains(&scenario.name) {
+            let outcome = run::attempt(&there, &scenario).await;
+            failed.extend(
+                outcome
+                    .failure
+                    .map(|reason| format!("{}: {reason}", outcome.scenario)),
+            );
+        }
+    }
+    Ok(failed)
+}
+
 /// Two relays as `mailtest` finds them by DNS, for which the lab's name server has to answer.
 fn found(context: &Context, one: &str, other: &str) -> anyhow::Result<Topology> {
     let mut relays = Vec::new();

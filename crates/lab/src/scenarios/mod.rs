@@ -10,6 +10,7 @@ mod bounce;
 mod browser;
 mod burst;
 mod certificate;
+mod closed;
 mod commands;
 mod configuration;
 mod counters;
@@ -48,6 +49,8 @@ mod quota;
 mod reboot;
 mod rules;
 mod signed;
+mod statistics;
+mod status_page;
 mod store;
 pub(crate) mod switch;
 mod turn;
@@ -82,6 +85,7 @@ fn with_machines() -> Vec<Scenario<Context>> {
         "doveauth-answers-only-dovecot", Machines, 60, accounts::doveauth_socket;
         "sign-up-on-a-full-disk", Machines, 120, accounts::full_disk;
         "invitations-let-people-in", Machines, 300, invitations::let_people_in;
+        "closed-relay-takes-nobody", Machines, 300, closed::by_settings;
         "accounts-per-hour-are-limited", Machines, 180, invitations::limit;
 
         "cleartext-from-outside", Machines, 90, outside::cleartext;
@@ -126,6 +130,7 @@ fn with_machines() -> Vec<Scenario<Context>> {
         "mail-without-tls-comes-back", Machines, 180, without_smtp::without_tls;
         "blocked-domains-exchange-no-mail", Machines, 300, rules::blocked;
         "only-allowed-domains-exchange-mail", Machines, 240, rules::allowed;
+        "deliveries-are-counted-by-destination", Machines, 240, statistics::by_destination;
         "plain-postfix-writes-and-reads", Machines, 240, plain_postfix::mail_both_ways;
         "only-postfix-delivers-over-https", Machines, 90, federation::only_postfix;
         "delivery-over-https-restarts", Machines, 180, federation::restart;
@@ -175,6 +180,7 @@ fn with_machines() -> Vec<Scenario<Context>> {
         "websocket-idle-memory", Machines, 300, websocket::idle_memory;
 
         "web-new-addresses-as-many-as-set", Machines, 120, web::new_addresses;
+        "status-page-tells-the-state", Machines, 180, status_page::tells_the_state;
         "own-site-beside-the-relay", Machines, 60, network::own_site;
         "client-behind-a-firewall-with-443-only", Machines, 300, network::only_443;
 

@@ -24,6 +24,8 @@ pub struct Peer {
     /// TLS settings of the client.
     pub tls: Tls,
     address: IpAddr,
+    /// Token of an invitation with which clients sign up.
+    pub invitation: Option<String>,
 }
 
 impl Peer {
@@ -41,6 +43,7 @@ impl Peer {
             mail_domain: relay.mail_domain(),
             tls,
             address: relay.ipv4.into(),
+            invitation: relay.invitation.clone(),
         })
     }
 
@@ -60,6 +63,14 @@ impl Peer {
     /// Returns the socket address of a port.
     pub fn port(&self, port: u16) -> SocketAddr {
         SocketAddr::new(self.address, port)
+    }
+
+    /// Code or link with which Delta Chat signs up.
+    pub fn code(&self) -> String {
+        match &self.invitation {
+            Some(token) => format!("DCACCOUNT:https://{}/new?token={token}", self.domain),
+            None => format!("dcaccount:{}", self.domain),
+        }
     }
 
     /// Connects to port 465 (submission), ready for AUTH.
@@ -106,7 +117,11 @@ impl Account {
         Self {
             peer: peer.clone(),
             address: format!("{}@{}", message::random_name(9), peer.mail_domain),
-            password: message::random_password(),
+            password: format!(
+                "{}{}",
+                peer.invitation.as_deref().unwrap_or_default(),
+                message::random_password()
+            ),
         }
     }
 

@@ -165,7 +165,9 @@ async fn web_site(context: &Context) -> anyhow::Result<()> {
     let peer = context.peer(RELAY)?;
     let page = http::request(peer.port(443), &peer.tls, &peer.domain, "GET", "/").await?;
     ensure!(page.status == 200, "the page: {}", page.head);
-    let made = http::request(peer.port(443), &peer.tls, &peer.domain, "POST", "/new").await?;
+    let query = peer.invitation.as_ref().map(|token| format!("?token={token}"));
+    let new = format!("/new{}", query.unwrap_or_default());
+    let made = http::request(peer.port(443), &peer.tls, &peer.domain, "POST", &new).await?;
     ensure!(made.status == 200, "/new: {}", made.head);
     Ok(())
 }

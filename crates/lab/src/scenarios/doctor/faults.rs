@@ -124,8 +124,8 @@ pub(super) const FAULTS: &[Fault] = faults! {
         [("ports", "198.18.25.99:25 STARTTLS"), ("reverse-dns", "198.18.25.99 has no name"),
          ("addresses", "A differs"), ("message", "No route to host")];
     "a filter that does not answer" on "a",
-        "systemctl stop filtermail-limit.socket filtermail-outgoing.socket filtermail-outgoing.service",
-        "systemctl start filtermail-limit.socket filtermail-outgoing.socket filtermail-outgoing.service",
+        "systemctl stop filtermail-limit.socket filtermail-deliveries.socket filtermail-outgoing.socket filtermail-outgoing.service",
+        "systemctl start filtermail-limit.socket filtermail-deliveries.socket filtermail-outgoing.socket filtermail-outgoing.service",
         [("units", "filtermail-outgoing.service is inactive"), ("message", "a message to the relay itself does not arrive")];
     "a certificate that expires soon" on "a",
         "cp -a /var/lib/chatmail-tls /run/tls; cd /var/lib/chatmail-tls; \
