@@ -107,7 +107,7 @@ pub(super) async fn by_destination(context: &Context) -> anyhow::Result<()> {
     let said = format!("connect to {DOMAIN}[{host}]:25");
     context
         .machines()
-        .follow(RELAY, Some("filtermail"), &start, &said, WITHIN)
+        .follow(RELAY, Some("filtermail-outgoing"), &start, &said, WITHIN)
         .await?;
     // Neither a restart nor a kill loses figures or messages.
     for signal in ["TERM", "KILL"] {
