@@ -133,6 +133,20 @@ let
     forceSSL = true;
   };
 
+  # The other relay would send a message again whose delivery is cut off, and it would arrive twice. Like `nginx -s quit`,
+  # this lets requests finish, but only these: sessions of clients through port 443 can last for days.
+  stop = pkgs.writeShellScript "nginx-stop" ''
+    if [ -z "''${MAINPID:-}" ] || ! kill -QUIT "$MAINPID" 2>/dev/null; then
+      exit 0
+    fi
+    for attempt in {1..30}; do
+      if ! ${pkgs.gnugrep}/bin/grep --extended-regexp --quiet ' 03 +[0-9]+ ${lib.escapeRegex settings.mxdeliv.socket}$' /proc/self/net/unix; then
+        exit 0
+      fi
+      ${pkgs.coreutils}/bin/sleep 0.1
+    done
+  '';
+
   # Mail from other relays, passed on unbuffered: filtermail-mxdeliv disconnects slow clients, and Postfix limits the
   # connections of one address.
   mxdeliv = {
@@ -402,6 +416,7 @@ in
       startLimitIntervalSec = lib.mkForce 0;
       serviceConfig = import ./share-of-memory.nix { inherit lib; } "30%" // {
         RestartSec = lib.mkForce "2s";
+        ExecStop = lib.mkIf receivesOverHttps stop;
         # Failures of the relay's own servers name the client. Those of the host's other sites are kept.
         LogFilterPatterns = [
           "~client: [^ ]+, server: (${
