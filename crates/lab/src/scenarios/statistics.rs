@@ -118,6 +118,8 @@ pub(super) async fn by_destination(context: &Context) -> anyhow::Result<()> {
         let id = submit_again(&one, &other.address).await?;
         arrival(&mut inbox, &id, WITHIN).await?;
     }
+    // Other scenarios wait for an empty queue.
+    context.run(RELAY, &["postsuper", "-d", "ALL"]).await?;
     until(WITHIN, || async {
         let list = figures(context).await?;
         let sent = of(&list, "_a.test").map_or(0.0, |row| number(row, "/sent"));
