@@ -265,14 +265,19 @@ impl Crowd {
     }
 }
 
-/// A login to submission; none if the relay asks to try again, as Postfix does for a login that a kill interrupts.
+/// A login to submission; none if the relay asks to try again, as Postfix does for a login that a kill interrupts, or
+/// disconnects.
 async fn over_smtp(account: &Account) -> anyhow::Result<Option<()>> {
-    let mut smtp = account.peer.submission().await?;
-    let reply = smtp.auth_plain(&account.address, &account.password).await?;
-    match reply.code {
-        235 => Ok(Some(())),
-        454 => Ok(None),
-        _ => bail!("over SMTP: {reply}"),
+    let login = async {
+        let mut smtp = account.peer.submission().await?;
+        smtp.auth_plain(&account.address, &account.password).await
+    };
+    match login.await {
+        Ok(reply) if reply.code == 235 => Ok(Some(())),
+        Ok(reply) if reply.code == 454 => Ok(None),
+        Ok(reply) => bail!("over SMTP: {reply}"),
+        Err(error) if error.downcast_ref::<WireError>().is_some() => Ok(None),
+        Err(error) => Err(error),
     }
 }
 
