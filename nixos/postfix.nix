@@ -296,8 +296,7 @@ in
         # retries within two minutes, not within ten. The delay still doubles with the age of a message.
         queue_run_delay = lib.mkDefault "60s";
         minimal_backoff_time = lib.mkDefault "60s";
-        # An smtpd that starts while Dovecot has no socket exits at once. By default nobody could then send for a
-        # minute.
+        # An smtpd that gets no answer from doveauth exits. By default nobody could then send for a minute.
         service_throttle_time = lib.mkDefault "2s";
 
         # Rejects senders above their rate limit, and recipients that the rules of federation exclude, before the message
