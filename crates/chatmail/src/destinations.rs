@@ -63,6 +63,11 @@ impl Row {
         }
     }
 
+    /// Number of results.
+    fn total(&self) -> u64 {
+        self.sent + self.deferred + self.bounced
+    }
+
     fn line(&self) -> String {
         let mut domain: String = self.domain.chars().take(WIDTH).collect();
         if domain.len() < self.domain.len() {
@@ -120,8 +125,7 @@ impl Report {
             .iter()
             .map(|(domain, figures)| row(domain, figures))
             .collect();
-        destinations
-            .sort_by_key(|row| std::cmp::Reverse((row.sent + row.deferred + row.bounced, row.queued as u64)));
+        destinations.sort_by_key(|row| std::cmp::Reverse((row.total(), row.queued)));
         Self {
             since,
             destinations,
@@ -130,9 +134,8 @@ impl Report {
     }
 
     fn rows(&self) -> impl Iterator<Item = &Row> {
-        let others = &self.others;
-        let counted = others.sent + others.deferred + others.bounced > 0;
-        self.destinations.iter().chain(counted.then_some(others))
+        let others = Some(&self.others).filter(|others| others.total() > 0);
+        self.destinations.iter().chain(others)
     }
 
     /// A table of the busiest destinations.

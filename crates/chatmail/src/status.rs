@@ -324,13 +324,16 @@ impl Federation {
     }
 }
 
+/// A line of the output for people.
+fn entry(name: &str, value: &str) -> String {
+    format!("{name:15} {}\n", wrapped(value, INDENT))
+}
+
 impl Status {
     fn text(&self) -> String {
         let mut text = String::new();
         let unknown = || "unknown".to_owned();
-        let mut line = |name: &str, value: String| {
-            let _ = writeln!(text, "{name:15} {}", wrapped(&value, INDENT));
-        };
+        let mut line = |name: &str, value: String| text.push_str(&entry(name, &value));
         line("domain", self.domain.clone());
         line(
             "versions",
@@ -407,11 +410,8 @@ impl Status {
         if !self.destinations.destinations.is_empty() {
             text.push_str(&self.destinations.table(BUSIEST));
         }
-        let mut line = |name: &str, value: String| {
-            let _ = writeln!(text, "{name:15} {}", wrapped(&value, INDENT));
-        };
         for reason in &self.attention {
-            line("ATTENTION", reason.clone());
+            text.push_str(&entry("ATTENTION", reason));
         }
         if self.attention.is_empty() {
             text.push_str("All is well.\n");

@@ -110,24 +110,35 @@ async fn slowest(context: &Context, receiver: &Account, imap: &mut Imap) -> anyh
     Ok(slowest)
 }
 
+/// Publishes a zone in which every name has its mail server at this address.
+async fn publish(context: &Context, zone: &str, address: Ipv4Addr) -> anyhow::Result<()> {
+    let text = format!("*.{zone}. 60 IN MX 10 mx.{zone}.\nmx.{zone}. 60 IN A {address}\n");
+    context.machines().publish(zone, &text).await
+}
+
+/// Sends one message to all recipients.
+async fn send(sender: &Account, recipients: &[&str]) -> anyhow::Result<()> {
+    let message = pgp::encrypted(&sender.address, 2000).bytes();
+    sender
+        .smtp()
+        .await?
+        .send(&sender.address, recipients, &message)
+        .await?
+        .expect(250)?;
+    Ok(())
+}
+
 /// Sends a thousand messages to two hundred domains whose servers fail in four ways.
 async fn dead_mail(context: &Context, sender: &Account, addresses: &[Ipv4Addr]) -> anyhow::Result<()> {
     let mut recipients = Vec::new();
     for (failing, address) in Failing::ALL.into_iter().zip(addresses) {
         let zone = failing.zone();
-        let text = format!("*.{zone}. 60 IN MX 10 mx.{zone}.\nmx.{zone}. 60 IN A {address}\n");
-        context.machines().publish(&zone, &text).await?;
+        publish(context, &zone, *address).await?;
         recipients.extend((0..DOMAINS).map(|number| format!("someone@{number}.{zone}")));
     }
     let recipients: Vec<&str> = recipients.iter().map(String::as_str).collect();
     for _ in 0..MESSAGES {
-        let message = pgp::encrypted(&sender.address, 2000).bytes();
-        sender
-            .smtp()
-            .await?
-            .send(&sender.address, &recipients, &message)
-            .await?
-            .expect(250)?;
+        send(sender, &recipients).await?;
     }
     Ok(())
 }
@@ -166,19 +177,12 @@ pub(super) async fn silent_servers(context: &Context) -> anyhow::Result<()> {
 
     let address = *dead_addresses(RELAY, 1)?.first().context("no address")?;
     let zone = format!("{}.test", random_name(9));
-    let text = format!("*.{zone}. 60 IN MX 10 mx.{zone}.\nmx.{zone}. 60 IN A {address}\n");
-    context.machines().publish(&zone, &text).await?;
+    publish(context, &zone, address).await?;
     let recipients: Vec<String> = (0..3 * PROCESSES)
         .map(|number| format!("someone@{number}.{zone}"))
         .collect();
     let recipients: Vec<&str> = recipients.iter().map(String::as_str).collect();
-    let message = pgp::encrypted(&sender.address, 2000).bytes();
-    sender
-        .smtp()
-        .await?
-        .send(&sender.address, &recipients, &message)
-        .await?
-        .expect(250)?;
+    send(&sender, &recipients).await?;
     let busy = || async {
         let count = "pgrep --count --exact smtp || true";
         let count = context.run(RELAY, &["sh", "-c", count]).await?;
