@@ -534,8 +534,8 @@ in
             metrics = settings.metrics.filtermail_transport;
             service = {
               DynamicUser = true;
-              # Connects to other relays.
-              RestrictAddressFamilies = loopback.RestrictAddressFamilies;
+              # Connects to other relays, and asks the kernel for the owners of connections (sock_diag).
+              RestrictAddressFamilies = loopback.RestrictAddressFamilies ++ [ "AF_NETLINK" ];
               IPAddressDeny = "";
               # It compares the owners of connections with Postfix, which a user namespace hides.
               PrivateUsers = false;
