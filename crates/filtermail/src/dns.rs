@@ -49,3 +49,38 @@ pub(crate) fn is_label(label: &str) -> bool {
             .bytes()
             .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'))
 }
+
+/// The group of domains that likely belong to one owner: those with the same last two labels, or three if the last but
+/// one is as short as the `co` of `co.uk`. A guess is enough, because it only decides which messages wait.
+pub(crate) fn group(domain: &str) -> &str {
+    let mut dots = domain.rmatch_indices('.').map(|(at, _)| at);
+    let (Some(last), Some(second)) = (dots.next(), dots.next()) else {
+        return domain;
+    };
+    let begin = if last - second <= 4 {
+        dots.next().map_or(0, |at| at + 1)
+    } else {
+        second + 1
+    };
+    domain.get(begin..).unwrap_or(domain)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn domains_in_one_hand() {
+        for (domain, want) in [
+            ("test", "test"),
+            ("a.test", "a.test"),
+            ("x.y.attacker.test", "attacker.test"),
+            ("x.good.co.uk", "good.co.uk"),
+            ("good.co.uk", "good.co.uk"),
+            ("co.uk", "co.uk"),
+            ("a.b.abc.com", "b.abc.com"),
+        ] {
+            assert_eq!(group(domain), want, "{domain}");
+        }
+    }
+}

@@ -28,12 +28,11 @@ use chatmail_core::{MailStore, Settings};
 use daemon::{Listener, Service};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::UnixListener;
-use tokio::sync::Semaphore;
 
 use crate::check::Direction;
 use crate::deliveries::Deliveries;
 use crate::milter::Gate;
-use crate::smtp::{IDLE_TIMEOUT, LARGE_AT_ONCE, Mailboxes, Policy, Server, Target, serve_connection};
+use crate::smtp::{IDLE_TIMEOUT, Large, Mailboxes, Policy, Server, Target, serve_connection};
 
 /// Name of the socket on which Postfix asks whether an address may send (`FileDescriptorName=`).
 const LIMIT_SOCKET: &str = "limit";
@@ -72,8 +71,7 @@ pub async fn run_outgoing(mut service: Service) -> anyhow::Result<()> {
         )),
         max_message_size: settings.messages.max_size,
         max_recipients: max_recipients(&settings),
-        large: Arc::new(Semaphore::new(LARGE_AT_ONCE)),
-        large_wait: IDLE_TIMEOUT,
+        large: Large::new(IDLE_TIMEOUT),
         // Postfix passes on what its client declares.
         trusts_sizes: false,
         shutdown: service.shutdown.clone(),
@@ -114,8 +112,7 @@ pub async fn run_incoming(mut service: Service) -> anyhow::Result<()> {
         )),
         max_message_size: settings.messages.max_size,
         max_recipients: max_recipients(&settings),
-        large: Arc::new(Semaphore::new(LARGE_AT_ONCE)),
-        large_wait: IDLE_TIMEOUT,
+        large: Large::new(IDLE_TIMEOUT),
         // Postfix passes on what its client declares.
         trusts_sizes: false,
         shutdown: service.shutdown.clone(),

@@ -106,6 +106,11 @@ impl Policy for Outgoing {
         }
     }
 
+    /// Postfix accepts only the address of the account as the sender.
+    fn holders(&self, envelope: &Envelope) -> Vec<String> {
+        envelope.author().into_iter().collect()
+    }
+
     fn answered(&self, reply: &Reply, took: Duration) {
         metrics::answered(Direction::Outgoing, reply, took);
     }
@@ -209,6 +214,11 @@ impl Policy for Incoming {
             Ok(()) => Admission::Accept,
             Err(reply) => Admission::Reject(reply),
         }
+    }
+
+    /// Anybody can write any envelope.
+    fn holders(&self, envelope: &Envelope) -> Vec<String> {
+        envelope.network().into_iter().collect()
     }
 
     fn answered(&self, reply: &Reply, took: Duration) {

@@ -12,6 +12,8 @@ use moka::sync::Cache;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
+use crate::dns::group;
+
 /// How long every message may wait without a place.
 const QUICK: Duration = Duration::from_millis(500);
 /// Longest wait for all keys of a message. Postfix waits 180 s for the whole pass (`smtpd_proxy_timeout`).
@@ -126,41 +128,11 @@ impl Drop for Place<'_> {
     }
 }
 
-/// The group of domains that likely belong to one owner: those with the same last two labels, or three if the last but
-/// one is as short as the `co` of `co.uk`. A guess is enough, because it only decides which messages wait.
-fn group(domain: &str) -> &str {
-    let mut dots = domain.rmatch_indices('.').map(|(at, _)| at);
-    let (Some(last), Some(second)) = (dots.next(), dots.next()) else {
-        return domain;
-    };
-    let begin = if last - second <= 4 {
-        dots.next().map_or(0, |at| at + 1)
-    } else {
-        second + 1
-    };
-    domain.get(begin..).unwrap_or(domain)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::future::{pending, ready};
     use tokio::time::Instant;
-
-    #[test]
-    fn domains_in_one_hand() {
-        for (domain, want) in [
-            ("test", "test"),
-            ("a.test", "a.test"),
-            ("x.y.attacker.test", "attacker.test"),
-            ("x.good.co.uk", "good.co.uk"),
-            ("good.co.uk", "good.co.uk"),
-            ("co.uk", "co.uk"),
-            ("a.b.abc.com", "b.abc.com"),
-        ] {
-            assert_eq!(group(domain), want, "{domain}");
-        }
-    }
 
     #[tokio::test(start_paused = true)]
     async fn those_without_a_place_leave_early() {

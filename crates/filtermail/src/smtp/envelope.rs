@@ -33,8 +33,49 @@ pub struct Envelope {
 }
 
 impl Envelope {
+    /// The sender, in lower case; none for the null sender, which is nobody in particular.
+    pub fn author(&self) -> Option<String> {
+        Some(self.sender.address.to_ascii_lowercase()).filter(|sender| !sender.is_empty())
+    }
+
+    /// The address that has sent the message, or the smallest network that an IPv6 client has (`/64`).
+    pub fn network(&self) -> Option<String> {
+        Some(match self.origin?.to_canonical() {
+            IpAddr::V4(address) => address.to_string(),
+            IpAddr::V6(address) => {
+                let [a, b, c, d, ..] = address.segments();
+                format!("{a:x}:{b:x}:{c:x}:{d:x}::")
+            }
+        })
+    }
+
     /// Addresses of all recipients.
     pub fn recipient_addresses(&self) -> Vec<String> {
         self.recipients.iter().map(|path| path.address.clone()).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn networks_of_clients() {
+        let network = |origin: &str| {
+            let envelope = Envelope {
+                origin: origin.parse().ok(),
+                ..Envelope::default()
+            };
+            envelope.network()
+        };
+        for (origin, expected) in [
+            ("192.0.2.1", Some("192.0.2.1")),
+            ("::ffff:192.0.2.1", Some("192.0.2.1")),
+            ("2001:db8:0:7:1::1", Some("2001:db8:0:7::")),
+            ("2001:db8:0:7:2::", Some("2001:db8:0:7::")),
+            ("", None),
+        ] {
+            assert_eq!(network(origin).as_deref(), expected, "{origin}");
+        }
     }
 }

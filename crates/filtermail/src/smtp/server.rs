@@ -4,16 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::sync::Semaphore;
 
 use super::client::Target;
 use super::envelope::Envelope;
+use super::large::{Large, Permit};
 use crate::check::Verdict;
 use crate::reply::Reply;
-
-/// Large messages received at once, on all connections together. This, `LARGE` and the number of connections bound
-/// the memory of the process.
-pub const LARGE_AT_ONCE: usize = 8;
 
 /// Answer to `MAIL` or `RCPT`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,6 +37,9 @@ pub trait Policy: Sync {
         Verdict::Reject(reply)
     }
 
+    /// Names those who may have only a part of the permits for large messages.
+    fn holders(&self, envelope: &Envelope) -> Vec<String>;
+
     /// Counts a message by the reply to it.
     fn answered(&self, _reply: &Reply, _took: Duration) {}
 
@@ -58,12 +57,17 @@ pub struct Server<P> {
     pub max_recipients: usize,
     /// Where accepted messages are sent; none if the policy answers every message itself.
     pub reinject: Option<Arc<Target>>,
-    /// Permits for large messages.
-    pub large: Arc<Semaphore>,
-    /// Longest wait for one of them; then the connection is closed.
-    pub large_wait: Duration,
+    /// Permits for large messages. The connection is closed if there is none for too long.
+    pub large: Arc<Large>,
     /// Whether the client declares true sizes, so that a large message gets its permit before it is sent.
     pub trusts_sizes: bool,
     /// Cancelled when no new transaction may start.
     pub shutdown: daemon::CancellationToken,
+}
+
+impl<P: Policy> Server<P> {
+    /// Waits for a permit for a large message.
+    pub(super) async fn permit(&self, envelope: &Envelope) -> Option<Permit> {
+        self.large.permit(self.policy.holders(envelope)).await
+    }
 }

@@ -7,13 +7,13 @@ use std::time::Duration;
 use bytes::BytesMut;
 use memchr::memchr;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, timeout};
 
 use super::client::Reinjector;
 use super::command::{Command, parse_command};
 use super::data::{LARGE, MessageData, Received};
 use super::envelope::{Envelope, Path};
+use super::large::Permit;
 use super::server::{Admission, Policy, Server};
 use crate::check::Verdict;
 use crate::reply::Reply;
@@ -45,7 +45,7 @@ where
         sender: None,
         recipients: Vec::new(),
         recipients_bytes: 0,
-        permit: None,
+        size: 0,
         reinjector: server.reinject.clone().map(Reinjector::new),
     };
     if let Err(error) = session.run().await {
@@ -68,8 +68,8 @@ struct Session<'a, S, P> {
     sender: Option<Path>,
     recipients: Vec<Path>,
     recipients_bytes: usize,
-    /// Permit for a large message.
-    permit: Option<OwnedSemaphorePermit>,
+    /// Size of the message that the client has declared.
+    size: u64,
     reinjector: Option<Reinjector>,
 }
 
@@ -105,15 +105,11 @@ where
                     return self.hang_up(&Reply::BYE).await;
                 }
                 Ok(Command::Mail { sender, size }) => match self.mail(sender, size) {
-                    Admission::Accept if self.waits_for_its_turn(size).await => {
-                        return self.hang_up(&Reply::BUSY).await;
-                    }
                     Admission::Accept => self.say(&Reply::SENDER_OK),
                     Admission::Reject(reply) => self.say(&reply),
                     Admission::Close(reply) => return self.hang_up(&reply).await,
                 },
                 Ok(Command::Data) if self.sender.is_some() && !self.recipients.is_empty() => {
-                    self.say(&Reply::START_DATA);
                     if !self.data().await? {
                         return Ok(());
                     }
@@ -169,24 +165,9 @@ where
         let admission = self.server.policy.sender(&sender.address);
         if admission == Admission::Accept {
             self.sender = Some(sender);
+            self.size = size;
         }
         admission
-    }
-
-    /// Gets a permit for a message of this declared size, if it needs one. True if there is none for too long.
-    async fn waits_for_its_turn(&mut self, size: u64) -> bool {
-        let needed = self.server.trusts_sizes && size > LARGE as u64;
-        needed && !self.permit().await
-    }
-
-    /// Whether there is a permit for a large message.
-    async fn permit(&mut self) -> bool {
-        if self.permit.is_none() {
-            let free = self.server.large.clone().acquire_owned();
-            let permit = timeout(self.server.large_wait, free).await;
-            self.permit = permit.ok().and_then(Result::ok);
-        }
-        self.permit.is_some()
     }
 
     fn recipient(&mut self, recipient: Path) -> Admission {
@@ -206,7 +187,6 @@ where
     }
 
     fn reset(&mut self) {
-        self.permit = None;
         self.sender = None;
         self.recipients.clear();
         self.recipients_bytes = 0;
@@ -214,18 +194,27 @@ where
 
     /// Receives a message and replies to it. False when the client has closed the connection, or there is no reply.
     async fn data(&mut self) -> io::Result<bool> {
-        self.flush().await?;
         let mut envelope = Envelope {
             sender: self.sender.take().unwrap_or_default(),
             recipients: std::mem::take(&mut self.recipients),
             origin: self.origin.take(),
         };
         self.recipients_bytes = 0;
-        let Some(received) = self.receive().await? else {
+        // Held until the reply is sent, and so for as long as the message is in memory.
+        let mut permit = None;
+        if self.server.trusts_sizes && self.size > LARGE as u64 {
+            self.flush().await?;
+            permit = self.server.permit(&envelope).await;
+            if permit.is_none() {
+                self.hang_up(&Reply::BUSY).await?;
+                return Ok(false);
+            }
+        }
+        self.say(&Reply::START_DATA);
+        self.flush().await?;
+        let Some(received) = self.receive(&envelope, &mut permit).await? else {
             return Ok(false);
         };
-        // Held until the reply is sent, and so for as long as the message is in memory.
-        let _permit = self.permit.take();
         let begin = Instant::now();
         let mut reinjection = Duration::ZERO;
         let policy = &self.server.policy;
@@ -263,14 +252,21 @@ where
     }
 
     /// Receives message data to its end. Returns `None` if the client closes the connection or is silent for too long.
-    async fn receive(&mut self) -> io::Result<Option<Received>> {
+    async fn receive(
+        &mut self,
+        envelope: &Envelope,
+        permit: &mut Option<Permit>,
+    ) -> io::Result<Option<Received>> {
         let mut data = MessageData::new(self.server.max_message_size, 0);
         data.buffer().extend_from_slice(&self.input);
         self.input.clear();
         while !data.advance() {
-            if data.held() > LARGE && !self.permit().await {
-                self.hang_up(&Reply::BUSY).await?;
-                return Ok(None);
+            if data.held() > LARGE && permit.is_none() {
+                *permit = self.server.permit(envelope).await;
+                if permit.is_none() {
+                    self.hang_up(&Reply::BUSY).await?;
+                    return Ok(None);
+                }
             }
             match timeout(IDLE_TIMEOUT, self.stream.read_buf(data.buffer())).await {
                 Ok(read) => {

@@ -25,7 +25,6 @@ use bytes::Bytes;
 use chatmail_core::federation::Rules;
 use daemon::Service;
 use tokio::net::TcpStream;
-use tokio::sync::Semaphore;
 
 use self::answer::Answer;
 use self::hosts::{Destination, Hosts};
@@ -34,8 +33,9 @@ use self::lookup::Lookup;
 use self::memory::Memory;
 use self::networks::Networks;
 use crate::check::Verdict;
+use crate::dns;
 use crate::reply::Reply;
-use crate::smtp::{Admission, Envelope, LARGE_AT_ONCE, Policy, Server, serve_connection};
+use crate::smtp::{Admission, Envelope, Large, Policy, Server, serve_connection};
 
 /// Name of the socket for lookups (`FileDescriptorName=`).
 const LOOKUP_SOCKET: &str = "lookup";
@@ -76,8 +76,7 @@ pub async fn run(mut service: Service) -> anyhow::Result<()> {
         reinject: None,
         max_message_size: settings.messages.max_size + ADDED,
         max_recipients: crate::max_recipients(&settings),
-        large: Arc::new(Semaphore::new(LARGE_AT_ONCE)),
-        large_wait: LARGE_WAIT,
+        large: Large::new(LARGE_WAIT),
         trusts_sizes: true,
         shutdown: service.shutdown.clone(),
     });
@@ -152,6 +151,17 @@ impl Policy for Transport {
             (true, true) => Admission::Close(Reply::NOT_OVER_HTTPS),
             (true, false) => Admission::Reject(Reply::ONLY_OVER_HTTPS),
         }
+    }
+
+    /// A message occupies its permit for as long as its destination wants.
+    fn holders(&self, envelope: &Envelope) -> Vec<String> {
+        let destination = envelope.recipients.first();
+        let destination = destination.and_then(|path| Destination::of(&path.address));
+        let owner = destination.map(|destination| match destination {
+            Destination::Domain(name) => dns::group(&name).to_owned(),
+            Destination::Literal(_, name) => name,
+        });
+        envelope.author().into_iter().chain(owner).collect()
     }
 
     /// Only the other side rejects messages here.

@@ -4,10 +4,10 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use filtermail::smtp::{Policy, Server, Target, serve_connection};
+use filtermail::smtp::{Large, Policy, Server, Target, serve_connection};
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream, UnixListener};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::mpsc;
 
 /// Messages that a filter returns at once.
 pub(crate) const TURNS: usize = 2;
@@ -99,8 +99,7 @@ pub(crate) fn server<P: Policy>(policy: P, reinject: impl Into<chatmail_core::En
         max_message_size: 100_000,
         max_recipients: 1000,
         reinject: Some(Arc::new(Target::with_turns(reinject.into(), TURNS))),
-        large: Arc::new(Semaphore::new(8)),
-        large_wait: std::time::Duration::from_secs(300),
+        large: Large::new(std::time::Duration::from_secs(300)),
         trusts_sizes: false,
         shutdown: daemon::CancellationToken::new(),
     }

@@ -9,7 +9,7 @@ use filtermail::check::Verdict;
 use filtermail::policy::Outgoing;
 use filtermail::rate::SendLimit;
 use filtermail::reply::Reply;
-use filtermail::smtp::{Admission, Envelope, Policy, Server, serve_connection};
+use filtermail::smtp::{Admission, Envelope, LARGE_AT_ONCE, Large, Policy, Server, serve_connection};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpListener;
 
@@ -356,6 +356,10 @@ impl Policy for Down {
         }
     }
 
+    fn holders(&self, _envelope: &Envelope) -> Vec<String> {
+        Vec::new()
+    }
+
     async fn judge(&self, _envelope: &mut Envelope, _message: &Bytes) -> Verdict {
         Verdict::Unanswered
     }
@@ -406,31 +410,63 @@ async fn a_full_queue_of_large_messages_is_said_before_data() {
     let (address, _delivered) = postfix("250 2.0.0 Ok").await;
     let mut server = server(policy(100), address);
     server.max_message_size = 10_000_000;
-    server.large = Arc::new(tokio::sync::Semaphore::new(1));
-    server.large_wait = Duration::ZERO;
+    server.large = Large::new(Duration::ZERO);
     server.trusts_sizes = true;
     let server = Arc::new(server);
-    let large = format!("MAIL FROM:<{ALICE}> SIZE=2000000");
-    let begin = async || {
+    let begin = async |from: &str| {
         let mut client = connect(&server).await;
         client.say("EHLO test").await;
-        client
+        client.say(&format!("MAIL FROM:<{from}> SIZE=2000000")).await;
+        client.say(&format!("RCPT TO:<{BOB}>")).await;
+        let reply = client.say("DATA").await;
+        (client, reply)
     };
-    let mut first = begin().await;
-    assert_eq!(first.say(&large).await, "250 2.1.0 Ok");
-    let mut second = begin().await;
-    assert_eq!(second.say(&large).await, "421 4.3.2 Transport busy");
-    assert_eq!(second.rest().await, "");
+    let (go, busy) = ("354 End data with <CR><LF>.<CR><LF>", "421 4.3.2 Transport busy");
+    let mut held = Vec::new();
+    for n in 0..LARGE_AT_ONCE {
+        let (client, reply) = begin(&format!("{n}@_a.test")).await;
+        assert_eq!(reply, go);
+        held.push(client);
+    }
+    let (mut other, reply) = begin(ALICE).await;
+    assert_eq!(reply, busy);
+    assert_eq!(other.rest().await, "");
     // Small messages do not wait for large ones.
-    let mut small = begin().await;
-    let message = encrypted();
-    assert_eq!(small.send(ALICE, &[BOB], &message).await, "250 2.0.0 Ok");
-    // The permit is free once the message is not sent.
-    assert_eq!(first.say("RSET").await, "250 2.0.0 Ok");
-    let mut third = begin().await;
-    assert_eq!(third.say(&large).await, "250 2.1.0 Ok");
-    assert_eq!(third.say("QUIT").await, "221 2.0.0 Bye");
-    assert_eq!(third.rest().await, "");
-    let mut fourth = begin().await;
-    assert_eq!(fourth.say(&large).await, "250 2.1.0 Ok");
+    let mut small = connect(&server).await;
+    assert_eq!(small.send(ALICE, &[BOB], &encrypted()).await, "250 2.0.0 Ok");
+    // The permit is free once the message has its reply.
+    let mut first = held.remove(0);
+    first.write(".\r\n").await;
+    assert!(first.reply().await.starts_with('5'));
+    let (third, reply) = begin(ALICE).await;
+    assert_eq!(reply, go);
+    // A client that disconnects does not keep it.
+    drop(third);
+    let again = async || begin(ALICE).await.1 == go;
+    while !again().await {}
+}
+
+/// However slowly one account sends its large messages, those of others pass.
+#[tokio::test]
+async fn large_messages_of_one_account_leave_room_for_others() {
+    let (address, _delivered) = postfix("250 2.0.0 Ok").await;
+    let mut server = server(policy(100), address);
+    server.max_message_size = 10_000_000;
+    let server = Arc::new(server);
+    let large = format!("From: carol@_a.test\r\n\r\n{}", "0123456789\r\n".repeat(200_000));
+    let mut slow = Vec::new();
+    for n in 0..LARGE_AT_ONCE {
+        let mut client = connect(&server).await;
+        client.say("EHLO test").await;
+        let from = if n % 2 == 0 { ALICE } else { "Alice@_A.test" };
+        client.say(&format!("MAIL FROM:<{from}>")).await;
+        client.say(&format!("RCPT TO:<{BOB}>")).await;
+        client.say("DATA").await;
+        client.write(&large).await;
+        slow.push(client);
+    }
+    let mut other = connect(&server).await;
+    let sent = other.send("carol@_a.test", &[BOB], large.as_bytes());
+    let reply = tokio::time::timeout(Duration::from_secs(20), sent).await.unwrap();
+    assert_eq!(reply, "523 Encryption Needed: Invalid Unencrypted Mail");
 }

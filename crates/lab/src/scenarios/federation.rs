@@ -121,7 +121,7 @@ async fn submit(sender: &Account, to: &str) -> anyhow::Result<Message> {
 }
 
 /// Returns the number of messages that the other relay has accepted over HTTPS.
-async fn accepted(context: &Context) -> anyhow::Result<f64> {
+pub(super) async fn accepted(context: &Context) -> anyhow::Result<f64> {
     let text = context
         .run(OTHER, &["curl", "-sSf", "http://127.0.0.1:3911/metrics"])
         .await?;

@@ -8,19 +8,23 @@ use base64::engine::general_purpose::STANDARD;
 use mailtest::client::outside::{DOMAIN, Signing, deliver, signed, signed_as};
 use mailtest::client::smtp::Reply;
 use mailtest::client::{Account, pgp};
+use tokio::net::TcpSocket;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::Context;
 use crate::harness::mailboxes;
+use crate::machine::dead_addresses;
 
 const RELAY: &str = "a";
 const FILTER: &str = "filtermail-incoming.service";
 /// Number of good messages that are timed, one after the other.
 const GOOD: usize = 8;
-/// Concurrent senders of large and of small hostile messages; Postfix accepts 50 connections per address.
-const LARGE_SENDERS: usize = 10;
+/// Concurrent senders of large and of small hostile messages, and their addresses: Postfix accepts 50 connections from
+/// each, and the filter three large messages at once.
+const LARGE_SENDERS: usize = 12;
 const SMALL_SENDERS: usize = 30;
+const ADDRESSES: usize = 3;
 /// Just below the maximum message size, and just below the size up to which concurrency is not limited.
 const LARGE: usize = 48 << 20;
 const SMALL: usize = 1_000_000;
@@ -162,11 +166,13 @@ pub(super) async fn messages(context: &Context) -> anyhow::Result<()> {
     let calm = longest(&receiver).await?;
 
     let from = format!("someone@{DOMAIN}");
+    // The first one is not the host's.
+    let addresses = dead_addresses(RELAY, ADDRESSES + 1)?;
     let stop = CancellationToken::new();
     let mut senders = JoinSet::new();
     for (number, size) in [(LARGE_SENDERS, LARGE), (SMALL_SENDERS, SMALL)] {
         let messages = std::sync::Arc::new(hostile(&from, size)?);
-        for sender in 0..number {
+        for (sender, address) in (0..number).zip(addresses.iter().skip(1).cycle().copied()) {
             let (messages, stop) = (messages.clone(), stop.clone());
             let (from, open) = (from.clone(), open.clone());
             senders.spawn(async move {
@@ -175,7 +181,11 @@ pub(super) async fn messages(context: &Context) -> anyhow::Result<()> {
                     if stop.is_cancelled() {
                         break;
                     }
-                    deliver(&open.peer, &from, &open.address, message)
+                    let socket = TcpSocket::new_v4()?;
+                    socket.bind((address, 0).into())?;
+                    let stream = socket.connect(open.peer.port(25)).await?;
+                    let mut smtp = open.peer.exchange_over(stream, DOMAIN).await?;
+                    smtp.send(&from, &[&open.address], message)
                         .await?
                         .expect_line(reply)?;
                     sent += 1;

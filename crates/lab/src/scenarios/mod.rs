@@ -137,6 +137,7 @@ fn with_machines() -> Vec<Scenario<Context>> {
         "dead-destination-is-suspended", Machines, 180, isolation::suspended;
         "dead-destinations-delay-nobody", Machines, 300, isolation::dead_destinations;
         "silent-servers-leave-room-for-relays", Machines, 240, isolation::silent_servers;
+        "silent-servers-leave-room-for-large-mail", Machines, 180, isolation::large_mail;
         "full-queue-refuses-before-data", Machines, 300, full::refuses;
 
         "message-wakes-devices", Machines, 120, push::message_wakes_devices;

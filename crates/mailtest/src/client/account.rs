@@ -4,6 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
+use tokio::net::TcpStream;
 
 use super::imap::Imap;
 use super::message::{self, Message};
@@ -89,7 +90,15 @@ impl Peer {
 
     /// Connects to port 25 with STARTTLS, as a mail server with this name.
     pub async fn exchange(&self, ehlo: &str) -> anyhow::Result<Smtp> {
-        let mut smtp = Smtp::connect(self.port(25)).await?;
+        self.greet(Smtp::connect(self.port(25)).await?, ehlo).await
+    }
+
+    /// The same on a connection that is already open.
+    pub async fn exchange_over(&self, stream: TcpStream, ehlo: &str) -> anyhow::Result<Smtp> {
+        self.greet(Smtp::over(stream).await?, ehlo).await
+    }
+
+    async fn greet(&self, mut smtp: Smtp, ehlo: &str) -> anyhow::Result<Smtp> {
         smtp.ehlo(ehlo).await?;
         smtp.starttls(&self.tls, &self.domain, ehlo).await
     }

@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use anyhow::{Context as _, bail, ensure};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use tokio::net::TcpStream;
 
 use super::tls::Tls;
 use super::wire::{Secured, Wire};
@@ -108,6 +109,11 @@ impl Smtp {
     /// Connects without encryption and reads the greeting.
     pub async fn connect(address: SocketAddr) -> anyhow::Result<Self> {
         Self::greeted(Wire::connect(address).await?).await
+    }
+
+    /// Reads the greeting on a connection that is already open.
+    pub async fn over(stream: TcpStream) -> anyhow::Result<Self> {
+        Self::greeted(Wire::over(stream)).await
     }
 
     /// Connects with TLS from the first byte and reads the greeting.
