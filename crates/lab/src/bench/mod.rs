@@ -17,7 +17,7 @@ mod relays;
 mod report;
 mod setup;
 mod small;
-mod stats;
+pub(crate) mod stats;
 mod target;
 mod throughput;
 

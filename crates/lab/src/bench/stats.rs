@@ -4,17 +4,17 @@ use std::time::Duration;
 
 /// Percentiles of a set of durations.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Summary {
-    pub(super) p50: Duration,
-    pub(super) p95: Duration,
-    pub(super) p99: Duration,
-    pub(super) max: Duration,
-    pub(super) total: Duration,
+pub(crate) struct Summary {
+    pub(crate) p50: Duration,
+    pub(crate) p95: Duration,
+    pub(crate) p99: Duration,
+    pub(crate) max: Duration,
+    pub(crate) total: Duration,
 }
 
 impl Summary {
     /// The percentiles of these durations, or `None` if there are none.
-    pub(super) fn of(durations: impl IntoIterator<Item = Duration>) -> Option<Self> {
+    pub(crate) fn of(durations: impl IntoIterator<Item = Duration>) -> Option<Self> {
         let mut sorted: Vec<Duration> = durations.into_iter().collect();
         sorted.sort_unstable();
         Some(Self {
