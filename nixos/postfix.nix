@@ -424,7 +424,7 @@ in
         chatmail_rules_milter = milter sockets.rules;
       }
       // lib.optionalAttrs cfg.federation.https.send {
-        https_initial_destination_concurrency = lib.mkDefault 2;
+        prompt_initial_destination_concurrency = lib.mkDefault 2;
       }
       // lib.optionalAttrs (!cfg.federation.smtp.send) {
         # Recipients for which filtermail-transport knows no next hop.
@@ -501,8 +501,8 @@ in
           maxproc = cfg.connections.remoteDelivery;
           args = remoteArgs ++ options remote;
         };
-        # Destinations that have accepted mail over HTTPS lately (filtermail-transport chooses).
-        https = lib.mkIf cfg.federation.https.send {
+        # Destinations that have accepted mail lately and promptly (filtermail-transport chooses).
+        prompt = lib.mkIf cfg.federation.https.send {
           command = "smtp";
           maxproc = cfg.connections.remoteDelivery;
           args = remoteArgs ++ options remote;

@@ -113,6 +113,9 @@ let
     RemoveOnStop = true;
   };
 
+  datagramSocket =
+    path: owner: removeAttrs (unixSocket path owner) [ "ListenStream" ] // { ListenDatagram = path; };
+
   tcpSocket = address: {
     ListenStream = address;
     NoDelay = true;
@@ -169,10 +172,9 @@ let
     };
   inPostfixGroup = inGroups [ config.services.postfix.setgidGroup ];
   # What the filters connect to: sockets of Postfix, and those for deliveries to mailboxes.
-  behindFilters = inGroups (
+  behindFilters =
     lib.optional overUnix config.services.postfix.setgidGroup
-    ++ lib.optional cfg.filter.directDelivery "chatmail-delivery"
-  );
+    ++ lib.optional cfg.filter.directDelivery "chatmail-delivery";
 
   loopback = {
     RestrictAddressFamilies = [
@@ -317,6 +319,7 @@ in
           transport = {
             listen = sockets.transport;
             lookup_socket = sockets.lookup;
+            results_socket = sockets.results;
             # Each smtp(8), and each trivial-rewrite(8), of which there are up to 100 (default_process_limit).
             max_lookups = 2 * cfg.connections.remoteDelivery + 100;
             port = 443;
@@ -455,7 +458,12 @@ in
         metrics = settings.metrics.filtermail_outgoing;
         service =
           (if overUnix then { PrivateNetwork = true; } else loopback)
-          // behindFilters
+          // inGroups (
+            # filtermail-transport, which learns results here, has a socket in the same group.
+            lib.unique (
+              behindFilters ++ lib.optional cfg.federation.https.send config.services.postfix.setgidGroup
+            )
+          )
           // {
             DynamicUser = true;
             MemoryMax = filterMemory;
@@ -471,13 +479,9 @@ in
         name = "deliveries";
         service = "filtermail-outgoing";
         purpose = "results of deliveries";
-        socket =
-          removeAttrs (unixSocket settings.filtermail.deliveries_socket {
-            inherit (config.services.postfix) user group;
-          }) [ "ListenStream" ]
-          // {
-            ListenDatagram = settings.filtermail.deliveries_socket;
-          };
+        socket = datagramSocket settings.filtermail.deliveries_socket {
+          inherit (config.services.postfix) user group;
+        };
       })
 
       # Postfix asks here whether a sender may send another message, before the message is sent.
@@ -503,7 +507,7 @@ in
         service =
           mailboxOwner
           // loopback
-          // behindFilters
+          // inGroups behindFilters
           // {
             BindReadOnlyPaths = [ cfg.mailboxes.directory ];
             MemoryMax = filterMemory;
@@ -551,6 +555,16 @@ in
             purpose = "lookups";
             socket = unixSocket settings.transport.lookup_socket {
               inherit (config.services.postfix) user group;
+            };
+          })
+          # filtermail-outgoing tells here which destinations accept mail.
+          (secondSocket {
+            name = "results";
+            service = "filtermail-transport";
+            purpose = "results of deliveries";
+            socket = datagramSocket settings.transport.results_socket {
+              user = "root";
+              group = config.services.postfix.setgidGroup;
             };
           })
         ]

@@ -7,6 +7,7 @@
   rules = "/run/filtermail/rules.socket";
   transport = "127.0.0.1:10083";
   lookup = "/run/filtermail/lookup.socket";
+  results = "/run/filtermail/results.socket";
   mxdeliv = "/run/filtermail/mxdeliv.socket";
   lmtp = "/run/dovecot2/lmtp-filters";
   delivered = "/run/chatmail-metadata/delivered.socket";

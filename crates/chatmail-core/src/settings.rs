@@ -398,6 +398,8 @@ pub struct Transport {
     pub listen: SocketAddr,
     /// Unix socket on which Postfix looks up how to reach a destination. Only its owner can use `listen`.
     pub lookup_socket: PathBuf,
+    /// Unix socket (datagram) on which the filter for submitted mail tells results of deliveries.
+    pub results_socket: PathBuf,
     /// Processes of Postfix that can look up something at once.
     pub max_lookups: usize,
     /// Port of other relays.

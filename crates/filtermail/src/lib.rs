@@ -57,6 +57,8 @@ pub async fn run_outgoing(mut service: Service) -> anyhow::Result<()> {
     let listener = service.listener(&filter.outgoing_listen)?;
     let records = service.named_unix_datagram(DELIVERIES_SOCKET, &filter.deliveries_socket)?;
     let deliveries = Deliveries::load(&filter.destinations_file);
+    let results = settings.federation.https.send;
+    let results = results.then_some(&*settings.transport.results_socket);
     let shown = deliveries.clone();
     service.serve_metrics_with(
         |addresses| addresses.filtermail_outgoing,
@@ -80,7 +82,7 @@ pub async fn run_outgoing(mut service: Service) -> anyhow::Result<()> {
     tokio::join!(
         run(&service, listener, &server),
         answer(&service, Some(asked), &server),
-        deliveries.run(records, &filter.destinations_file, &service.shutdown)
+        deliveries.run(records, &filter.destinations_file, results, &service.shutdown)
     );
     Ok(())
 }

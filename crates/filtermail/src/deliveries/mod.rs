@@ -7,6 +7,7 @@
 mod record;
 mod table;
 
+use std::os::unix::net::UnixDatagram as Sender;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
@@ -15,7 +16,9 @@ use chatmail_core::destinations::Destinations;
 use daemon::CancellationToken;
 use tokio::net::UnixDatagram;
 
+use self::record::Record;
 use self::table::Table;
+use crate::transport::results;
 
 /// Maximum size of a record: Postfix cuts it off after 2000 characters.
 const MAX_RECORD: usize = 16 * 1024;
@@ -51,8 +54,15 @@ impl Deliveries {
         self.table().metrics()
     }
 
-    /// Takes records until the service stops, and writes the figures to a file.
-    pub(crate) async fn run(&self, socket: UnixDatagram, file: &Path, shutdown: &CancellationToken) {
+    /// Takes records until the service stops, writes the figures to a file, and tells results on a socket.
+    pub(crate) async fn run(
+        &self,
+        socket: UnixDatagram,
+        file: &Path,
+        results: Option<&Path>,
+        shutdown: &CancellationToken,
+    ) {
+        let results = results.map(Results::new);
         let mut buffer = vec![0; MAX_RECORD];
         let mut changed = true;
         let mut interval = tokio::time::interval(WRITE);
@@ -60,7 +70,10 @@ impl Deliveries {
         loop {
             tokio::select! {
                 received = socket.recv(&mut buffer) => match received {
-                    Ok(length) => changed |= self.take(buffer.get(..length).unwrap_or_default()),
+                    Ok(length) => {
+                        let datagram = buffer.get(..length).unwrap_or_default();
+                        changed |= self.take(datagram, results.as_ref());
+                    }
                     Err(error) => {
                         tracing::warn!("cannot receive records of deliveries: {error}");
                         interval.tick().await;
@@ -76,11 +89,14 @@ impl Deliveries {
     }
 
     /// Counts the result in a record, or passes the record on. Returns whether a figure has changed.
-    fn take(&self, datagram: &[u8]) -> bool {
+    fn take(&self, datagram: &[u8], results: Option<&Results>) -> bool {
         let Some(text) = record::text(datagram) else {
             return false;
         };
         if let Some(record) = record::result(text) {
+            if let Some(results) = results {
+                results.tell(&record);
+            }
             self.table().count(record);
             return true;
         }
@@ -104,6 +120,34 @@ impl Deliveries {
     }
 }
 
+/// The socket of filtermail-transport, which gets the results that it does not see itself.
+struct Results<'a> {
+    socket: std::io::Result<Sender>,
+    path: &'a Path,
+}
+
+impl<'a> Results<'a> {
+    fn new(path: &'a Path) -> Self {
+        let socket = Sender::unbound().and_then(|socket| socket.set_nonblocking(true).map(|()| socket));
+        Self { socket, path }
+    }
+
+    /// While the other service is busy or stopped, results are lost, and it learns from the next ones.
+    fn tell(&self, record: &Record) {
+        let (Some(domain), Some(accepts)) = (&record.domain, record.accepts()) else {
+            return;
+        };
+        let message = results::message(&record::with_tag(domain), accepts);
+        let sent = match &self.socket {
+            Ok(socket) => socket.send_to(message.as_bytes(), self.path).map(drop),
+            Err(error) => Err(error.kind().into()),
+        };
+        if let Err(error) = sent {
+            tracing::debug!("cannot tell a result: {error}");
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -112,6 +156,8 @@ mod tests {
     async fn figures_outlive_the_service() {
         let dir = tempfile::tempdir().unwrap();
         let (path, file) = (dir.path().join("socket"), dir.path().join("destinations.json"));
+        let told = dir.path().join("results");
+        let transport = Sender::bind(&told).unwrap();
         let line = "Nov 27 04:05:06 relay postfix/smtp[1]: 4bQ1: to=<a@b.test>, relay=x, delay=2, delays=0/0/0/2, dsn=2.0.0, status=sent (250 Ok)";
         for round in 1..=2 {
             let _ = std::fs::remove_file(&path);
@@ -122,7 +168,7 @@ mod tests {
             }
             let deliveries = Deliveries::load(&file);
             let shutdown = CancellationToken::new();
-            let running = deliveries.run(socket, &file, &shutdown);
+            let running = deliveries.run(socket, &file, Some(&told), &shutdown);
             let stop = async {
                 while deliveries.table().all.domains.get("b.test").map(|b| b.sent) != Some(round) {
                     tokio::task::yield_now().await;
@@ -130,6 +176,9 @@ mod tests {
                 shutdown.cancel();
             };
             tokio::join!(running, stop);
+            let mut message = [0; 100];
+            let length = transport.recv(&mut message).unwrap();
+            assert_eq!(&message[..length], b"+b.test");
             let text = std::fs::read_to_string(&file).unwrap();
             assert!(!text.contains('@'), "{text}");
             let found: Destinations = serde_json::from_str(&text).unwrap();

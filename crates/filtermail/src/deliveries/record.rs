@@ -45,6 +45,9 @@ const CODES: [(&str, &str); 16] = [
     ("7.26", "not authenticated"),
 ];
 
+/// Seconds of a delivery that do not matter to the mail of others that waits for a process.
+const PROMPT: f64 = 10.0;
+
 /// The result of an attempt to deliver to one recipient.
 #[derive(Debug, PartialEq)]
 pub(super) struct Record {
@@ -53,6 +56,19 @@ pub(super) struct Record {
     /// The domain of the recipient; none if it is not one.
     pub(super) domain: Option<String>,
     pub(super) outcome: Outcome,
+    /// Seconds for the connection and the transmission, over all ways that smtp(8) has tried.
+    pub(super) attempt: f64,
+}
+
+impl Record {
+    /// Whether the destination accepts mail promptly; none if this does not tell.
+    pub(super) fn accepts(&self) -> Option<bool> {
+        match self.outcome {
+            Outcome::Sent(_) => Some(self.attempt < PROMPT),
+            Outcome::Deferred(_) => Some(false),
+            Outcome::Bounced(_) => None,
+        }
+    }
 }
 
 /// Returns the text of a record without time and host: `postfix/smtp[123]: …`.
@@ -79,6 +95,9 @@ pub(super) fn result(text: &str) -> Option<Record> {
             .find_map(|field| field.strip_prefix(name)?.strip_prefix('='))
     };
     let (status, why) = status.split_once(' ').unwrap_or((status, ""));
+    // In the queue until now, within qmgr(8), and then in smtp(8).
+    let delays = field("delays").unwrap_or_default().split('/').skip(2);
+    let attempt = delays.filter_map(|delay| delay.parse::<f64>().ok()).sum();
     let reason = || reason(field("dsn").unwrap_or_default(), why);
     let outcome = match status {
         "sent" => Outcome::Sent(field("delay")?.parse().ok().filter(|delay| *delay >= 0.0)?),
@@ -94,11 +113,12 @@ pub(super) fn result(text: &str) -> Option<Record> {
         // Without a dot, it is no domain on the internet.
         domain: domain.filter(|domain| domain.contains(['.', ':']) && is_domain(&with_tag(domain))),
         outcome,
+        attempt,
     })
 }
 
 /// An IPv6 literal with the tag that RFC 5321 requires.
-fn with_tag(domain: &str) -> String {
+pub(super) fn with_tag(domain: &str) -> String {
     match domain.strip_prefix('[') {
         Some(literal) if literal.contains(':') => format!("[IPv6:{literal}"),
         _ => domain.to_owned(),
@@ -151,6 +171,22 @@ mod tests {
         let line = format!("Nov 27 04:05:06 relay postfix/smtp[123]: {said}");
         let record = result(text(line.as_bytes())?)?;
         Some((record.domain, record.outcome))
+    }
+
+    #[test]
+    fn destinations_that_accept_mail_promptly() {
+        for (delays, status, expected) in [
+            ("60/5/2/7.9", "sent", Some(true)),
+            ("0/0/2/8.1", "sent", Some(false)),
+            ("0/0/60/0.1", "sent", Some(false)),
+            ("0/0/0/0", "deferred", Some(false)),
+            ("0/0/0/0", "bounced", None),
+        ] {
+            let line = format!(
+                "postfix/smtp[1]: 4bQ1: to=<a@b.test>, relay=x, delay=70, delays={delays}, dsn=2.0.0, status={status} (x)"
+            );
+            assert_eq!(result(&line).unwrap().accepts(), expected, "{line}");
+        }
     }
 
     const FIELDS: &str = "relay=mx.b.test[192.0.2.1]:25, delay=0.35, delays=0.1/0/0.2/0.05";

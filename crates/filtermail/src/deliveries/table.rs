@@ -188,6 +188,7 @@ mod tests {
             key: format!("{n} a@{domain}"),
             domain: Some(domain.to_owned()),
             outcome,
+            attempt: 0.0,
         }
     }
 

@@ -19,9 +19,9 @@ const NEXT_HOPS: &str = "next-hops";
 /// Table of the results of smtp(8), which it does not change (`smtp_delivery_status_filter`).
 const RESULTS: &str = "results";
 
-/// Postfix's transport for destinations that have replied over HTTPS lately and promptly, and for all others. Each has its own
-/// processes, so that any number of servers that do not answer leaves those for mail between relays free.
-const RELAYS: &str = "https";
+/// Postfix's transport for destinations that have accepted mail lately and promptly, and for all others. Each has its own
+/// processes, so that any number of servers that do not answer leaves those for the former free.
+const PROMPT: &str = "prompt";
 const OTHERS: &str = "smtp";
 
 /// Parts of temporary results that Postfix then makes permanent (`delivery-status` in nixos/postfix.nix).
@@ -85,7 +85,7 @@ impl Lookup {
         if own || name == self.own_domain {
             return socketmap::NOT_FOUND.to_owned();
         }
-        let transport = if is_prompt(name) { RELAYS } else { OTHERS };
+        let transport = if is_prompt(name) { PROMPT } else { OTHERS };
         let hop = format!("OK {transport}:[{}]:{}", self.hop.ip(), self.hop.port());
         if self.smtp { format!("{hop}, {name}") } else { hop }
     }
@@ -116,8 +116,6 @@ fn unreachable(result: &str) -> Option<&str> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::super::answer::Answer;
     use super::*;
 
@@ -197,13 +195,13 @@ mod tests {
     }
 
     #[test]
-    fn relays_have_processes_of_their_own() {
+    fn prompt_destinations_have_processes_of_their_own() {
         let (memory, now) = (Memory::default(), Instant::now());
         let answer = || lookup().answer(NEXT_HOPS, "a@B.test", &memory, now);
         assert_eq!(answer(), "OK smtp:[127.0.0.1]:10083, b.test");
-        memory.note("b.test", &[], &Answer::Delivered, Duration::ZERO, now);
-        assert_eq!(answer(), "OK https:[127.0.0.1]:10083, b.test");
-        memory.note("b.test", &[], &Answer::Failed, Duration::ZERO, now);
+        memory.answered("b.test", true, now);
+        assert_eq!(answer(), "OK prompt:[127.0.0.1]:10083, b.test");
+        memory.answered("b.test", false, now);
         assert_eq!(answer(), "OK smtp:[127.0.0.1]:10083, b.test");
     }
 
@@ -211,7 +209,7 @@ mod tests {
     fn unreachable_hosts_are_tried_over_https_again() {
         let (memory, now) = (Memory::default(), Instant::now());
         let hosts = ["mx.b.test".to_owned()];
-        memory.note("b.test", &hosts, &Answer::NotOffered, Duration::ZERO, now);
+        memory.note("b.test", &hosts, &Answer::NotOffered, now);
         for (result, forgotten) in [
             ("2.0.0 250 2.0.0 Ok: queued as X", false),
             ("4.4.2 lost connection with mx.b.test[192.0.2.1]", false),

@@ -9,10 +9,9 @@ use super::answer::Answer;
 
 /// Time for which mail to a destination without HTTPS goes only over SMTP.
 const WITHOUT: Duration = Duration::from_secs(30 * 60);
-/// Time for which a destination counts as a relay after it has responded over HTTPS.
-const RELAY: Duration = Duration::from_secs(24 * 3600);
-/// Longest time for a reply of a destination that counts as prompt, after which its mail need not wait for that of others.
-const PROMPT: Duration = Duration::from_secs(10);
+/// Time for which a destination counts as a relay after it has responded over HTTPS, and as prompt after it has accepted
+/// mail.
+const KNOWN: Duration = Duration::from_secs(24 * 3600);
 /// Time for which mail to a destination that has failed is deferred at once if there is no SMTP, so that its queue does
 /// not occupy Postfix. Shorter than the time after which Postfix tries again (`minimal_backoff_time`).
 const FAILED: Duration = Duration::from_secs(20);
@@ -25,7 +24,7 @@ pub(super) struct Memory {
     without: Table<Arc<[String]>>,
     /// Destinations that have replied over HTTPS, and not failed since.
     relays: Table<()>,
-    /// Destinations whose last delivery was accepted or rejected promptly.
+    /// Destinations that have accepted their last message promptly, over HTTPS or SMTP.
     prompt: Table<()>,
     failed: Table<()>,
     /// Hosts to which Postfix could not connect over SMTP.
@@ -76,8 +75,8 @@ impl Default for Memory {
     fn default() -> Self {
         Self {
             without: Table::new(WITHOUT),
-            relays: Table::new(RELAY),
-            prompt: Table::new(RELAY),
+            relays: Table::new(KNOWN),
+            prompt: Table::new(KNOWN),
             failed: Table::new(FAILED),
             unreachable: Table::new(WITHOUT),
         }
@@ -97,7 +96,7 @@ impl Memory {
         !hosts.iter().any(unreachable)
     }
 
-    /// Whether the destination has accepted or rejected its last message over HTTPS, lately and without delay.
+    /// Whether the destination has accepted its last message, lately and without delay.
     pub(super) fn is_prompt(&self, destination: &str, now: Instant) -> bool {
         self.prompt.contains(destination, now)
     }
@@ -114,19 +113,7 @@ impl Memory {
     /// message by [`super::https::NO_ANSWER`] where a firewall drops packets to port 443.
     ///
     /// An error of a web server costs no such time, and a sender can cause it with one message for everybody else.
-    pub(super) fn note(
-        &self,
-        destination: &str,
-        hosts: &[String],
-        answer: &Answer,
-        took: Duration,
-        now: Instant,
-    ) {
-        if answer.is_final() && took < PROMPT {
-            self.prompt.insert(destination, now, ());
-        } else {
-            self.prompt.remove(destination, now);
-        }
+    pub(super) fn note(&self, destination: &str, hosts: &[String], answer: &Answer, now: Instant) {
         if answer.reply().is_some() {
             self.failed.remove(destination, now);
         } else {
@@ -146,6 +133,15 @@ impl Memory {
         }
     }
 
+    /// Remembers whether the destination has accepted mail promptly.
+    pub(super) fn answered(&self, destination: &str, accepts: bool, now: Instant) {
+        if accepts {
+            self.prompt.insert(destination, now, ());
+        } else {
+            self.prompt.remove(destination, now);
+        }
+    }
+
     /// Notes that Postfix cannot connect to a host over SMTP: then it may accept only HTTPS, which may have failed only
     /// temporarily.
     pub(super) fn unreachable(&self, host: &str, now: Instant) {
@@ -158,11 +154,6 @@ mod tests {
     use super::*;
     use crate::reply::Reply;
 
-    /// Notes the result of a delivery that took a moment.
-    fn note(memory: &Memory, destination: &str, hosts: &[String], answer: &Answer, now: Instant) {
-        memory.note(destination, hosts, answer, Duration::from_millis(100), now);
-    }
-
     fn deferred() -> Answer {
         Answer::Deferred(Reply::TIMEOUT)
     }
@@ -172,17 +163,17 @@ mod tests {
         let (memory, now) = (Memory::default(), Instant::now());
         let hosts = ["mx.test".to_owned()];
         assert!(!memory.is_without("a.test", now));
-        note(&memory, "a.test", &hosts, &Answer::Failed, now);
+        memory.note("a.test", &hosts, &Answer::Failed, now);
         assert!(memory.is_without("a.test", now) && !memory.is_without("b.test", now));
         assert!(memory.has_failed("a.test", now) && !memory.has_failed("b.test", now));
-        note(&memory, "a.test", &hosts, &Answer::Delivered, now);
+        memory.note("a.test", &hosts, &Answer::Delivered, now);
         assert!(!memory.is_without("a.test", now) && !memory.has_failed("a.test", now));
 
         for second in [Answer::Failed, Answer::NotOffered] {
-            note(&memory, "b.test", &hosts, &deferred(), now);
-            note(&memory, "b.test", &hosts, &Answer::Failed, now);
+            memory.note("b.test", &hosts, &deferred(), now);
+            memory.note("b.test", &hosts, &Answer::Failed, now);
             assert!(!memory.is_without("b.test", now));
-            note(&memory, "b.test", &hosts, &second, now);
+            memory.note("b.test", &hosts, &second, now);
             assert!(memory.is_without("b.test", now));
         }
 
@@ -192,25 +183,25 @@ mod tests {
         assert!(!memory.is_without("b.test", now));
         // A later attempt over HTTPS fails, too.
         let later = now + Duration::from_secs(60);
-        note(&memory, "b.test", &hosts, &Answer::Failed, later);
+        memory.note("b.test", &hosts, &Answer::Failed, later);
         assert!(memory.is_without("b.test", later));
     }
 
     #[test]
     fn destinations_without_https_are_forgotten_after_half_an_hour() {
         let (memory, now) = (Memory::default(), Instant::now());
-        note(&memory, "a.test", &[], &Answer::NotOffered, now);
+        memory.note("a.test", &[], &Answer::NotOffered, now);
         let minutes = |minutes: u64| now + Duration::from_secs(60 * minutes);
         assert!(memory.is_without("a.test", minutes(29)));
         assert!(!memory.is_without("a.test", minutes(30)));
         // The next failure counts from its own time.
-        note(&memory, "a.test", &[], &Answer::Failed, minutes(40));
+        memory.note("a.test", &[], &Answer::Failed, minutes(40));
         assert!(memory.is_without("a.test", minutes(69)) && !memory.is_without("a.test", minutes(70)));
 
-        note(&memory, "b.test", &[], &Answer::Delivered, now);
+        memory.answered("b.test", true, now);
         assert!(memory.is_prompt("b.test", minutes(24 * 60 - 1)));
         assert!(!memory.is_prompt("b.test", minutes(24 * 60)));
-        note(&memory, "c.test", &[], &Answer::Failed, now);
+        memory.note("c.test", &[], &Answer::Failed, now);
         let seconds = |seconds: u64| now + Duration::from_secs(seconds);
         assert!(memory.has_failed("c.test", seconds(19)) && !memory.has_failed("c.test", seconds(20)));
     }
@@ -220,38 +211,29 @@ mod tests {
         let (memory, now) = (Memory::default(), Instant::now());
         for answer in [deferred(), Answer::Unavailable] {
             for _ in 0..3 {
-                note(&memory, "a.test", &[], &answer, now);
+                memory.note("a.test", &[], &answer, now);
                 assert!(!memory.is_without("a.test", now), "{answer:?}");
             }
         }
         // One sender can cause an error of the web server with a message; others still use HTTPS.
-        note(&memory, "a.test", &[], &Answer::Failed, now);
+        memory.note("a.test", &[], &Answer::Failed, now);
         assert!(!memory.is_without("a.test", now));
-        note(&memory, "b.test", &[], &Answer::Failed, now);
-        note(&memory, "b.test", &[], &Answer::Unavailable, now);
+        memory.note("b.test", &[], &Answer::Failed, now);
+        memory.note("b.test", &[], &Answer::Unavailable, now);
         assert!(memory.is_without("b.test", now));
     }
 
     #[test]
-    fn only_prompt_destinations_have_processes_of_their_own() {
+    fn destinations_are_prompt_until_their_mail_is_deferred() {
         let (memory, now) = (Memory::default(), Instant::now());
-        let refused = Answer::Refused(Reply::ENCRYPTION_NEEDED);
-        let after = |answer: &Answer, took| {
-            note(&memory, "a.test", &[], &Answer::Delivered, now);
-            memory.note("a.test", &[], answer, took, now);
-            memory.is_prompt("a.test", now)
-        };
-        let (moment, long) = (Duration::from_secs(1), Duration::from_secs(10));
-        assert!(after(&Answer::Delivered, moment) && after(&refused, moment));
-        assert!(!after(&Answer::Delivered, long) && !after(&refused, long));
-        for answer in [
-            deferred(),
-            Answer::Unavailable,
-            Answer::Failed,
-            Answer::NotOffered,
-        ] {
-            assert!(!after(&answer, moment), "{answer:?}");
-        }
+        assert!(!memory.is_prompt("a.test", now));
+        memory.answered("a.test", true, now);
+        assert!(memory.is_prompt("a.test", now) && !memory.is_prompt("b.test", now));
+        // Over SMTP, too, after HTTPS has failed.
+        memory.note("a.test", &[], &Answer::Failed, now);
+        assert!(memory.is_prompt("a.test", now));
+        memory.answered("a.test", false, now);
+        assert!(!memory.is_prompt("a.test", now));
     }
 
     #[test]
@@ -259,11 +241,12 @@ mod tests {
         let (memory, now) = (Memory::default(), Instant::now());
         for n in 0..3 * MAX_ENTRIES {
             let name = format!("{n}.test");
-            note(&memory, &name, &[], &Answer::Delivered, now);
-            note(&memory, &name, &[], &Answer::NotOffered, now);
+            memory.note(&name, &[], &Answer::Delivered, now);
+            memory.answered(&name, true, now);
+            memory.note(&name, &[], &Answer::NotOffered, now);
             memory.unreachable(&name, now);
         }
-        note(&memory, "relay.test", &[], &Answer::Delivered, now);
+        memory.note("relay.test", &[], &Answer::Delivered, now);
         let counts = [
             counted(&memory.without),
             counted(&memory.relays),

@@ -15,6 +15,7 @@ mod memory;
 mod metrics;
 mod networks;
 mod peer;
+pub(crate) mod results;
 
 use std::os::unix::fs::MetadataExt as _;
 use std::sync::Arc;
@@ -39,6 +40,8 @@ use crate::smtp::{Admission, Envelope, Large, Policy, Server, serve_connection};
 
 /// Name of the socket for lookups (`FileDescriptorName=`).
 const LOOKUP_SOCKET: &str = "lookup";
+/// Name of the socket for results of deliveries.
+const RESULTS_SOCKET: &str = "results";
 /// Maximum number of mail exchangers of a destination to try.
 const MAX_HOSTS: usize = 2;
 /// Maximum time that a large message waits for the delivery of others. Then Postfix delivers it over SMTP, so that slow
@@ -58,6 +61,7 @@ pub async fn run(mut service: Service) -> anyhow::Result<()> {
     )?;
     let hosts = Hosts::new(settings.filtermail.resolver, networks)?;
     let lookups = service.named_unix_listener(LOOKUP_SOCKET, &transport.lookup_socket)?;
+    let results = service.named_unix_datagram(RESULTS_SOCKET, &transport.results_socket)?;
     let listener = service.tcp_listener(transport.listen)?;
     let postfix = std::fs::metadata(&transport.lookup_socket)
         .with_context(|| format!("cannot read the owner of {}", transport.lookup_socket.display()))?
@@ -100,7 +104,8 @@ pub async fn run(mut service: Service) -> anyhow::Result<()> {
             }
         }
     });
-    tokio::join!(answering, delivering);
+    let learning = results::learn(&results, &memory, &service.shutdown);
+    tokio::join!(answering, delivering, learning);
     Ok(())
 }
 
@@ -203,7 +208,6 @@ impl Transport {
         let Some(fields) = https::fields(envelope) else {
             return Answer::Failed;
         };
-        let begin = Instant::now();
         let hosts = self.hosts.find(&destination).await;
         let mut last = Answer::Failed;
         for host in hosts.iter().take(MAX_HOSTS) {
@@ -220,9 +224,8 @@ impl Transport {
             }
         }
         if !hosts.is_empty() {
-            let now = Instant::now();
             self.memory
-                .note(destination.name(), &hosts, &last, now - begin, now);
+                .note(destination.name(), &hosts, &last, Instant::now());
         }
         last
     }

@@ -222,7 +222,7 @@ fn ways(host: &str) -> Ways {
     let unit = |name: &str| files.contains_key(&Path::new("units").join(name));
 
     let https_out = main.contains("lookup.socket:next-hops");
-    assert_eq!(service("https"), https_out, "{host}");
+    assert_eq!(service("prompt"), https_out, "{host}");
     assert_eq!(unit("filtermail-transport.socket"), https_out, "{host}");
     assert_eq!(main.contains("lookup.socket:results"), https_out, "{host}");
     let https_in = nginx(host).contains("location = /mxdeliv");

@@ -1,24 +1,23 @@
 //! Dead, slow or hostile servers do not delay mail to other destinations.
 
 use std::net::Ipv4Addr;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
 use mailtest::client::imap::Imap;
 use mailtest::client::message::random_name;
+use mailtest::client::outside::DOMAIN;
 use mailtest::client::{Account, arrival, pgp};
 use mailtest::until;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::AsyncWriteExt as _;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
 use super::Context;
-use super::federation::accepted;
 use super::metrics::Samples;
-use super::signed::tls;
+use super::signed::{receive, tls};
 use crate::bench::stats::Summary;
 use crate::machine::dead_addresses;
 
@@ -30,15 +29,14 @@ const DOMAINS: usize = 50;
 const MESSAGES: usize = 5;
 /// Number of messages to the healthy relay, first alone and then beside the others.
 const MEASURED: usize = 300;
+/// Number of messages to a mail server that takes one at a time.
+const FEW: usize = 100;
 /// Deliveries to other servers at once (`connections.remoteDelivery`).
 const PROCESSES: usize = 250;
 /// Messages that one account can send at once (`messages.burst`).
 const BURST: usize = 10;
-/// Bytes of cipher text of a small and of a large message.
+/// Bytes of cipher text of a small message.
 const SMALL: usize = 2000;
-const LARGE: usize = 2 << 20;
-/// Large messages that filtermail-transport delivers at once.
-const LARGE_AT_ONCE: usize = 8;
 /// Shorter times count as this: they depend more on the load of this machine than on the relay.
 const NOISE: Duration = Duration::from_millis(100);
 
@@ -141,13 +139,13 @@ fn times(summary: &Summary) -> String {
 }
 
 /// Publishes a zone in which every name has its mail server at this address.
-async fn publish(context: &Context, zone: &str, address: Ipv4Addr) -> anyhow::Result<()> {
+pub(super) async fn publish(context: &Context, zone: &str, address: Ipv4Addr) -> anyhow::Result<()> {
     let text = format!("*.{zone}. 60 IN MX 10 mx.{zone}.\nmx.{zone}. 60 IN A {address}\n");
     context.machines().publish(zone, &text).await
 }
 
 /// Sends one message of this size to all recipients.
-async fn send(sender: &Account, recipients: &[&str], size: usize) -> anyhow::Result<()> {
+pub(super) async fn send(sender: &Account, recipients: &[&str], size: usize) -> anyhow::Result<()> {
     let message = pgp::encrypted(&sender.address, size).bytes();
     sender
         .smtp()
@@ -192,97 +190,8 @@ pub(super) async fn dead_destinations(context: &Context) -> anyhow::Result<()> {
     compare(&alone, &beside, "dead servers")
 }
 
-/// Large messages to servers of one owner that take them and never respond leave room in memory for those to others, which
-/// therefore still go over HTTPS.
-pub(super) async fn large_mail(context: &Context) -> anyhow::Result<()> {
-    let address = *dead_addresses(RELAY, 2)?.last().context("no address")?;
-    let zone = format!("{}.test", random_name(9));
-    publish(context, &zone, address).await?;
-    let recipients: Vec<String> = (0..LARGE_AT_ONCE)
-        .map(|number| format!("someone@{number}.{zone}"))
-        .collect();
-    let recipients: Vec<&str> = recipients.iter().map(String::as_str).collect();
-    let certificate = context.machines().certificate(&[format!("mx.{zone}")])?;
-    let taken = Arc::new(AtomicUsize::new(0));
-    let end = CancellationToken::new();
-    let _end = end.clone().drop_guard();
-    take_and_stay_silent(address, tls(&certificate)?, &taken, &end).await?;
-
-    let (sender, receiver) = (context.account(RELAY).await?, context.account("b").await?);
-    let (mut imap, _) = receiver.inbox().await?;
-    let attackers = [context.account(RELAY).await?, context.account(RELAY).await?];
-    let beside = async {
-        for attacker in &attackers {
-            send(attacker, &recipients, LARGE).await?;
-        }
-        let busy = || async {
-            let count = "pgrep --count --exact smtp || true";
-            let count = context.run(RELAY, &["sh", "-c", count]).await?;
-            let deliveries = count.trim().parse::<usize>()?;
-            Ok((deliveries >= LARGE_AT_ONCE && taken.load(Ordering::Relaxed) > 1).then_some(()))
-        };
-        until(WITHIN, busy)
-            .await
-            .context("the large messages do not leave")?;
-        let before = accepted(context).await?;
-        let message = pgp::encrypted(&sender.address, LARGE);
-        let begin = Instant::now();
-        sender.submit(&receiver.address, &message).await?.expect(250)?;
-        arrival(&mut imap, message.id(), WITHIN).await?;
-        let took = begin.elapsed();
-        ensure!(
-            accepted(context).await? > before,
-            "the message did not go over HTTPS, and took {took:?}"
-        );
-        anyhow::Ok(took)
-    }
-    .await;
-    context.run(RELAY, &["postsuper", "-d", "ALL"]).await?;
-    let beside = beside.context("a large message to a relay is delayed")?;
-    let taken = taken.load(Ordering::Relaxed);
-    println!("    {taken} large messages taken without a response, another one arrives after {beside:?}");
-    ensure!(
-        taken < LARGE_AT_ONCE / 2,
-        "servers of one owner have taken {taken} large messages at once"
-    );
-    Ok(())
-}
-
-/// Takes all that clients send over TLS, counts them, and never responds.
-async fn take_and_stay_silent(
-    address: Ipv4Addr,
-    acceptor: TlsAcceptor,
-    taken: &Arc<AtomicUsize>,
-    end: &CancellationToken,
-) -> anyhow::Result<()> {
-    let listener = TcpListener::bind((address, 443))
-        .await
-        .context("cannot start a web server")?;
-    let (taken, end) = (Arc::clone(taken), end.clone());
-    tokio::spawn(async move {
-        while let Some(Ok((stream, _))) = end.run_until_cancelled(listener.accept()).await {
-            let (acceptor, taken, end) = (acceptor.clone(), Arc::clone(&taken), end.clone());
-            tokio::spawn(async move {
-                let Ok(mut stream) = acceptor.accept(stream).await else {
-                    return;
-                };
-                taken.fetch_add(1, Ordering::Relaxed);
-                let mut received = vec![0; 64 * 1024];
-                while let Some(Ok(1..)) = end.run_until_cancelled(stream.read(&mut received)).await {}
-            });
-        }
-    });
-    Ok(())
-}
-
-/// One message to more servers that do not answer than Postfix delivers to at once: relays that have replied over HTTPS
-/// before do not wait for them.
-pub(super) async fn silent_servers(context: &Context) -> anyhow::Result<()> {
-    let sender = context.account(RELAY).await?;
-    let receiver = context.account("b").await?;
-    let (mut imap, _) = receiver.inbox().await?;
-    let alone = measure(context, &receiver, &mut imap).await?;
-
+/// Sends one message to more servers that do not answer than Postfix delivers to at once.
+async fn occupy(context: &Context, sender: &Account) -> anyhow::Result<()> {
     let address = *dead_addresses(RELAY, 1)?.first().context("no address")?;
     let zone = format!("{}.test", random_name(9));
     publish(context, &zone, address).await?;
@@ -290,22 +199,95 @@ pub(super) async fn silent_servers(context: &Context) -> anyhow::Result<()> {
         .map(|number| format!("someone@{number}.{zone}"))
         .collect();
     let recipients: Vec<&str> = recipients.iter().map(String::as_str).collect();
-    send(&sender, &recipients, SMALL).await?;
-    let busy = || async {
-        let count = "pgrep --count --exact smtp || true";
-        let count = context.run(RELAY, &["sh", "-c", count]).await?;
-        Ok((count.trim().parse::<usize>()? >= PROCESSES).then_some(()))
-    };
+    send(sender, &recipients, SMALL).await?;
+    let busy = || async { Ok((deliveries(context).await? >= PROCESSES).then_some(())) };
+    until(WITHIN, busy)
+        .await
+        .context("the servers do not occupy all processes")
+}
+
+/// Number of Postfix's processes that deliver to other servers.
+pub(super) async fn deliveries(context: &Context) -> anyhow::Result<usize> {
+    let count = "pgrep --count --exact smtp || true";
+    let count = context.run(RELAY, &["sh", "-c", count]).await?;
+    Ok(count.trim().parse()?)
+}
+
+/// Relays that have accepted mail before do not wait for servers that do not answer.
+pub(super) async fn silent_servers(context: &Context) -> anyhow::Result<()> {
+    let sender = context.account(RELAY).await?;
+    let receiver = context.account("b").await?;
+    let (mut imap, _) = receiver.inbox().await?;
+    let alone = measure(context, &receiver, &mut imap).await?;
+
     let beside = async {
-        until(WITHIN, busy)
-            .await
-            .context("the servers do not occupy all processes")?;
+        occupy(context, &sender).await?;
         measure(context, &receiver, &mut imap).await
     }
     .await;
     context.run(RELAY, &["postsuper", "-d", "ALL"]).await?;
     let beside = beside.context("mail to a relay is delayed")?;
     compare(&alone, &beside, &format!("{} silent servers", 3 * PROCESSES))
+}
+
+/// The same for a mail server without HTTPS that has accepted mail before.
+pub(super) async fn mail_server(context: &Context) -> anyhow::Result<()> {
+    context.publish_outside().await?;
+    let domain = format!("{}.test", random_name(9));
+    let host = context.topology.host;
+    let zone = format!("{domain}. 60 IN A {host}\n{domain}. 60 IN MX 10 {DOMAIN}.\n");
+    context.machines().publish(&domain, &zone).await?;
+    let server = MailServer {
+        listener: TcpListener::bind((host, 25))
+            .await
+            .context("cannot start a mail server")?,
+        acceptor: tls(&context.machines().certificate(&[DOMAIN.to_owned()])?)?,
+        address: format!("someone@{domain}"),
+    };
+    let alone = server.measure(context).await?;
+    let sender = context.account(RELAY).await?;
+    let beside = async {
+        occupy(context, &sender).await?;
+        server.measure(context).await
+    }
+    .await;
+    context.run(RELAY, &["postsuper", "-d", "ALL"]).await?;
+    let beside = beside.context("mail to a mail server is delayed")?;
+    compare(&alone, &beside, &format!("{} silent servers", 3 * PROCESSES))
+}
+
+/// A mail server without HTTPS.
+struct MailServer {
+    listener: TcpListener,
+    acceptor: TlsAcceptor,
+    address: String,
+}
+
+impl MailServer {
+    /// Measures the time from the acceptance of a message by the relay to that by this server.
+    async fn measure(&self, context: &Context) -> anyhow::Result<Summary> {
+        let mut times = Vec::with_capacity(FEW);
+        let mut sender = context.account(RELAY).await?;
+        for number in 0..FEW {
+            if number % BURST == 0 {
+                sender = context.account(RELAY).await?;
+            }
+            let message = pgp::encrypted(&sender.address, SMALL);
+            let arrives = async {
+                let got = timeout(WITHIN, receive(&self.listener, self.acceptor.clone())).await??;
+                let whole = String::from_utf8_lossy(&got).contains(message.id());
+                ensure!(whole, "another message arrived");
+                anyhow::Ok(Instant::now())
+            };
+            let sent = async {
+                sender.submit(&self.address, &message).await?.expect(250)?;
+                anyhow::Ok(Instant::now())
+            };
+            let (sent, arrived) = tokio::try_join!(sent, arrives)?;
+            times.push(arrived.saturating_duration_since(sent));
+        }
+        Summary::of(times).context("nothing was measured")
+    }
 }
 
 /// When a server does not answer, Postfix defers the messages to its domain that wait for their turn without further

@@ -33,6 +33,7 @@ mod ip_only;
 mod iroh;
 mod isolation;
 mod kill;
+mod large;
 mod live;
 mod metrics;
 mod migrate;
@@ -137,7 +138,8 @@ fn with_machines() -> Vec<Scenario<Context>> {
         "dead-destination-is-suspended", Machines, 180, isolation::suspended;
         "dead-destinations-delay-nobody", Machines, 300, isolation::dead_destinations;
         "silent-servers-leave-room-for-relays", Machines, 240, isolation::silent_servers;
-        "silent-servers-leave-room-for-large-mail", Machines, 180, isolation::large_mail;
+        "silent-servers-leave-room-for-mail-servers", Machines, 240, isolation::mail_server;
+        "silent-servers-leave-room-for-large-mail", Machines, 180, large::leave_room;
         "full-queue-refuses-before-data", Machines, 300, full::refuses;
 
         "message-wakes-devices", Machines, 120, push::message_wakes_devices;
