@@ -366,9 +366,9 @@ in
         # These are limits for whole replies, and not for each byte of them.
         smtp_per_request_deadline = lib.mkDefault true;
         # smtp(8) tries one address after the other. Many hosts have an IPv6 address that does not work, so that comes
-        # last, and an address that does not answer costs 10 s, within which the kernel tries four times.
+        # last, and an address that does not answer costs 5 s, as over HTTPS, within which the kernel tries three times.
         smtp_address_preference = lib.mkDefault "ipv4";
-        smtp_connect_timeout = lib.mkDefault "10s";
+        smtp_connect_timeout = lib.mkDefault "5s";
         # When all messages to a destination that is down are due at once, each occupies the queue manager until the first
         # attempts have failed; above this number, other mail waits. One takes 2.5 kB of memory.
         qmgr_message_active_limit = lib.mkDefault 60000;

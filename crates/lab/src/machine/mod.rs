@@ -8,6 +8,7 @@ mod container;
 mod dns;
 mod firewall;
 mod generation;
+mod ipv6;
 mod journal;
 mod limits;
 mod network;
@@ -39,6 +40,7 @@ use nix::fcntl::{Flock, FlockArg};
 
 pub(crate) use self::cgroup::Usage;
 pub(crate) use self::firewall::{Direction, Firewall};
+pub(crate) use self::ipv6::Ipv6;
 pub(crate) use self::journal::Cursor;
 #[cfg(feature = "scenarios")]
 pub(crate) use self::nixos::{Builder, System, Variant};

@@ -3,7 +3,7 @@
 //! Addresses are set before a machine boots, so the machine does not have to configure a network or wait for it.
 //! 198.18.0.0/15 is reserved for benchmarks of network devices (RFC 2544), so hosts do not use it otherwise.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
@@ -47,6 +47,25 @@ pub(super) fn dead(machine: &str, number: usize) -> anyhow::Result<Vec<Ipv4Addr>
         }
     }
     Ok(addresses)
+}
+
+/// Gives IPv6 addresses to the host and to a machine, to which a third one seems to exist and never answers.
+pub(super) fn add_ipv6(machine: &str, host: Ipv6Addr, own: Ipv6Addr, dead: Ipv6Addr) -> anyhow::Result<()> {
+    let space = namespace(machine);
+    ip(&format!(
+        "-6 address replace {host}/64 dev {BRIDGE} nodad\n\
+         -n {space} -6 address replace {own}/64 dev eth0 nodad\n\
+         -n {space} -6 neigh replace {dead} lladdr {NOBODY} dev eth0 nud permanent\n"
+    ))
+}
+
+/// Removes the addresses of [`add_ipv6`].
+pub(super) fn remove_ipv6(machine: &str, host: Ipv6Addr, own: Ipv6Addr) -> anyhow::Result<()> {
+    let space = namespace(machine);
+    ip(&format!(
+        "-6 address delete {host}/64 dev {BRIDGE}\n\
+         -n {space} -6 address delete {own}/64 dev eth0\n"
+    ))
 }
 
 /// A namespace for clients whose network only allows TCP connections to port 443, as in some hotels.

@@ -22,6 +22,7 @@ mod doctor;
 mod dropped;
 mod exchangers;
 mod expiry;
+mod families;
 mod federation;
 mod front;
 mod full;
@@ -123,6 +124,7 @@ fn with_machines() -> Vec<Scenario<Context>> {
         "mail-finds-its-servers", Machines, 120, exchangers::found;
         "mail-arrives-with-port-25-dropped", Machines, 180, dropped::port_25;
         "mail-arrives-with-port-443-dropped", Machines, 360, dropped::port_443;
+        "one-family-of-addresses-does-not-answer", Machines, 180, families::dead_one;
         "mail-leaves-over-smtp-without-https", Machines, 480, federation::smtp_only;
         "https-is-tried-again-without-smtp", Machines, 180, federation::forgotten;
         "refused-over-https-comes-back", Machines, 120, federation::refused;
