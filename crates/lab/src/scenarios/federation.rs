@@ -1,5 +1,6 @@
 //! Mail leaves over HTTPS if the other side accepts it, and over SMTP otherwise, within one attempt.
 
+use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
@@ -24,6 +25,8 @@ const OTHER: &str = "b";
 const ONE_ATTEMPT: Duration = Duration::from_secs(45);
 /// The same with a web server that accepts a request and never responds, which costs 60 s.
 const WITH_SILENCE: Duration = Duration::from_secs(100);
+/// Number of messages on one connection.
+const MESSAGES: usize = 5;
 /// The port on which filtermail-transport accepts messages from Postfix.
 const HOP: &str = "127.0.0.1/10083";
 
@@ -206,6 +209,36 @@ pub(super) async fn between_relays(context: &Context) -> anyhow::Result<()> {
             (accepted(context).await? > before) == (closed != Some("443")),
             "closed port {closed:?}: the message took the wrong way"
         );
+    }
+    Ok(())
+}
+
+/// Local ends of the connections over HTTPS to the other relay.
+async fn connections(context: &Context) -> anyhow::Result<BTreeSet<String>> {
+    let other = context.topology.relay(OTHER).context("no relay b")?.ipv4;
+    let filter = format!("dst {other} and dport = :443");
+    let argv = ["ss", "-Htn", "state", "established", &filter];
+    let table = context.run(RELAY, &argv).await?;
+    let local = |line: &str| line.split_whitespace().nth(2).map(str::to_owned);
+    Ok(table.lines().filter_map(local).collect())
+}
+
+/// Messages share a connection, which stays open between them.
+pub(super) async fn one_connection(context: &Context) -> anyhow::Result<()> {
+    let (sender, receiver) = (context.account(RELAY).await?, context.account(OTHER).await?);
+    let (mut imap, _) = receiver.inbox().await?;
+    let mut known = BTreeSet::new();
+    for number in 0..MESSAGES {
+        let before = accepted(context).await?;
+        let message = submit(&sender, &receiver.address).await?;
+        arrival(&mut imap, message.id(), ONE_ATTEMPT).await?;
+        ensure!(accepted(context).await? > before, "the message took another way");
+        let open = connections(context).await?;
+        ensure!(
+            !open.is_empty() && (number == 0 || open == known),
+            "message {number}: connections {open:?} after {known:?}"
+        );
+        known = open;
     }
     Ok(())
 }

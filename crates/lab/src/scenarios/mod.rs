@@ -121,6 +121,7 @@ fn with_machines() -> Vec<Scenario<Context>> {
         "slow-clients-over-https-are-cut-off", Machines, 240, mxdeliv::slow_clients;
         "mail-leaves-over-https", Machines, 180, federation::https_only;
         "relays-deliver-over-https", Machines, 180, federation::between_relays;
+        "messages-over-https-share-a-connection", Machines, 120, federation::one_connection;
         "mail-finds-its-servers", Machines, 120, exchangers::found;
         "mail-arrives-with-port-25-dropped", Machines, 180, dropped::port_25;
         "mail-arrives-with-port-443-dropped", Machines, 360, dropped::port_443;
