@@ -5,14 +5,15 @@
 //! while `enforceE2EEincoming` exists, cleartext is rejected; all other files are Dovecot's.
 
 use std::fs::{self, File};
-use std::io::{self, Read as _, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
+use std::io::{self, Read as _};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use nix::fcntl::{Flock, FlockArg};
 
 use crate::address::Address;
+use crate::replace::Replacement;
 
 /// File with the password hash in Dovecot's `{SCHEME}hash` form.
 pub const PASSWORD_FILE: &str = "password";
@@ -230,18 +231,11 @@ impl Account {
     /// Replaces the password hash atomically. The day of the last login stays.
     pub fn set_password_hash(&self, password_hash: &str) -> io::Result<()> {
         let path = self.dir.join(PASSWORD_FILE);
-        let mut file = tempfile::Builder::new()
-            .prefix(UNFINISHED_PREFIX)
-            .permissions(fs::Permissions::from_mode(0o600))
-            .tempfile_in(&self.dir)
-            .map_err(without_path)?;
-        file.write_all(password_hash.as_bytes()).map_err(without_path)?;
+        let mut new = Replacement::with_mode(0o600).prefix(UNFINISHED_PREFIX);
         if let Ok(old) = fs::metadata(&path) {
-            file.as_file().set_modified(old.modified()?)?;
+            new = new.modified(old.modified()?);
         }
-        file.as_file().sync_all()?;
-        file.persist(&path).map_err(|error| without_path(error.error))?;
-        File::open(&self.dir)?.sync_all()
+        new.write(&path, password_hash.as_bytes())
     }
 
     /// Makes every password wrong, and makes the account reject mail, until [`Self::unban`]. Needs the lock.
@@ -307,14 +301,6 @@ impl Account {
                 .set_modified(day),
             _ => Ok(()),
         }
-    }
-}
-
-/// Removes the path, which contains the account's name, from errors of temporary files: they are logged.
-fn without_path(error: io::Error) -> io::Error {
-    match error.raw_os_error() {
-        Some(_) => error,
-        None => error.kind().into(),
     }
 }
 

@@ -15,6 +15,7 @@ pub mod password;
 pub mod postqueue;
 pub mod registration;
 pub mod removal;
+pub mod replace;
 pub mod roles;
 pub mod settings;
 pub mod settings_file;

@@ -2,13 +2,13 @@
 
 use std::fmt;
 use std::io::{self, Write};
-use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::SystemTime;
 
 use chatmail_core::maildir::Problem;
+use chatmail_core::replace::Replacement;
 
 /// Writes lines to standard error, from any thread. Account names appear only in details, which are off by default, and
 /// in problems, which nobody could find without them.
@@ -70,23 +70,9 @@ pub fn exit(result: anyhow::Result<ExitCode>) -> ExitCode {
 
 /// Writes a file atomically, readable by everybody.
 pub fn write_atomic(path: &Path, content: &str) -> Result<(), Problem> {
-    let folder = match path.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder,
-        _ => Path::new("."),
-    };
-    let write = || {
-        let mut file = tempfile::Builder::new()
-            .prefix(".metrics-")
-            .suffix(".tmp")
-            .tempfile_in(folder)?;
-        file.write_all(content.as_bytes())?;
-        file.as_file()
-            .set_permissions(std::fs::Permissions::from_mode(0o644))?;
-        file.as_file().sync_all()?;
-        file.persist(path)?;
-        Ok(())
-    };
-    write().map_err(|source: io::Error| Problem::new(path, source))
+    Replacement::with_mode(0o644)
+        .write(path, content.as_bytes())
+        .map_err(|source| Problem::new(path, source))
 }
 
 /// Converts a time to seconds of Unix time; zero for earlier times.
@@ -124,18 +110,8 @@ mod tests {
     }
 
     #[test]
-    fn a_file_is_replaced_whole_and_readable() {
+    fn an_error_names_the_file() {
         let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("metrics");
-        write_atomic(&path, "one\n").unwrap();
-        write_atomic(&path, "two\n").unwrap();
-        assert_eq!(std::fs::read_to_string(&path).unwrap(), "two\n");
-        assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o644);
-        assert_eq!(
-            dir.path().read_dir().unwrap().count(),
-            1,
-            "no temporary file is left"
-        );
         let lost = write_atomic(&dir.path().join("none/metrics"), "x").unwrap_err();
         assert!(lost.to_string().contains("none/metrics"), "{lost}");
     }

@@ -7,13 +7,13 @@
 //! converted to an object with the time of the conversion.
 
 use std::collections::hash_map::RandomState;
-use std::fs::{self, File};
+use std::fs::File;
 use std::hash::BuildHasher as _;
-use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::io::{self, Read as _};
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
+use chatmail_core::replace::Replacement;
 use chatmail_core::{Address, MailStore};
 use serde_json::{Map, Value};
 
@@ -175,23 +175,10 @@ impl Content {
     /// Replaces the file. Since the account's lock is held, one name for unfinished files is enough; the next process
     /// overwrites a file that a killed one left.
     fn write(&self, dir: &Path) -> io::Result<()> {
-        let fresh = dir.join(UNFINISHED);
-        let written = fs::OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(&fresh)
-            .and_then(|mut file| {
-                file.write_all(&serde_json::to_vec(&self.0)?)?;
-                file.sync_data()
-            })
-            .and_then(|()| fs::rename(&fresh, dir.join(FILE)));
-        if written.is_err() {
-            // On a full disk, an unfinished file would only take up space.
-            let _ = fs::remove_file(&fresh);
-        }
-        written
+        Replacement::with_mode(0o600)
+            .through(dir.join(UNFINISHED))
+            .name_synced_later()
+            .write(&dir.join(FILE), &serde_json::to_vec(&self.0)?)
     }
 
     /// Converts a list to an object, and drops tokens that have expired, are malformed or exceed the maximum. Returns

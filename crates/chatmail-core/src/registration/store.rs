@@ -2,8 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::PermissionsExt as _;
+use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
 use nix::fcntl::{Flock, FlockArg};
@@ -12,6 +11,7 @@ use serde::de::DeserializeOwned;
 
 use super::denied::Denied;
 use super::invitation::{Id, Invitation, State, Token};
+use crate::replace::Replacement;
 use crate::settings::{Registration, RegistrationMode};
 
 /// Maximum number of invitations.
@@ -19,9 +19,6 @@ pub const MAX_INVITATIONS: usize = 1000;
 
 /// File with the numbers of new accounts.
 const CREATED: &str = "created";
-
-/// Prefix of the name of a file that is not complete.
-const UNFINISHED: &str = ".new-";
 
 /// Maximum size of a file that is read; all that are written are smaller.
 const MAX_FILE: u64 = 16 * 1024;
@@ -150,13 +147,7 @@ impl Register {
         let folder = &self.settings.directory;
         let mut text = serde_json::to_vec(content)?;
         text.push(b'\n');
-        let mut file = tempfile::Builder::new().prefix(UNFINISHED).tempfile_in(folder)?;
-        file.write_all(&text)?;
-        // Whatever the umask says.
-        file.as_file().set_permissions(fs::Permissions::from_mode(MODE))?;
-        file.as_file().sync_all()?;
-        file.persist(folder.join(name))?;
-        File::open(folder)?.sync_all()
+        Replacement::with_mode(MODE).write(&folder.join(name), &text)
     }
 }
 

@@ -2,11 +2,12 @@
 //! with pending notifications. The name of a file is 32 hexadecimal digits, its content `ADDRESS\nTIME\nTOKEN`.
 
 use std::fs::{self, File};
-use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::io::{self, Read as _};
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
 use chatmail_core::Address;
+use chatmail_core::replace::Replacement;
 
 use crate::tokens::MAX_TOKEN;
 
@@ -57,20 +58,11 @@ impl Queue {
         let id = Id(rand::random());
         let path = self.path(id);
         let fresh = path.with_extension(UNFINISHED);
-        let stored = fs::OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(&fresh)
-            .and_then(|mut file| {
-                write!(file, "{}\n{}\n{}", item.address, item.start, item.token)?;
-                file.sync_data()
-            })
-            .and_then(|()| fs::rename(&fresh, &path));
-        if let Err(error) = stored {
-            let _ = fs::remove_file(&fresh);
-            return Err(error);
-        }
+        let text = format!("{}\n{}\n{}", item.address, item.start, item.token);
+        Replacement::with_mode(0o600)
+            .through(fresh)
+            .name_synced_later()
+            .write(&path, text.as_bytes())?;
         Ok(id)
     }
 

@@ -13,6 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use chatmail_core::destinations::Destinations;
+use chatmail_core::replace::Replacement;
 use daemon::CancellationToken;
 use tokio::net::UnixDatagram;
 
@@ -110,9 +111,7 @@ impl Deliveries {
         let figures = self.table().all.clone();
         let file = file.to_owned();
         let written = tokio::task::spawn_blocking(move || {
-            let fresh = file.with_extension("new");
-            std::fs::write(&fresh, serde_json::to_vec(&figures)?)?;
-            std::fs::rename(&fresh, &file)
+            Replacement::with_mode(0o600).write(&file, &serde_json::to_vec(&figures)?)
         });
         if let Ok(Err(error)) = written.await {
             tracing::warn!("cannot write the results of deliveries: {error}");
