@@ -571,6 +571,12 @@ in
         readOnly = true;
         description = "Paths of the `certificate` and the `key` in every mode.";
       };
+      account = mkOption {
+        type = types.nullOr (types.attrsOf types.str);
+        internal = true;
+        readOnly = true;
+        description = "Where `security.acme` keeps the ACME account that orders the certificate, or null.";
+      };
     };
 
     dkim = {

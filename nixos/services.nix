@@ -239,6 +239,7 @@ in
           };
           tls = {
             inherit (cfg.tls) mode;
+            acme = cfg.tls.account;
           };
           dkim = {
             inherit (cfg.dkim) selector;
@@ -369,7 +370,8 @@ in
         ];
         environment.systemPackages = [
           cfg.package
-          # For `chatmail migrate import`.
+          # For `chatmail migrate import` and `export`.
+          pkgs.openssl
           pkgs.rsync
         ];
       }

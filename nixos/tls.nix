@@ -20,6 +20,27 @@ let
     in
     !(before.visible or true);
 
+  # The folder of accounts has a name that security.acme does not export: the unit that orders certificates binds it.
+  account =
+    let
+      unit = if ordersApart then "acme-order-renew-${cfg.domain}" else "acme-${cfg.domain}";
+      certificate = config.security.acme.certs.${cfg.domain};
+      inside = ":/tmp/accounts";
+      bound = lib.findFirst (lib.hasSuffix inside) null (
+        lib.toList (config.systemd.services.${unit}.serviceConfig.BindPaths or [ ])
+      );
+    in
+    if mode == "acme" && bound != null then
+      {
+        unit = "${unit}.service";
+        email = toString certificate.email;
+        # The default of lego.
+        server = lib.defaultTo "https://acme-v02.api.letsencrypt.org/directory" certificate.server;
+        directory = lib.removeSuffix inside bound;
+      }
+    else
+      null;
+
   # These units load the certificate when they start and when they reload.
   users = [
     "dovecot.service"
@@ -79,6 +100,7 @@ in
   config = lib.mkIf cfg.enable (
     lib.mkMerge [
       {
+        services.chatmail.tls.account = account;
         services.chatmail.tls.files =
           {
             acme = {

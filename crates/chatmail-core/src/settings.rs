@@ -189,6 +189,23 @@ pub enum TlsMode {
 pub struct Tls {
     /// Where the certificate comes from.
     pub mode: TlsMode,
+    /// The account that orders it; null without ACME, or if it is unknown where this release of NixOS keeps accounts.
+    #[serde(deserialize_with = "Option::deserialize")]
+    pub acme: Option<AcmeAccount>,
+}
+
+/// The account of this host with a certificate authority, in the format of lego.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AcmeAccount {
+    /// URL of the server's directory (RFC 8555 section 7.1.1).
+    pub server: String,
+    /// Mail address, which lego takes for a name.
+    pub email: String,
+    /// Folder with accounts by server and mail address.
+    pub directory: PathBuf,
+    /// Unit that orders certificates.
+    pub unit: String,
 }
 
 /// The DKIM key.

@@ -61,22 +61,32 @@ fn run(verb: &str, steps: &[&[&str]]) -> anyhow::Result<()> {
         .context("cannot run systemctl")?;
     let there = loaded(&String::from_utf8_lossy(&output.stdout));
     for step in steps {
-        let units: Vec<&&str> = step.iter().filter(|unit| there.contains(**unit)).collect();
+        let units: Vec<&str> = step
+            .iter()
+            .copied()
+            .filter(|unit| there.contains(*unit))
+            .collect();
         if units.is_empty() {
             continue;
         }
-        let output = Command::new("systemctl")
-            .arg(verb)
-            .args(units)
-            .output()
-            .context("cannot run systemctl")?;
-        ensure!(
-            output.status.success(),
-            "systemctl {verb} failed with {}: {}",
-            output.status,
-            String::from_utf8_lossy(&output.stderr).trim_end()
-        );
+        systemctl(&[&[verb][..], &units].concat())?;
     }
+    Ok(())
+}
+
+/// Runs systemctl, which must succeed.
+pub(crate) fn systemctl(words: &[&str]) -> anyhow::Result<()> {
+    let output = Command::new("systemctl")
+        .args(words)
+        .output()
+        .context("cannot run systemctl")?;
+    ensure!(
+        output.status.success(),
+        "systemctl {} failed with {}: {}",
+        words.join(" "),
+        output.status,
+        String::from_utf8_lossy(&output.stderr).trim_end()
+    );
     Ok(())
 }
 

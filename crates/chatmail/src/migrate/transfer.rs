@@ -1,18 +1,20 @@
 //! `chatmail migrate import` and `export`: the state of a reference relay to this host, and back, with rsync.
 
+mod acme;
+mod copy;
 mod place;
 mod sum;
 
 use std::fs::{self, File};
-use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
-use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, ensure};
 use chatmail_core::Settings;
 use chatmail_core::account::MailStore;
 use chatmail_core::settings::TlsMode;
 
+use self::acme::Found;
+use self::copy::{Copy, owner, text};
 use self::place::Place;
 use self::sum::Sum;
 use crate::services;
@@ -51,10 +53,10 @@ pub(super) struct Import {
     dry_run: bool,
 }
 
-/// Copy mailboxes, passwords and the DKIM key back to a reference relay with the same domain.
+/// Copy mailboxes, passwords, the DKIM key and the ACME account back to a reference relay with the same domain.
 ///
 /// Stops the services of this host first. The old relay has to be stopped as well. What it has in these places is
-/// replaced.
+/// replaced, except for an ACME account.
 #[derive(clap::Args)]
 pub(super) struct Export {
     /// The old relay: root@HOST, or an absolute path of a folder.
@@ -88,6 +90,11 @@ pub(super) fn import(cli: &Import, settings: &Settings) -> anyhow::Result<String
     }
     let before =
         Sum::of(old, &there).with_context(|| format!("{old} has no mailboxes of {}", settings.domain))?;
+    let account = settings.tls.acme.as_ref();
+    let found = match settings.tls.mode {
+        TlsMode::Acme => Some(acme::find(old, account, &settings.domain)?),
+        TlsMode::External | TlsMode::SelfSigned => None,
+    };
     let mut copies = vec![Copy {
         from: old.path(&format!("{there}/")),
         to: format!("{}/", text(store)?),
@@ -109,7 +116,8 @@ pub(super) fn import(cli: &Import, settings: &Settings) -> anyhow::Result<String
         });
     }
     let mut said = format!("{before}, from {old}\n");
-    said += &notes(settings, key, turn);
+    let notes = notes(key, turn, found.as_ref());
+    said += &notes;
     if cli.dry_run {
         for copy in &copies {
             said += &copy.run(true)?;
@@ -118,15 +126,21 @@ pub(super) fn import(cli: &Import, settings: &Settings) -> anyhow::Result<String
     }
 
     services::stop()?;
+    // Until the names lead here, orders would fail, and count against the account.
+    if let Some(account) = account {
+        services::systemctl(&["stop", &account.unit])?;
+    }
     File::create(MARKER).with_context(|| format!("cannot create {MARKER}"))?;
     for copy in &copies {
         copy.run(false)?;
     }
+    if let (Some(Found::Key(key)), Some(account)) = (&found, account) {
+        acme::import(old, key, account).context("cannot import the ACME account")?;
+    }
     let after = Sum::of(here, text(store)?)?;
     if !cli.r#final {
         return Ok(format!(
-            "Imported {after}\n{}The services of this host stay stopped. Stop Postfix and Dovecot on the old relay, and run this command again with --final.\n",
-            notes(settings, key, turn)
+            "Imported {after}\n{notes}The services of this host stay stopped. Stop Postfix and Dovecot on the old relay, and run this command again with --final.\n"
         ));
     }
     let last = Sum::of(old, &there)?;
@@ -136,6 +150,10 @@ pub(super) fn import(cli: &Import, settings: &Settings) -> anyhow::Result<String
     );
     fs::remove_file(MARKER).with_context(|| format!("cannot remove {MARKER}"))?;
     services::start().context("everything is imported, but the services do not start")?;
+    if let Some(account) = account {
+        // The order fails until the names lead here, and is repeated.
+        services::systemctl(&["start", "--no-block", &account.unit])?;
+    }
     Ok(format!(
         "Imported {said}Number and size of the files are those of the old relay, and the services run. Now change the A and AAAA records.\n"
     ))
@@ -158,6 +176,11 @@ pub(super) fn export(cli: &Export, settings: &Settings) -> anyhow::Result<String
         });
     }
     old.refuse_running(&WRITERS)?;
+    let account = settings.tls.acme.as_ref();
+    let account = account
+        .map(|account| acme::export(old, account))
+        .transpose()?
+        .flatten();
     let before = Sum::of(here, store)?;
     if cli.dry_run {
         let mut said = format!("Would export {before}, to {old}\n");
@@ -167,10 +190,17 @@ pub(super) fn export(cli: &Export, settings: &Settings) -> anyhow::Result<String
                 said += &copy.run(true)?;
             }
         }
+        if let Some(account) = account {
+            said += &format!("{}: the ACME account\n", account.folder);
+        }
         return Ok(said);
     }
     services::stop()?;
     old.make_folders(&[there.as_str(), OLD_KEYS])?;
+    if let Some(account) = account {
+        old.make_private_folder(&account.folder)?;
+        copies.push(account.copy);
+    }
     for copy in &copies {
         copy.run(false)?;
     }
@@ -181,8 +211,8 @@ pub(super) fn export(cli: &Export, settings: &Settings) -> anyhow::Result<String
     ))
 }
 
-/// What is not imported, and why.
-fn notes(settings: &Settings, key: bool, turn: bool) -> String {
+/// What is not imported, and why, and what becomes of the ACME account, if there is one.
+fn notes(key: bool, turn: bool, acme: Option<&Found>) -> String {
     let mut text = String::new();
     if !key {
         text += "DKIM key: the old relay has none; publish that of this host, see `chatmail dns`\n";
@@ -190,8 +220,17 @@ fn notes(settings: &Settings, key: bool, turn: bool) -> String {
     if !turn {
         text += "TURN secret: this host keeps its own, because that of the reference relay is the same everywhere\n";
     }
-    if settings.tls.mode == TlsMode::Acme {
-        text += "ACME account: this host registers its own, which costs nothing; if a CAA record names the account of the old relay (accounturi), remove that part or change it to the new account\n";
+    match acme {
+        None => {}
+        Some(Found::Key(_)) => {
+            text +=
+                "ACME account: that of the old relay; a CAA record that names it (accounturi) stays valid\n";
+        }
+        Some(Found::Nothing(reason)) => {
+            text += &format!(
+                "ACME account: {reason}; this host registers its own, which costs nothing; if a CAA record names another account (accounturi), remove that part or change it to the new account\n"
+            );
+        }
     }
     text
 }
@@ -211,74 +250,18 @@ fn refuse_accounts(settings: &Settings, marker: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn text(path: &Path) -> anyhow::Result<&str> {
-    path.to_str()
-        .with_context(|| format!("{} is not UTF-8", path.display()))
-}
-
-/// Numeric user and group of a folder.
-fn owner(folder: &Path) -> anyhow::Result<String> {
-    let there = fs::metadata(folder).with_context(|| format!("cannot access {}", folder.display()))?;
-    Ok(format!("{}:{}", there.uid(), there.gid()))
-}
-
-/// A call of rsync.
-struct Copy {
-    from: String,
-    to: String,
-    options: Vec<String>,
-}
-
-impl Copy {
-    /// Copies, or returns what would be copied.
-    fn run(&self, dry: bool) -> anyhow::Result<String> {
-        let mut command = Command::new("rsync");
-        command.args(["--archive", "--hard-links", "--partial", "--rsh=ssh"]);
-        command.args(&self.options);
-        if dry {
-            command.args(["--dry-run", "--stats", "--no-human-readable"]);
-        }
-        let output = command
-            .arg("--")
-            .args([&self.from, &self.to])
-            .stdin(Stdio::null())
-            .stderr(Stdio::piped())
-            .output()
-            .context("cannot run rsync")?;
-        // 24: files vanished meanwhile, as they do while the old relay runs. The final import verifies the result.
-        let fine = output.status.success() || output.status.code() == Some(24);
-        ensure!(
-            fine,
-            "rsync failed with {}; repeat the command to continue: {}",
-            output.status,
-            String::from_utf8_lossy(&output.stderr).trim_end()
-        );
-        let stats = String::from_utf8_lossy(&output.stdout).into_owned();
-        let wanted = [
-            "Number of deleted files",
-            "Number of regular files transferred",
-            "Total transferred",
-        ];
-        let lines = stats
-            .lines()
-            .filter(|line| wanted.iter().any(|start| line.starts_with(start)));
-        Ok(lines.fold(format!("{}\n", self.to), |text, line| format!("{text}  {line}\n")))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn what_is_left_out_is_said() {
-        let sample = include_str!("../../../chatmail-core/testdata/settings.json");
-        let mut settings = Settings::parse(sample, "sample".as_ref()).unwrap();
-        settings.tls.mode = TlsMode::Acme;
-        assert!(notes(&settings, true, true).starts_with("ACME account: this host registers its own"));
-        settings.tls.mode = TlsMode::External;
-        assert_eq!(notes(&settings, true, true), "");
-        assert_eq!(notes(&settings, false, false).lines().count(), 2);
+        assert_eq!(notes(true, true, None), "");
+        assert_eq!(notes(false, false, None).lines().count(), 2);
+        let own = Found::Nothing("the old relay has none with https://ca.test/dir".to_owned());
+        assert!(notes(true, true, Some(&own)).contains("this host registers its own"));
+        let key = Found::Key("/var/lib/acme/accounts/x/y/privkey".to_owned());
+        assert!(notes(true, true, Some(&key)).contains("stays valid"));
     }
 
     #[test]

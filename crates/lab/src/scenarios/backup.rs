@@ -101,14 +101,14 @@ async fn refused(account: &Account, password: &str) -> anyhow::Result<()> {
 }
 
 /// Resets a relay to its state right after installation: no mailboxes, and new keys and secrets.
-async fn install_anew(context: &Context) -> anyhow::Result<()> {
+pub(super) async fn install_anew(context: &Context, relay: &str) -> anyhow::Result<()> {
     let script = "\
         systemctl stop postfix dovecot doveauth.socket doveauth lastlogin.socket lastlogin \
           chatmail-metadata.socket chatmail-metadata opendkim chatmail-turn chatmail-dkim-key chatmail-turn-secret\n\
         rm -rf /home/vmail /var/lib/chatmail-dkim /var/lib/chatmail-turn /var/lib/chatmail-metadata\n\
         systemd-tmpfiles --create /etc/tmpfiles.d/nixos.conf\n\
         systemctl start multi-user.target sockets.target";
-    context.run(RELAY, &["bash", "-euc", script]).await.map(drop)
+    context.run(relay, &["bash", "-euc", script]).await.map(drop)
 }
 
 /// A backup made while the relay runs restores its state on a freshly installed host.
@@ -120,7 +120,7 @@ pub(super) async fn restore(context: &Context) -> anyhow::Result<()> {
     for block in guide::blocks("Backup")? {
         guide::run(context, RELAY, &block, "/").await?;
     }
-    install_anew(context).await?;
+    install_anew(context, RELAY).await?;
     let between = checksums(context).await?;
     ensure!(
         between.iter().zip(&before.checksums).all(|(new, old)| new != old),

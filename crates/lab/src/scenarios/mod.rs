@@ -192,6 +192,7 @@ fn with_machines() -> Vec<Scenario<Context>> {
 
         "acme-certificate-is-issued-and-used", Machines, 120, certificate::acme, lane "relay e";
         "external-certificate-is-reloaded-on-change", Machines, 120, certificate::external;
+        "import-keeps-the-acme-account", Machines, 180, certificate::account_imported, lane "relay e";
         "external-certificate-comes-after-the-daemons", Machines, 300, certificate::late;
 
         "ip-only-address-cannot-be-forged", Machines, 60, ip_only::forged;

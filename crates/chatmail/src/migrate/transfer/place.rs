@@ -120,6 +120,33 @@ impl Place {
         Ok(self.output(&["test", "-d", &self.local(path)])?.status.success())
     }
 
+    /// Where a path leads there; none if it does not exist.
+    pub(super) fn resolved(&self, path: &str) -> anyhow::Result<Option<String>> {
+        let found = self.output(&["readlink", "-e", "--", &self.local(path)])?;
+        let target = String::from_utf8_lossy(&found.stdout).trim_end().to_owned();
+        Ok((found.status.success() && !target.is_empty()).then_some(target))
+    }
+
+    /// Files with this name in the folders of a folder there, as paths below it; none if it does not exist.
+    pub(super) fn files_below(&self, folder: &str, name: &str) -> anyhow::Result<Vec<String>> {
+        let depth = [
+            "-mindepth",
+            "2",
+            "-maxdepth",
+            "2",
+            "-name",
+            name,
+            "-printf",
+            r"%P\n",
+        ];
+        let folder = self.local(folder);
+        let found = self.output(&[&["find", folder.as_str()][..], &depth].concat())?;
+        Ok(String::from_utf8_lossy(&found.stdout)
+            .lines()
+            .map(str::to_owned)
+            .collect())
+    }
+
     /// Fails if one of these units runs there. Nothing runs in a folder.
     pub(super) fn refuse_running(&self, units: &[&str]) -> anyhow::Result<()> {
         if matches!(self, Self::Folder(_)) {
@@ -136,8 +163,17 @@ impl Place {
     }
 
     pub(super) fn make_folders(&self, paths: &[&str]) -> anyhow::Result<()> {
+        self.make(&["mkdir", "-p"], paths)
+    }
+
+    /// Only root can enter it.
+    pub(super) fn make_private_folder(&self, path: &str) -> anyhow::Result<()> {
+        self.make(&["install", "-d", "-m", "0700"], &[path])
+    }
+
+    fn make(&self, command: &[&str], paths: &[&str]) -> anyhow::Result<()> {
         for path in paths {
-            let made = self.output(&["mkdir", "-p", &self.local(path)])?;
+            let made = self.output(&[command, &[&self.local(path)]].concat())?;
             ensure!(
                 made.status.success(),
                 "cannot create {path} on {self}: {}",

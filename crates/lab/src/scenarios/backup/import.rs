@@ -87,7 +87,7 @@ pub(crate) async fn there_and_back(context: &Context) -> anyhow::Result<()> {
 
     context.account(RELAY).await?;
     fails(context, &import, "on a host without accounts").await?;
-    install_anew(context).await?;
+    install_anew(context, RELAY).await?;
     fails(
         context,
         &["chatmail", "migrate", "import", "--from", "/nowhere"],
@@ -165,7 +165,7 @@ pub(crate) async fn there_and_back(context: &Context) -> anyhow::Result<()> {
         peer.domain
     );
     context.run(RELAY, &["bash", "-euc", &compare]).await?;
-    install_anew(context).await?;
+    install_anew(context, RELAY).await?;
     context
         .run(
             RELAY,

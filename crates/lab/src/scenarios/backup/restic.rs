@@ -129,7 +129,7 @@ pub(crate) async fn lost_relay(context: &Context) -> anyhow::Result<()> {
     let queue = paths.iter().any(|path| path == "/var/lib/postfix/queue");
     ensure!(!queue && paths.len() >= 5, "the snapshot contains {paths:?}");
 
-    install_anew(context).await?;
+    install_anew(context, RELAY).await?;
     let between = checksums(context).await?;
     ensure!(
         between.iter().zip(&before.checksums).all(|(new, old)| new != old),

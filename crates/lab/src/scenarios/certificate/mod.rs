@@ -1,47 +1,22 @@
 //! The relay serves a new certificate on every port, and open submission sessions keep working.
 
+mod account;
 mod pebble;
+mod relay;
 
 use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
-use mailtest::client::imap::Imap;
-use mailtest::client::{Peer, arrival, http, outside, pgp};
+use mailtest::client::{arrival, http, pgp};
 use mailtest::until;
 
+use self::relay::{ORDER, RELAY, RELOAD, SELF_SIGNED, TIMER, forget, handshakes, served};
 use super::Context;
 
-/// Time within which the daemons serve a new certificate.
-const RELOAD: Duration = Duration::from_secs(30);
 /// Maximum time for local delivery.
 const ARRIVAL: Duration = Duration::from_secs(15);
-
-/// Performs a TLS handshake on every port, and verifies the certificate with the peer's TLS settings.
-async fn handshakes(peer: &Peer) -> anyhow::Result<()> {
-    peer.exchange(outside::DOMAIN).await.context("port 25")?;
-    peer.submission().await.context("port 465")?;
-    peer.submission_starttls().await.context("port 587")?;
-    peer.imap().await.context("port 993")?;
-    let imap = Imap::connect(peer.port(143)).await?;
-    imap.starttls(&peer.tls, &peer.domain).await.context("port 143")?;
-    http::request(peer.port(443), &peer.tls, &peer.domain, "GET", "/")
-        .await
-        .context("port 443")?;
-    Ok(())
-}
-
-/// Waits until the certificate on every port is valid for this client.
-async fn served(peer: &Peer) -> anyhow::Result<()> {
-    let everywhere = || async { Ok(handshakes(peer).await.ok()) };
-    if until(RELOAD, everywhere).await.is_err() {
-        handshakes(peer)
-            .await
-            .context("the relay does not serve the new certificate")?;
-    }
-    Ok(())
-}
 
 /// Runs `change` while a client is logged in for submission; afterwards, the client can still send. This does not hold
 /// for IMAP: Dovecot closes sessions that were idle for 10 s when it reloads, and clients connect again.
@@ -62,28 +37,18 @@ async fn survives(
     Ok(())
 }
 
-/// Units that NixOS generates from the module's settings: one creates a self-signed certificate, one orders a
-/// certificate from the server, and a timer starts the latter daily.
-const SELF_SIGNED: &str = "acme-e.test.service";
-const ORDER: &str = "acme-order-renew-e.test.service";
-const TIMER: &str = "acme-renew-e.test.timer";
+pub(super) use account::imported as account_imported;
 
 pub(super) async fn acme(context: &Context) -> anyhow::Result<()> {
-    const RELAY: &str = "e";
     /// The delay before an order is retried is 10 s; see nix/eval/hosts/lab-e.nix.
     const REPEATED: Duration = Duration::from_secs(60);
     let property = async |name: &str, unit: &str| {
         let show = ["systemctl", "show", "--property", name, "--value", unit];
         anyhow::Ok(context.run(RELAY, &show).await?.trim().to_owned())
     };
-    // No server responds, as for a relay whose DNS records are not published yet. Certificates of an earlier run, in a
-    // lab that is kept running, are removed.
+    // No server responds, as for a relay whose DNS records are not published yet.
     pebble::stop(context).await?;
-    let forget = format!(
-        "systemctl stop {ORDER} && rm -rf /var/lib/acme/.lego/e.test/*/* /var/lib/acme/.lego/accounts/*/* \
-         /var/lib/acme/e.test/* && systemctl restart {SELF_SIGNED}"
-    );
-    context.run(RELAY, &["sh", "-c", &forget]).await?;
+    forget(context).await?;
     let failed = || async {
         let orders: u32 = property("NRestarts", ORDER).await?.parse()?;
         Ok((orders >= 2).then_some(()))
