@@ -88,7 +88,15 @@ pub(crate) fn run(cli: &Cli, settings: &Settings) -> anyhow::Result<crate::Answe
         Command::Ban { address } => change::ban(settings, &parse(address, settings)?)?,
         Command::Unban { address } => change::unban(settings, &parse(address, settings)?)?,
     };
-    Ok(text.into())
+    let json = matches!(
+        cli.command,
+        Command::List { json: true, .. } | Command::Show { json: true, .. }
+    );
+    Ok(if json {
+        text.into()
+    } else {
+        crate::Answer::folded(&text)
+    })
 }
 
 /// Parses an address of this relay; the domain may be omitted.

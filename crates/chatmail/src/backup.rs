@@ -61,10 +61,12 @@ pub(crate) fn run(cli: &Cli, settings: &Settings) -> anyhow::Result<crate::Answe
                 last.short_id
             )
         }
-        Command::List { json: true } => serde_json::to_string_pretty(&restic.snapshots()?)? + "\n",
+        Command::List { json: true } => {
+            return Ok((serde_json::to_string_pretty(&restic.snapshots()?)? + "\n").into());
+        }
         Command::List { json: false } => table(&restic.snapshots()?),
     };
-    Ok(text.into())
+    Ok(crate::Answer::folded(&text))
 }
 
 /// Runs the unit, so that the backup has the same settings as those by the timer, and never runs twice at once.
@@ -121,7 +123,9 @@ mod tests {
              27b38324  2026-11-27 22:11 UTC      0 kB  0 file(s)\n\
              2 snapshot(s)\n"
         );
-        assert_eq!(table(&restic::parse(b"[]").unwrap()), "0 snapshot(s)\n");
+        let none = table(&restic::parse(b"[]").unwrap());
+        let text = table(&snapshots) + "\n" + &none;
+        crate::answer::human::check("backup list", &crate::answer::folded(&text));
         assert!(restic::parse(b"Fatal: no").is_err());
     }
 }

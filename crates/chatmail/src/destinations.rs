@@ -2,22 +2,31 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::fs;
+use std::fs::File;
+use std::io::Read as _;
+use std::path::Path;
 
 use anyhow::Context as _;
 use chatmail_core::Settings;
 use chatmail_core::destinations::{Destinations, Figures};
 use serde::Serialize;
 
+use crate::answer::entry;
+use crate::status::system;
 use crate::times::minute;
 use crate::{queue, times};
 
+/// The service that counts.
+const COUNTER: &str = "filtermail-outgoing.service";
+/// Maximum size of its file.
+const MAX_FILE: u64 = 16 << 20;
 /// Maximum length of a domain in the table.
 const WIDTH: usize = 28;
 /// Name of the row for all destinations that are not listed.
 const OTHERS: &str = "(others)";
 
-/// Show deliveries to other domains, with the reasons of those that failed.
+/// Show deliveries to other domains, with the reasons of those that failed. Exits with status 1 if they are not counted
+/// or the queue cannot be read.
 #[derive(clap::Args)]
 pub(crate) struct Cli {
     /// Print JSON.
@@ -86,24 +95,55 @@ impl Row {
 }
 
 pub(crate) fn run(cli: &Cli, settings: &Settings) -> anyhow::Result<crate::Answer> {
-    let report = Report::read(settings, &queue::summary(&queue::messages()?))?;
+    let mut attention = Vec::new();
+    let messages = queue::messages().unwrap_or_else(|error| {
+        attention.push(format!("the queue is unknown: {error:#}"));
+        Vec::new()
+    });
+    match system::units() {
+        Ok(units) => attention.extend(
+            units
+                .iter()
+                .find(|unit| unit.name == COUNTER && !unit.is_well())
+                .map(|unit| format!("{COUNTER} is {}: deliveries are not counted", unit.state)),
+        ),
+        Err(error) => attention.push(format!("it is unknown whether {COUNTER} counts: {error:#}")),
+    }
+    let report = Report::read(settings, &queue::summary(&messages))?;
+    let good = attention.is_empty();
     let text = if cli.json {
-        serde_json::to_string_pretty(&report)? + "\n"
+        let output = Output {
+            report: &report,
+            attention: &attention,
+        };
+        serde_json::to_string_pretty(&output)? + "\n"
     } else {
-        report.text()
+        attention
+            .iter()
+            .fold(report.text(), |text, reason| text + &entry("ATTENTION", reason))
     };
-    Ok(text.into())
+    Ok(crate::Answer { text, good })
+}
+
+#[derive(Serialize)]
+struct Output<'a> {
+    #[serde(flatten)]
+    report: &'a Report,
+    /// Why the figures are not complete.
+    attention: &'a [String],
 }
 
 impl Report {
     /// Combines the figures of filtermail with the queue.
     pub(crate) fn read(settings: &Settings, queue: &[queue::Destination]) -> anyhow::Result<Self> {
         let file = &settings.filtermail.destinations_file;
-        let known = match fs::read(file) {
-            Ok(bytes) => Some(
-                serde_json::from_slice(&bytes)
-                    .with_context(|| format!("cannot use the figures in {}", file.display()))?,
-            ),
+        let known = match read(file) {
+            Ok(bytes) => Some(serde_json::from_slice(&bytes).with_context(|| {
+                format!(
+                    "cannot use the figures in {}, which {COUNTER} replaces after the next delivery",
+                    file.display()
+                )
+            })?),
             // Nothing has been delivered since the system started.
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
             Err(error) => return Err(error).with_context(|| format!("cannot read {}", file.display())),
@@ -174,6 +214,13 @@ impl Report {
     }
 }
 
+/// The file as far as its size is plausible: what is cut off is damaged.
+fn read(file: &Path) -> std::io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    File::open(file)?.take(MAX_FILE).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
 fn heading() -> String {
     format!(
         "{:WIDTH$}{:>8}{:>9}{:>8}{:>9}{:>9}{:>8}\n",
@@ -227,11 +274,13 @@ mod tests {
 
     #[test]
     fn destinations_fit_80_columns() {
-        let text = report().text();
-        assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
-        insta::assert_snapshot!(text);
-        insta::assert_snapshot!(report().table(1));
-        insta::assert_snapshot!(Report::new(None, &[], "_a.test").text());
+        let reason = entry(
+            "ATTENTION",
+            &format!("{COUNTER} is failed: deliveries are not counted"),
+        );
+        let none = Report::new(None, &[], "_a.test").text();
+        let text = report().text() + &reason + "\n" + &report().table(1) + "\n" + &none;
+        crate::answer::human::check("destinations", &text);
     }
 
     #[test]

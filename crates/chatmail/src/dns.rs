@@ -17,6 +17,7 @@ pub(crate) use self::compare::{Finding, State};
 #[cfg(test)]
 pub(crate) use self::records::Record;
 pub(crate) use self::records::{Data, Need};
+pub(crate) use self::zone::beside;
 
 /// Maximum number of names of an address that are looked up.
 const MAX_NAMES: usize = 8;

@@ -13,6 +13,7 @@ mod mailtest;
 mod manual;
 mod migrate;
 mod ports;
+mod program;
 mod queue;
 mod restore;
 mod services;
@@ -123,5 +124,76 @@ fn print(text: &str) -> anyhow::Result<()> {
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
         Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
         result => result.context("cannot write the output"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    /// Commands that change something, and those that run another program. Everything else reports.
+    const ACTS: [&str; 17] = [
+        "account ban",
+        "account create",
+        "account delete",
+        "account unban",
+        "backup init",
+        "backup run",
+        "invite revoke",
+        "manual",
+        "migrate export",
+        "migrate import",
+        "ping",
+        "queue drop",
+        "queue retry",
+        "restore",
+        "status-page",
+        "test",
+        "website",
+    ];
+
+    /// The commands that do something themselves, with their names and whether they know `--json`.
+    fn commands() -> Vec<(String, bool)> {
+        let mut found = Vec::new();
+        let mut waiting = vec![(String::new(), Cli::command())];
+        while let Some((name, command)) = waiting.pop() {
+            // `chatmail queue` lists, and `chatmail migrate FILE` converts, although they have subcommands.
+            let json = command
+                .get_arguments()
+                .any(|argument| argument.get_id() == "json");
+            if json || command.get_subcommands().next().is_none() {
+                found.push((name.clone(), json));
+            }
+            for inner in command.get_subcommands() {
+                let name = format!("{name} {}", inner.get_name()).trim_start().to_owned();
+                waiting.push((name, inner.clone()));
+            }
+        }
+        found
+    }
+
+    #[test]
+    fn every_command_that_reports_prints_json_and_has_a_snapshot_of_its_text() {
+        let commands = commands();
+        let snapshots = Path::new(env!("CARGO_MANIFEST_DIR")).join("snapshots");
+        let mut reports = 0;
+        for (name, json) in &commands {
+            let acts = ACTS.contains(&name.as_str());
+            assert!(acts || *json, "`chatmail {name}` reports without --json");
+            if !json || name == "queue" {
+                continue;
+            }
+            reports += 1;
+            let file = snapshots.join(format!("{}.snap", name.replace(' ', "-")));
+            assert!(file.exists(), "{} does not exist", file.display());
+        }
+        assert!(reports >= 12, "{commands:?}");
+        let gone: Vec<_> = ACTS
+            .iter()
+            .filter(|act| !commands.iter().any(|(name, _)| name == *act))
+            .collect();
+        assert!(gone.is_empty(), "{gone:?} are no commands");
     }
 }

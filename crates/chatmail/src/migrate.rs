@@ -13,6 +13,8 @@ use chatmail_core::Settings;
 use serde_json::json;
 
 use self::options::Migrated;
+use crate::answer::wrapped;
+use crate::dns::beside;
 
 /// Larger than any `chatmail.ini`.
 const MAX_BYTES: u64 = 1 << 20;
@@ -46,11 +48,15 @@ pub(crate) fn run(
     settings: impl FnOnce() -> anyhow::Result<Settings>,
 ) -> anyhow::Result<crate::Answer> {
     match (&cli.command, &cli.file) {
-        (Some(Command::Import(cli)), _) => Ok(transfer::import(cli, &settings()?)?.into()),
-        (Some(Command::Export(cli)), _) => Ok(transfer::export(cli, &settings()?)?.into()),
+        (Some(Command::Import(cli)), _) => Ok(folded(transfer::import(cli, &settings()?)?)),
+        (Some(Command::Export(cli)), _) => Ok(folded(transfer::export(cli, &settings()?)?)),
         (None, Some(file)) => convert(file, cli.json),
         (None, None) => anyhow::bail!("name the chatmail.ini of the reference relay"),
     }
+}
+
+fn folded(text: String) -> crate::Answer {
+    crate::Answer::folded(&text)
 }
 
 fn convert(file: &Path, json: bool) -> anyhow::Result<crate::Answer> {
@@ -98,22 +104,33 @@ fn as_json(migrated: &Migrated) -> anyhow::Result<String> {
     Ok(serde_json::to_string_pretty(&value)? + "\n")
 }
 
+/// A comment of as many lines as it needs.
+fn comment(mark: &str, text: &str) -> String {
+    let indent = mark.chars().count();
+    let broken = format!("\n{mark}");
+    format!(
+        "{mark}{}\n",
+        wrapped(text, indent).replace(&format!("\n{}", " ".repeat(indent)), &broken)
+    )
+}
+
 /// A NixOS module with one option per line.
 fn as_module(migrated: &Migrated) -> String {
     let mut text = "{\n".to_owned();
     for option in &migrated.options {
         let value = nix::expression(&option.value);
         if let Some(note) = option.note {
-            let _ = writeln!(text, "  # {note}");
+            text.push_str(&comment("  # ", note));
         }
-        let _ = writeln!(text, "  {} = {value};", option.name);
+        let name = format!("  {} =", option.name);
+        text.push_str(&beside(&format!("{name} "), &format!("{value};"), 4));
     }
     text.push_str("}\n");
     let mut section = |title: &str, lines: Vec<String>| {
         if !lines.is_empty() {
             let _ = writeln!(text, "\n# {title}:");
             for line in lines {
-                let _ = writeln!(text, "#   {line}");
+                text.push_str(&comment("#   ", &line));
             }
         }
     };
@@ -143,21 +160,24 @@ mod tests {
 
     #[test]
     fn every_setting_of_the_reference() {
-        insta::assert_snapshot!(module(concat!(
-            include_str!("../testdata/chatmail.ini"),
-            "passthrough_senders =\n",
-            "passthrough_recipients = xstore@example.org echo@chat.example.org\n",
-            "imap_rawlog = false\n",
-            "filtermail_smtp_port = 10080\n",
-            "filtermail_smtp_port_incoming = 10081\n",
-            "filtermail_http_port_incoming = 10082\n",
-            "filtermail_lmtp_port_transport = 10083\n",
-            "postfix_reinject_port = 10025\n",
-            "postfix_reinject_port_incoming = 10026\n",
-            "turn_socket_path = /run/chatmail-turn/turn.socket\n",
-            "passdb_path = /home/vmail/passdb.sqlite\n",
-            "favourite_colour = blue\n",
-        )));
+        crate::answer::human::check(
+            "migrate",
+            &module(concat!(
+                include_str!("../testdata/chatmail.ini"),
+                "passthrough_senders =\n",
+                "passthrough_recipients = xstore@example.org echo@chat.example.org\n",
+                "imap_rawlog = false\n",
+                "filtermail_smtp_port = 10080\n",
+                "filtermail_smtp_port_incoming = 10081\n",
+                "filtermail_http_port_incoming = 10082\n",
+                "filtermail_lmtp_port_transport = 10083\n",
+                "postfix_reinject_port = 10025\n",
+                "postfix_reinject_port_incoming = 10026\n",
+                "turn_socket_path = /run/chatmail-turn/turn.socket\n",
+                "passdb_path = /home/vmail/passdb.sqlite\n",
+                "favourite_colour = blue\n",
+            )),
+        );
     }
 
     #[test]

@@ -10,6 +10,7 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
+use crate::answer::folded;
 use crate::dial::{Dial, PATIENCE, Stream};
 use crate::{dns, tls};
 
@@ -95,7 +96,7 @@ pub(crate) fn run(cli: &Cli, settings: &Settings) -> anyhow::Result<crate::Answe
     let text = if cli.json {
         serde_json::to_string_pretty(&probes)? + "\n"
     } else {
-        table(&probes)
+        folded(&table(&probes))
     };
     Ok(crate::Answer { text, good })
 }
@@ -307,4 +308,42 @@ fn table(probes: &[Probe]) -> String {
         let _ = writeln!(text, "{:40}  {result}", probe.what);
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn probes_fit_80_columns() {
+        let probe = |what: &str, problem: Option<&str>, replaced| Probe {
+            what: what.to_owned(),
+            problem: problem.map(str::to_owned),
+            replaced,
+            certificate_days: None,
+        };
+        let probes = [
+            probe("192.0.2.1:25 STARTTLS", None, false),
+            probe(
+                "192.0.2.1:443 mail from other relays",
+                Some(
+                    "the server does not accept mail over HTTPS: the greeting is \"HTTP/1.1 404\" instead of \"HTTP/1.1 405\"",
+                ),
+                false,
+            ),
+            probe(
+                "[2001:db8:1234:5678:9abc:def0:1234:5678]:443 mail from other relays",
+                Some("cannot connect: Connection refused (os error 111)"),
+                false,
+            ),
+            probe(
+                "port 25 of the mail servers of chat.example.org",
+                Some(
+                    "the provider may block outgoing connections to port 25: cannot reach 192.0.2.25:25: timed out after 5 s",
+                ),
+                true,
+            ),
+        ];
+        crate::answer::human::check("ports", &folded(&table(&probes)));
+    }
 }

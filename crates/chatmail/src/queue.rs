@@ -9,6 +9,8 @@ use chatmail_core::postqueue::{self, Message};
 use serde::Serialize;
 use time::OffsetDateTime;
 
+use crate::program;
+
 /// Maximum length of a printed reason; other servers choose the text.
 const MAX_REASON: usize = 200;
 
@@ -17,21 +19,32 @@ const MAX_REASON: usize = 200;
 pub(crate) struct Cli {
     #[command(subcommand)]
     command: Option<Command>,
-    /// Print the list or the summary as JSON.
-    #[arg(long, global = true)]
+    /// Print the list as JSON.
+    #[arg(long)]
     json: bool,
 }
 
 #[derive(clap::Subcommand)]
 enum Command {
     /// List all messages (default).
-    List,
+    List {
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
     /// Count recipients by destination and reason.
-    Summary,
+    Summary {
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
     /// Show the envelope and the header of a message.
     Show {
         /// Queue ID.
         id: String,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
     },
     /// Retry the delivery of one message, or of all.
     Retry {
@@ -53,12 +66,20 @@ pub(crate) struct Destination {
 }
 
 pub(crate) fn run(cli: &Cli) -> anyhow::Result<crate::Answer> {
-    let text = match cli.command.as_ref().unwrap_or(&Command::List) {
-        Command::List if cli.json => serde_json::to_string_pretty(&messages()?)? + "\n",
-        Command::List => list(&messages()?),
-        Command::Summary if cli.json => serde_json::to_string_pretty(&summary(&messages()?))? + "\n",
-        Command::Summary => summary_text(&summary(&messages()?)),
-        Command::Show { id } => postfix("postcat", &["-q", "-e", "-h", known(id)?])?,
+    let text = match cli.command.as_ref().unwrap_or(&Command::List { json: cli.json }) {
+        Command::List { json: true } => {
+            return Ok((serde_json::to_string_pretty(&messages()?)? + "\n").into());
+        }
+        Command::List { json: false } => list(&messages()?),
+        Command::Summary { json: true } => {
+            return Ok((serde_json::to_string_pretty(&summary(&messages()?))? + "\n").into());
+        }
+        Command::Summary { json: false } => summary_text(&summary(&messages()?)),
+        Command::Show { id, json } => {
+            let text = postfix("postcat", &["-q", "-e", "-h", known(id)?])?;
+            // Lines of a message are never broken.
+            return Ok(if *json { show_json(&text)? } else { text }.into());
+        }
         Command::Retry { id: Some(id) } => {
             postfix("postqueue", &["-i", known(id)?])?;
             format!("Postfix retries {id} now.\n")
@@ -72,7 +93,32 @@ pub(crate) fn run(cli: &Cli) -> anyhow::Result<crate::Answer> {
             format!("{id} was dropped.\n")
         }
     };
-    Ok(text.into())
+    Ok(crate::Answer::folded(&text))
+}
+
+/// The lines of postcat(1) by its sections.
+fn show_json(text: &str) -> anyhow::Result<String> {
+    let mut message = Shown::default();
+    let mut section = None;
+    for line in text.lines() {
+        if let Some(title) = line.strip_prefix("*** ") {
+            section = match title.split_whitespace().next() {
+                Some("ENVELOPE") => Some(&mut message.envelope),
+                Some("MESSAGE" | "HEADER") if !title.contains("FILE END") => Some(&mut message.header),
+                _ => None,
+            };
+        } else if let Some(lines) = &mut section {
+            lines.push(line.to_owned());
+        }
+    }
+    Ok(serde_json::to_string_pretty(&message)? + "\n")
+}
+
+/// A message without its body.
+#[derive(Debug, Default, Serialize)]
+struct Shown {
+    envelope: Vec<String>,
+    header: Vec<String>,
 }
 
 /// The messages in the queue.
@@ -91,10 +137,7 @@ fn known(id: &str) -> anyhow::Result<&str> {
 }
 
 fn postfix(program: &str, arguments: &[&str]) -> anyhow::Result<String> {
-    let output = Process::new(program)
-        .args(arguments)
-        .output()
-        .with_context(|| format!("cannot run {program}"))?;
+    let output = program::output(Process::new(program).args(arguments))?;
     ensure!(
         output.status.success(),
         "{program} failed with {}: {}",
@@ -227,5 +270,39 @@ mod tests {
             "{text}"
         );
         assert!(postqueue::parse("queue is down\n").is_err());
+    }
+
+    #[test]
+    fn the_output_fits_80_columns() {
+        use crate::answer::{folded, human};
+        let reason = "host mx.down.example[192.0.2.25] said: 450 4.7.1 <someone@down.example>: Recipient address rejected: Greylisted, see https://greylisting.example/help (in reply to RCPT TO command)";
+        let long = format!(
+            r#"{{"queue_name": "deferred", "queue_id": "4dGm1L3ncVz9sXQ", "arrival_time": 1760000000, "message_size": 31457280, "forced_expire": false, "sender": "{}@chat.example.org", "recipients": [{{"address": "{}@down.example", "delay_reason": "{reason}"}}]}}"#,
+            "s".repeat(40),
+            "r".repeat(60)
+        );
+        let messages = postqueue::parse(&format!("{QUEUE}{long}\n")).unwrap();
+        human::check("queue list", &folded(&list(&messages)));
+        let empty = summary_text(&summary(&[]));
+        human::check(
+            "queue summary",
+            &folded(&(summary_text(&summary(&messages)) + "\n" + &empty)),
+        );
+    }
+
+    #[test]
+    fn a_message_is_shown_by_its_sections() {
+        let text = "*** ENVELOPE RECORDS deferred/4bQ1 ***\nmessage_size: 700\nsender: a@x.test\n\
+                    *** MESSAGE CONTENTS deferred/4bQ1 ***\nFrom: a@x.test\nSubject: [...]\n\
+                    *** HEADER EXTRACTED deferred/4bQ1 ***\n*** MESSAGE FILE END deferred/4bQ1 ***\n";
+        let shown: serde_json::Value = serde_json::from_str(&show_json(text).unwrap()).unwrap();
+        assert_eq!(
+            shown,
+            serde_json::json!({
+                "envelope": ["message_size: 700", "sender: a@x.test"],
+                "header": ["From: a@x.test", "Subject: [...]"],
+            })
+        );
+        crate::answer::human::check("queue show", text);
     }
 }

@@ -12,6 +12,7 @@ use chatmail_core::Settings;
 use chatmail_core::account::MailStore;
 
 use self::plan::Plan;
+use crate::Answer;
 use crate::account::size;
 use crate::backup::restic::{Restic, Snapshot};
 use crate::services;
@@ -51,7 +52,7 @@ pub(crate) fn run(cli: &Cli, settings: &Settings) -> anyhow::Result<crate::Answe
         snapshot.minute()
     );
     if cli.dry_run {
-        return Ok(format!("Would restore {what}\n").into());
+        return Ok(Answer::folded(&format!("Would restore {what}")));
     }
 
     services::stop()?;
@@ -65,7 +66,9 @@ pub(crate) fn run(cli: &Cli, settings: &Settings) -> anyhow::Result<crate::Answe
     }
     fs::remove_file(MARKER).with_context(|| format!("cannot remove {MARKER}"))?;
     services::start().context("everything is restored, but the services do not start")?;
-    Ok(format!("Restored {what}\nAll files are as in the snapshot, and the services run.\n").into())
+    Ok(Answer::folded(&format!(
+        "Restored {what}\nAll files are as in the snapshot, and the services run."
+    )))
 }
 
 /// Restored files would mix with those of existing accounts. What an interrupted restore left is no obstacle.

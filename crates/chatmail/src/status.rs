@@ -5,6 +5,7 @@ pub(crate) mod system;
 use std::fmt::Write as _;
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use anyhow::Context as _;
@@ -17,7 +18,7 @@ use serde::Serialize;
 
 use self::system::{EXPIRE, Sockets, Unit};
 use crate::account::size;
-use crate::answer::wrapped;
+use crate::answer::entry;
 use crate::destinations::Report;
 use crate::dial::Dial;
 use crate::times::minute;
@@ -42,9 +43,6 @@ pub(crate) fn ways(https: bool, smtp: bool) -> Vec<&'static str> {
         .collect()
 }
 
-/// Width of the column before the values.
-const INDENT: usize = 16;
-
 /// Destinations in the output for people.
 const BUSIEST: usize = 5;
 
@@ -67,16 +65,17 @@ struct Status {
     missing_ports: Vec<u16>,
     connections: Connections,
     federation: Federation,
-    queue: Queue,
+    /// The figures that cannot be had are null; `attention` says why.
+    queue: Option<Queue>,
     /// Deliveries to other domains.
-    destinations: Report,
-    accounts: Accounts,
+    destinations: Option<Report>,
+    accounts: Option<Accounts>,
     /// Days until the certificate on port 993 expires.
     certificate_days: Option<i64>,
     last_expiry: Option<String>,
     pending_notifications: Option<usize>,
     disk_free: Option<u64>,
-    registration: String,
+    registration: Option<String>,
     /// Problems that need attention.
     attention: Vec<String>,
 }
@@ -123,7 +122,7 @@ struct Accounts {
 }
 
 pub(crate) fn run(cli: &Cli, settings: &Settings) -> anyhow::Result<crate::Answer> {
-    let status = look(settings)?;
+    let status = look(settings);
     let text = if cli.json {
         serde_json::to_string_pretty(&status)? + "\n"
     } else {
@@ -135,43 +134,69 @@ pub(crate) fn run(cli: &Cli, settings: &Settings) -> anyhow::Result<crate::Answe
     })
 }
 
-fn look(settings: &Settings) -> anyhow::Result<Status> {
-    let units = system::units()?;
-    let sockets = Sockets::read()?;
-    let missing_ports: Vec<_> = ports(settings)
-        .filter(|port| !sockets.listening.contains(port))
-        .collect();
-    let mut attention: Vec<_> = units
-        .iter()
-        .filter(|unit| !unit.is_well())
-        .map(|unit| {
+/// What cannot be read needs attention; the rest of the status does not depend on it.
+#[derive(Default)]
+struct Attention(Vec<String>);
+
+impl Attention {
+    fn unless<T>(&mut self, result: anyhow::Result<T>) -> Option<T> {
+        result.map_err(|error| self.0.push(format!("{error:#}"))).ok()
+    }
+}
+
+fn look(settings: &Settings) -> Status {
+    let mut attention = Attention::default();
+    let units = attention.unless(system::units()).unwrap_or_default();
+    attention
+        .0
+        .extend(units.iter().filter(|unit| !unit.is_well()).map(|unit| {
             format!(
                 "{} is {}; see `journalctl -u {}`",
                 unit.name, unit.state, unit.name
             )
+        }));
+    let sockets = attention.unless(Sockets::read());
+    let missing_ports: Vec<_> = ports(settings)
+        .filter(|port| {
+            sockets
+                .as_ref()
+                .is_some_and(|sockets| !sockets.listening.contains(port))
         })
         .collect();
-    attention.extend(
+    let sockets = sockets.unwrap_or_default();
+    attention.0.extend(
         missing_ports
             .iter()
             .map(|port| format!("nothing is listening on port {port}")),
     );
-    let messages = queue::messages().unwrap_or_else(|error| {
-        attention.push(format!("{error:#}"));
-        Vec::new()
+    let messages = attention.unless(queue::messages());
+    let waiting = messages.as_deref().map(queue::summary).unwrap_or_default();
+    let queue = messages.map(|messages| {
+        let deferred = messages.iter().filter(|message| message.queue_name == "deferred");
+        Queue {
+            messages: messages.len(),
+            deferred: deferred.count(),
+        }
     });
-    let deferred = messages.iter().filter(|message| message.queue_name == "deferred");
-    let queue = Queue {
-        messages: messages.len(),
-        deferred: deferred.count(),
-    };
-    let destinations = Report::read(settings, &queue::summary(&messages))?;
+    let destinations = attention.unless(Report::read(settings, &waiting));
     let resources = Resources::read(&settings.mailboxes.directory);
-    let registration = registration(settings, &resources)?;
     if let Some(exhausted) = resources.exhausted(&settings.accounts) {
-        attention.push(exhausted.to_string());
+        attention.0.push(exhausted.to_string());
     }
-    Ok(Status {
+    if resources.disk_free.is_none() {
+        attention.0.push(format!(
+            "cannot read the free space of {}",
+            settings.mailboxes.directory.display()
+        ));
+    }
+    let registration = attention.unless(registration(settings, &resources));
+    let accounts = accounts(settings, &mut attention);
+    let certificate_days = attention.unless(certificate(settings)).map(|presented| {
+        attention.0.extend(presented.problems);
+        presented.days
+    });
+    let pending_notifications = attention.unless(pending(&settings.push.queue_dir));
+    Status {
         domain: settings.domain.clone(),
         versions: Versions {
             chatmail: env!("CARGO_PKG_VERSION"),
@@ -199,19 +224,26 @@ fn look(settings: &Settings) -> anyhow::Result<Status> {
         },
         queue,
         destinations,
-        accounts: accounts(settings)?,
-        certificate_days: certificate(settings, &mut attention)?,
+        accounts,
+        certificate_days,
         last_expiry: units
             .iter()
             .find(|unit| unit.name == EXPIRE)
             .and_then(|unit| unit.ended)
             .map(minute),
-        pending_notifications: fs::read_dir(&settings.push.queue_dir).ok().map(Iterator::count),
+        pending_notifications,
         disk_free: resources.disk_free,
         registration,
         units,
-        attention,
-    })
+        attention: attention.0,
+    }
+}
+
+/// Number of notifications that wait for the notification server.
+fn pending(folder: &Path) -> anyhow::Result<usize> {
+    let files = fs::read_dir(folder)
+        .with_context(|| format!("cannot list the pending notifications in {}", folder.display()))?;
+    Ok(files.count())
 }
 
 /// Who can get an account, and how many invitations and accounts are left.
@@ -256,20 +288,24 @@ fn registration(settings: &Settings, resources: &Resources) -> anyhow::Result<St
     Ok(text)
 }
 
-fn accounts(settings: &Settings) -> anyhow::Result<Accounts> {
+fn accounts(settings: &Settings, attention: &mut Attention) -> Option<Accounts> {
     let store = MailStore::new(&settings.mailboxes.directory);
     let dir = store.dir().display();
     let mut accounts = Accounts::default();
     let now = SystemTime::now();
-    for address in store
+    let addresses = store
         .addresses()
-        .with_context(|| format!("cannot list the mail store {dir}"))?
-    {
-        let account = store.account(&address);
-        let login = account
-            .last_login()
-            .with_context(|| format!("cannot read the account {address}"))?;
-        let Some(login) = login else { continue };
+        .with_context(|| format!("cannot list the mail store {dir}"));
+    let mut unreadable = Vec::new();
+    for address in attention.unless(addresses)? {
+        let login = match store.account(&address).last_login() {
+            Ok(Some(login)) => login,
+            Ok(None) => continue,
+            Err(error) => {
+                unreadable.push(format!("{address}: {error}"));
+                continue;
+            }
+        };
         // Only the day is stored: a login of yesterday may be less than a day ago.
         let within = |days: u64| {
             let age = now.duration_since(login).unwrap_or_default();
@@ -279,11 +315,23 @@ fn accounts(settings: &Settings) -> anyhow::Result<Accounts> {
         accounts.active_1_day += within(1);
         accounts.active_30_days += within(30);
     }
-    Ok(accounts)
+    if let Some(first) = unreadable.first() {
+        let number = unreadable.len();
+        attention
+            .0
+            .push(format!("cannot read {number} account(s), one of them {first}"));
+    }
+    Some(accounts)
+}
+
+/// The certificate on port 993.
+struct Certificate {
+    days: i64,
+    problems: Vec<String>,
 }
 
 /// Days until the certificate in use expires, which is not always the one on disk.
-fn certificate(settings: &Settings, attention: &mut Vec<String>) -> anyhow::Result<Option<i64>> {
+fn certificate(settings: &Settings) -> anyhow::Result<Certificate> {
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 993));
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -292,24 +340,21 @@ fn certificate(settings: &Settings, attention: &mut Vec<String>) -> anyhow::Resu
         let stream = Dial::Here.connect(address).await?;
         tls::handshake(stream, &settings.domain, None).await
     };
-    let presented = match runtime.block_on(present) {
-        Ok(presented) => presented,
-        Err(error) => {
-            attention.push(format!("cannot get the certificate from port 993: {error:#}"));
-            return Ok(None);
-        }
-    };
+    let presented = runtime
+        .block_on(present)
+        .context("cannot get the certificate from port 993")?;
     let days = presented.days();
+    let mut problems = Vec::new();
     if days < tls::RENEWED_DAYS {
-        attention.push(format!("the certificate expires in {days} day(s)"));
+        problems.push(format!("the certificate expires in {days} day(s)"));
     }
     if let Some(reason) = presented
         .distrust
         .filter(|_| settings.tls.mode != TlsMode::SelfSigned)
     {
-        attention.push(format!("clients do not trust the certificate: {reason}"));
+        problems.push(format!("clients do not trust the certificate: {reason}"));
     }
-    Ok(Some(days))
+    Ok(Certificate { days, problems })
 }
 
 impl Federation {
@@ -322,11 +367,6 @@ impl Federation {
         let rules: Vec<_> = allow.into_iter().chain(block).collect();
         (!rules.is_empty()).then(|| rules.join(", "))
     }
-}
-
-/// A line of the output for people.
-fn entry(name: &str, value: &str) -> String {
-    format!("{name:15} {}\n", wrapped(value, INDENT))
 }
 
 impl Status {
@@ -349,7 +389,14 @@ impl Status {
             ),
         );
         let well = self.units.iter().filter(|unit| unit.is_well()).count();
-        line("units", format!("{well} of {} well", self.units.len()));
+        line(
+            "units",
+            if self.units.is_empty() {
+                unknown()
+            } else {
+                format!("{well} of {} well", self.units.len())
+            },
+        );
         let connections = &self.connections;
         line(
             "connections",
@@ -372,20 +419,20 @@ impl Status {
         }
         line(
             "queue",
-            format!(
-                "{} message(s), {} deferred",
-                self.queue.messages, self.queue.deferred
-            ),
+            self.queue.as_ref().map_or_else(unknown, |queue| {
+                format!("{} message(s), {} deferred", queue.messages, queue.deferred)
+            }),
         );
-        let accounts = &self.accounts;
         line(
             "accounts",
-            format!(
-                "{}, used in the last day: {}, in 30 days: {}",
-                accounts.total, accounts.active_1_day, accounts.active_30_days
-            ),
+            self.accounts.as_ref().map_or_else(unknown, |accounts| {
+                format!(
+                    "{}, used in the last day: {}, in 30 days: {}",
+                    accounts.total, accounts.active_1_day, accounts.active_30_days
+                )
+            }),
         );
-        line("registration", self.registration.clone());
+        line("registration", self.registration.clone().unwrap_or_else(unknown));
         line(
             "certificate",
             self.certificate_days
@@ -406,9 +453,10 @@ impl Status {
             self.disk_free
                 .map_or_else(unknown, |bytes| format!("{} free", size(bytes))),
         );
-        line("destinations", self.destinations.extent());
-        if !self.destinations.destinations.is_empty() {
-            text.push_str(&self.destinations.table(BUSIEST));
+        let destinations = self.destinations.as_ref();
+        line("destinations", destinations.map_or_else(unknown, Report::extent));
+        if let Some(report) = destinations.filter(|report| !report.destinations.is_empty()) {
+            text.push_str(&report.table(BUSIEST));
         }
         for reason in &self.attention {
             text.push_str(&entry("ATTENTION", reason));

@@ -7,6 +7,7 @@ use chatmail_core::account::{Account, AccountLock, MailStore, is_banned};
 use chatmail_core::{Address, Settings};
 
 use super::store::{as_owner, existing};
+use crate::program;
 
 /// Exit status of `doveadm kick` if nobody is logged in (`EX_NOHOST`).
 const NO_SESSION: i32 = 68;
@@ -74,7 +75,7 @@ fn lock(account: &Account, address: &Address) -> anyhow::Result<AccountLock> {
 
 /// Closes the sessions of an account.
 fn kick(address: &Address) -> anyhow::Result<()> {
-    let result = Command::new("doveadm").arg("kick").arg(address.as_str()).output();
+    let result = program::output(Command::new("doveadm").arg("kick").arg(address.as_str()));
     match result {
         Ok(output) if output.status.success() || output.status.code() == Some(NO_SESSION) => Ok(()),
         Ok(output) => bail!(
@@ -83,7 +84,13 @@ fn kick(address: &Address) -> anyhow::Result<()> {
             String::from_utf8_lossy(&output.stderr).trim_end()
         ),
         // Without Dovecot, there are no sessions.
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
-        Err(error) => Err(error).context("cannot run doveadm"),
+        Err(error)
+            if error
+                .downcast_ref::<std::io::Error>()
+                .is_some_and(|error| error.kind() == std::io::ErrorKind::NotFound) =>
+        {
+            Ok(())
+        }
+        Err(error) => Err(error),
     }
 }

@@ -1,6 +1,7 @@
 //! Commands that show accounts, but never a password or a hash.
 
 use std::fmt::Write as _;
+use std::path::Path;
 use std::time::SystemTime;
 
 use anyhow::Context as _;
@@ -43,9 +44,13 @@ pub(crate) fn all(settings: &Settings, only_banned: bool, as_json: bool) -> anyh
     if as_json {
         return json(&entries);
     }
+    Ok(table(&entries))
+}
+
+fn table(entries: &[Entry]) -> String {
     let width = entries.iter().map(|entry| entry.address.len()).max().unwrap_or(0);
     let mut text = String::new();
-    for entry in &entries {
+    for entry in entries {
         let size = entry.bytes.map_or("-".to_owned(), size);
         let banned = if entry.banned { "  banned" } else { "" };
         let _ = writeln!(
@@ -55,7 +60,7 @@ pub(crate) fn all(settings: &Settings, only_banned: bool, as_json: bool) -> anyh
         );
     }
     let _ = writeln!(text, "{} account(s)", entries.len());
-    Ok(text)
+    text
 }
 
 pub(crate) fn one(settings: &Settings, address: &Address, as_json: bool) -> anyhow::Result<String> {
@@ -64,9 +69,13 @@ pub(crate) fn one(settings: &Settings, address: &Address, as_json: bool) -> anyh
     if as_json {
         return json(&entry);
     }
+    Ok(card(&entry, account.dir()))
+}
+
+fn card(entry: &Entry, folder: &Path) -> String {
     let yes = |known: bool| if known { "yes" } else { "no" };
     let count = |known: Option<u64>| known.map_or("unknown".to_owned(), |number| number.to_string());
-    Ok(format!(
+    format!(
         "address:            {}\nlast login:         {}\nsize:               {}\nmessages:           {}\n\
          banned:             {}\nrefuses cleartext:  {}\nfolder:             {}\n",
         entry.address,
@@ -75,8 +84,8 @@ pub(crate) fn one(settings: &Settings, address: &Address, as_json: bool) -> anyh
         count(entry.messages),
         yes(entry.banned),
         yes(entry.refuses_cleartext),
-        account.dir().display(),
-    ))
+        folder.display(),
+    )
 }
 
 fn entry(address: &Address, account: &Account, hash: &str) -> anyhow::Result<Entry> {
@@ -106,5 +115,41 @@ pub(crate) fn size(bytes: u64) -> String {
         0..1_000_000 => format!("{} kB", bytes.div_ceil(1000)),
         1_000_000..1_000_000_000 => format!("{} MB", bytes / 1_000_000),
         _ => format!("{} GB", bytes / 1_000_000_000),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::answer::{folded, human};
+
+    fn sample(address: &str, bytes: Option<u64>, banned: bool) -> Entry {
+        Entry {
+            address: address.to_owned(),
+            last_login: "2026-11-25".to_owned(),
+            bytes,
+            messages: bytes.map(|_| 12),
+            banned,
+            refuses_cleartext: true,
+        }
+    }
+
+    #[test]
+    fn accounts_fit_80_columns() {
+        let long = format!("{}@chat.example.org", "x".repeat(60));
+        let entries = [
+            sample("wanderer1@chat.example.org", Some(123_456_789), false),
+            sample("x02crvlgj@chat.example.org", None, true),
+        ];
+        let wide = [sample(&long, Some(5_000_000_000), true)];
+        let text = table(&entries) + "\n" + &table(&wide) + "\n" + &table(&[]);
+        human::check("account list", &folded(&text));
+        let folder = Path::new("/home/vmail/mail/chat.example.org/wanderer1@chat.example.org");
+        let text: String = entries
+            .iter()
+            .chain(&wide)
+            .map(|entry| card(entry, folder) + "\n")
+            .collect();
+        human::check("account show", &folded(&text));
     }
 }

@@ -8,6 +8,8 @@ use serde_json::json;
 use super::ask::{self, Server};
 use super::compare::{self, Finding, State};
 use super::records::{Data, Need, Record};
+use super::zone::beside;
+use crate::answer::folded;
 
 /// The result according to the servers of the zone, or to the resolver if they cannot be queried.
 pub(super) struct Checked {
@@ -91,6 +93,9 @@ fn merge(mut views: Vec<(String, Vec<Finding>)>, mut remarks: Vec<String>) -> Ch
     }
 }
 
+/// Column of values that have a line of their own.
+const INDENT: usize = 13;
+
 /// The sentence that the reference relay prints for a missing record.
 fn headline(finding: &Finding, domain: &str) -> Option<String> {
     match &finding.record.data {
@@ -116,14 +121,11 @@ fn line(text: &mut String, finding: &Finding) {
         Data::Txt(text) => text.clone(),
         data => data.to_string(),
     };
-    let _ = writeln!(
-        text,
-        "  {word:9}  {}  {}  {value}",
-        record.name,
-        record.data.kind()
-    );
+    let columns = format!("  {word:9}  {}  {}  ", record.name, record.data.kind());
+    text.push_str(&beside(&columns, &value, INDENT));
     for value in published {
-        let _ = writeln!(text, "             published: {}", value.escape_debug());
+        let value = value.escape_debug().to_string();
+        text.push_str(&beside("             published: ", &value, INDENT));
     }
 }
 
@@ -134,9 +136,10 @@ impl Checked {
     }
 
     fn text(&self, settings: &Settings, good: bool) -> String {
-        let mut text = format!("Checked {}, asking {}.\n", settings.domain, self.asked.join(", "));
+        let asked = format!("Checked {}, asking {}.\n", settings.domain, self.asked.join(", "));
+        let mut text = folded(&asked);
         for remark in &self.remarks {
-            let _ = writeln!(text, "Note: {remark}.");
+            text.push_str(&folded(&format!("Note: {remark}.")));
         }
         for (need, title) in [(Need::Required, "Required"), (Need::Recommended, "Recommended")] {
             if self.wrong(need).next().is_some() {
@@ -192,5 +195,57 @@ impl Checked {
             "remarks": self.remarks,
             "records": records,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_result_fits_80_columns() {
+        let text = include_str!("../../../chatmail-core/testdata/settings.json");
+        let settings = Settings::parse(text, "sample".as_ref()).unwrap();
+        let finding = |name: &str, data, need, state| Finding {
+            record: Record {
+                name: name.to_owned(),
+                data,
+                need,
+            },
+            state,
+        };
+        let checked = Checked {
+            findings: vec![
+                finding(
+                    "chat.example.org",
+                    Data::A("192.0.2.1".parse().unwrap()),
+                    Need::Required,
+                    State::Missing,
+                ),
+                finding(
+                    "opendkim._domainkey.chat.example.org",
+                    Data::Txt(format!("v=DKIM1;k=rsa;p={};s=email;t=s", "A".repeat(392))),
+                    Need::Required,
+                    State::Differs(vec!["v=DKIM1;k=rsa;p=BBBB".to_owned(), "\u{1b}[31m".to_owned()]),
+                ),
+                finding(
+                    "chat.example.org",
+                    Data::Txt("v=spf1 a ~all".to_owned()),
+                    Need::Recommended,
+                    State::Unknown,
+                ),
+            ],
+            asked: vec!["ns1.dns.example".to_owned(), "ns2.dns.example".to_owned()],
+            remarks: vec![
+                "ns3.dns.example stopped answering: no reply within 5 s, after three attempts over UDP and TCP".to_owned(),
+            ],
+        };
+        let good = Checked {
+            findings: Vec::new(),
+            asked: vec!["127.0.0.1".to_owned()],
+            remarks: Vec::new(),
+        };
+        let text = checked.text(&settings, false) + "\n" + &good.text(&settings, true);
+        crate::answer::human::check("dns", &text);
     }
 }

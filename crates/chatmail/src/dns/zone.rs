@@ -3,6 +3,7 @@
 use std::fmt::{self, Write as _};
 
 use super::records::{Data, Need, Record};
+use crate::answer::WIDTH;
 
 /// Seconds for which resolvers may cache a record.
 const TTL: u32 = 3600;
@@ -42,6 +43,15 @@ pub(crate) fn file(domain: &str, head: Head, records: &[Record]) -> String {
     text
 }
 
+/// A value, which is copied and therefore never broken, beside columns or, if there is no room, below them.
+pub(crate) fn beside(columns: &str, value: &str, indent: usize) -> String {
+    if columns.chars().count() + value.chars().count() <= WIDTH {
+        format!("{columns}{value}\n")
+    } else {
+        format!("{}\n{}{value}\n", columns.trim_end(), " ".repeat(indent))
+    }
+}
+
 /// Formats a table in which text is neither quoted nor split, as the forms of DNS providers expect it.
 pub(crate) fn table(domain: &str, records: &[Record]) -> String {
     let width = records.iter().map(|record| record.name.len()).max().unwrap_or(0);
@@ -62,16 +72,12 @@ pub(crate) fn table(domain: &str, records: &[Record]) -> String {
                 Data::Txt(text) => text.clone(),
                 data => data.to_string(),
             };
-            text.push_str(&format!(
-                "  {:width$}  {:5}  {value}\n",
-                record.name,
-                record.data.kind()
-            ));
+            let columns = format!("  {:width$}  {:5}  ", record.name, record.data.kind());
+            text.push_str(&beside(&columns, &value, 4));
         }
     }
     text.push_str(
-        "\nRun `chatmail dns --zone` to print them as a zone file, and `chatmail dns --check` to check that they are \
-         published.\n",
+        "\nRun `chatmail dns --zone` to print them as a zone file, and\n`chatmail dns --check` to check that they are published.\n",
     );
     text
 }

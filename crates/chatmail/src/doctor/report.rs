@@ -93,7 +93,6 @@ pub(super) fn text(lines: &[Line], colour: bool) -> String {
 mod tests {
     use super::super::verdict::{failed, note};
     use super::*;
-    use crate::answer::WIDTH;
 
     fn sample() -> Vec<Line> {
         [
@@ -122,8 +121,7 @@ mod tests {
     #[test]
     fn output_for_people_fits_80_columns() {
         let text = text(&sample(), false);
-        assert!(text.lines().all(|line| line.chars().count() <= WIDTH), "{text}");
-        insta::assert_snapshot!(text);
+        crate::answer::human::check("doctor", &text);
     }
 
     #[test]

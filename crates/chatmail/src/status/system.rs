@@ -7,6 +7,8 @@ use std::process::Command;
 use anyhow::{Context as _, ensure};
 use serde::Serialize;
 
+use crate::program;
+
 /// The units of a relay; units that do not exist on the host are skipped.
 const UNITS: [&str; 27] = [
     "postfix.service",
@@ -65,12 +67,12 @@ impl Unit {
 }
 
 pub(crate) fn units() -> anyhow::Result<Vec<Unit>> {
-    let output = Command::new("systemctl")
-        .args(["show", "--timestamp=unix"])
-        .arg("--property=Id,LoadState,ActiveState,Type,ExecMainExitTimestamp")
-        .args(UNITS)
-        .output()
-        .context("cannot run systemctl")?;
+    let output = program::output(
+        Command::new("systemctl")
+            .args(["show", "--timestamp=unix"])
+            .arg("--property=Id,LoadState,ActiveState,Type,ExecMainExitTimestamp")
+            .args(UNITS),
+    )?;
     ensure!(
         output.status.success(),
         "systemctl show failed with {}",
@@ -154,8 +156,8 @@ pub(crate) fn processes(name: &str) -> usize {
 }
 
 /// The version that a program prints; none if it is not installed.
-pub(crate) fn version(program: &str, arguments: &[&str]) -> Option<String> {
-    let output = Command::new(program).args(arguments).output().ok()?;
+pub(crate) fn version(name: &str, arguments: &[&str]) -> Option<String> {
+    let output = program::output(Command::new(name).args(arguments)).ok()?;
     let text = if output.stdout.is_empty() {
         output.stderr
     } else {

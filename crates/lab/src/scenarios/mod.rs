@@ -22,6 +22,7 @@ mod doctor;
 mod dropped;
 mod exchangers;
 mod expiry;
+mod failures;
 mod families;
 mod federation;
 mod front;
@@ -214,6 +215,8 @@ fn with_machines() -> Vec<Scenario<Context>> {
         "operator-creates-and-deletes-an-account", Machines, 90, operator::account_life;
         "operator-looks-into-the-queue", Machines, 90, operator::queue;
         "operator-asks-for-the-status", IrohRelay, 600, operator::status;
+        "status-shows-the-rest-when-inputs-are-damaged", Machines, 120, operator::damaged_inputs;
+        "commands-say-why-they-fail", Machines, 180, failures::reasons;
         "doctor-finds-faults-of-the-host", Machines, 900, doctor::finds_faults_of_the_host;
         "doctor-finds-faults-in-dns", Machines, 600, doctor::finds_faults_in_dns;
         "doctor-sees-from-another-machine", Machines, 420, doctor::from_another_machine;

@@ -34,9 +34,18 @@ fn text_at<'a>(json: &'a serde_json::Value, pointer: &str) -> Option<&'a str> {
     json.pointer(pointer)?.as_str()
 }
 
+/// Wide lines are broken at any space.
 fn holds(text: &str, wanted: &str) -> anyhow::Result<()> {
-    ensure!(text.contains(wanted), "there is no {wanted:?} in:\n{text}");
+    ensure!(
+        text.contains(wanted) || unbroken(text).contains(wanted),
+        "there is no {wanted:?} in:\n{text}"
+    );
     Ok(())
+}
+
+/// The words of an output, which can be broken into lines.
+pub(super) fn unbroken(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 /// Empties the cache of the relay's resolver. Resets the start limit, because scenarios do this many times in a row.
@@ -412,6 +421,64 @@ pub(super) async fn status(context: &Context) -> anyhow::Result<()> {
     let (good, text) = stopped?;
     ensure!(!good, "a stopped service is not reported: {text}");
     holds(&text, "newemail.service is inactive")
+}
+
+/// Runs `status` and `destinations` while a script has broken something; the outputs.
+async fn while_broken(context: &Context, provoke: &str, mend: &str) -> anyhow::Result<(String, String)> {
+    context.run(RELAY, &["bash", "-euc", provoke]).await?;
+    let status = chatmail(context, &["status"]).await;
+    let destinations = chatmail(context, &["destinations"]).await;
+    context.run(RELAY, &["bash", "-euc", mend]).await?;
+    let ((good, status), (fine, destinations)) = (status?, destinations?);
+    ensure!(!good && !fine, "nothing needs attention:\n{status}{destinations}");
+    ensure!(!status.contains("All is well"), "{status}");
+    // Everything else is still shown.
+    for line in ["domain  ", "versions  ", "units  ", "accounts  ", "certificate  "] {
+        holds(&status, line)?;
+    }
+    Ok((status, destinations))
+}
+
+/// An input that is damaged or a service that hangs hides nothing else.
+pub(super) async fn damaged_inputs(context: &Context) -> anyhow::Result<()> {
+    const FILE: &str = "/run/filtermail-outgoing/destinations.json";
+    let damage =
+        format!("[ -e {FILE} ] || echo '{{}}' >{FILE}; cp -a {FILE} {FILE}.kept; echo damaged >{FILE}");
+    let repair = format!("mv {FILE}.kept {FILE}");
+    let (status, destinations) = while_broken(context, &damage, &repair).await?;
+    holds(&status, "destinations    unknown")?;
+    for text in [&status, &destinations] {
+        holds(text, &format!("cannot use the figures in {FILE}"))?;
+    }
+
+    // The mail system does not answer.
+    let (status, destinations) = while_broken(
+        context,
+        "systemctl kill --signal=STOP --kill-whom=all postfix.service",
+        "systemctl kill --signal=CONT --kill-whom=all postfix.service",
+    )
+    .await?;
+    for text in [&status, &destinations] {
+        holds(text, "postqueue does not answer within 20 s")?;
+    }
+    holds(&status, "queue           unknown")?;
+    holds(&destinations, "destination ").or_else(|_| holds(&destinations, "Nothing was sent"))?;
+
+    // The service that counts is down; its figures stay.
+    let sockets = "filtermail-limit.socket filtermail-deliveries.socket filtermail-outgoing.socket";
+    let (_, destinations) = while_broken(
+        context,
+        &format!("systemctl stop {sockets} filtermail-outgoing.service"),
+        &format!("systemctl start {sockets} filtermail-outgoing.service"),
+    )
+    .await?;
+    holds(
+        &destinations,
+        "filtermail-outgoing.service is inactive: deliveries are not counted",
+    )?;
+    let (good, text) = chatmail(context, &["destinations"]).await?;
+    ensure!(good && !text.contains("ATTENTION"), "{text}");
+    Ok(())
 }
 
 pub(super) async fn ports(context: &Context) -> anyhow::Result<()> {
