@@ -1,6 +1,7 @@
 //! State that scenarios share: the relays, Delta Chat, and two pairs of users who have verified each other.
 
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
@@ -22,6 +23,8 @@ pub struct Context {
     program: OnceCell<Program>,
     across: OnceCell<Pair>,
     local: OnceCell<Pair>,
+    /// Whose turn it is among given accounts.
+    turn: AtomicUsize,
 }
 
 impl Context {
@@ -33,6 +36,7 @@ impl Context {
             program: OnceCell::new(),
             across: OnceCell::new(),
             local: OnceCell::new(),
+            turn: AtomicUsize::new(0),
         }
     }
 
@@ -41,11 +45,28 @@ impl Context {
         Peer::of(&self.topology, relay)
     }
 
-    /// Creates a new account on a relay; the first login registers it.
+    /// Creates a new account on a relay; the first login registers it. If accounts are given, they take turns instead:
+    /// two in a row are different if there are two.
     pub async fn account(&self, relay: &str) -> anyhow::Result<Account> {
-        let account = Account::random(&self.peer(relay)?);
+        let peer = self.peer(relay)?;
+        if let Some(existing) = self.existing(&peer) {
+            return Ok(existing);
+        }
+        let account = Account::random(&peer);
         account.imap().await.context("signing up")?;
         Ok(account)
+    }
+
+    fn existing(&self, peer: &Peer) -> Option<Account> {
+        peer.existing(self.turn.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// What Delta Chat scans to get an account on a relay.
+    fn code(&self, relay: &str) -> anyhow::Result<String> {
+        let peer = self.peer(relay)?;
+        Ok(self
+            .existing(&peer)
+            .map_or_else(|| peer.code(), |account| account.link()))
     }
 
     /// Delta Chat.
@@ -68,7 +89,7 @@ impl Context {
 
     async fn pair(&self, one: &str, other: &str) -> anyhow::Result<Pair> {
         let program = self.program().await?;
-        let (one_code, other_code) = (self.peer(one)?.code(), self.peer(other)?.code());
+        let (one_code, other_code) = (self.code(one)?, self.code(other)?);
         let (one, other) = tokio::try_join!(
             program.user_of_code("alice", &one_code),
             program.user_of_code("bob", &other_code)

@@ -5,7 +5,8 @@
     reason = "a program for a person at a terminal"
 )]
 
-use std::path::PathBuf;
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -72,9 +73,58 @@ struct Common {
     /// creates accounts, so allow 30 for each relay
     #[arg(long, value_name = "TOKEN", allow_hyphen_values = true)]
     invitation: Vec<String>,
+    /// Account to use instead of signing up, for a relay that is closed; repeatable, also for two relays. Tests send and
+    /// leave messages, so use accounts of nobody. Two accounts on each relay make all tests possible
+    #[arg(long, value_name = "ADDRESS")]
+    account: Vec<String>,
+    /// File with the passwords of these accounts, one per line in their order; `-` is standard input (default: asks at
+    /// the terminal)
+    #[arg(long, value_name = "FILE", requires = "account")]
+    password_file: Option<PathBuf>,
     /// Prints JSON
     #[arg(long)]
     json: bool,
+}
+
+/// Maximum size of a file with passwords.
+const MAX_PASSWORDS: u64 = 64 * 1024;
+
+/// The relays, with the accounts that are given.
+async fn relays(domains: &[String], common: &Common) -> anyhow::Result<Topology> {
+    let accounts = match common.account.as_slice() {
+        [] => Vec::new(),
+        addresses => live::logins(addresses, &passwords(addresses, common.password_file.as_deref())?)?,
+    };
+    let topology = live::topology(domains, &common.invitation, common.ca_file.clone(), accounts).await?;
+    live::check_accounts(&topology).await?;
+    Ok(topology)
+}
+
+fn passwords(addresses: &[String], file: Option<&Path>) -> anyhow::Result<String> {
+    let mut text = String::new();
+    match file {
+        Some(file) if file.as_os_str() == "-" => {
+            let mut input = std::io::stdin().lock().take(MAX_PASSWORDS);
+            input
+                .read_to_string(&mut text)
+                .context("cannot read the passwords from standard input")?;
+        }
+        Some(file) => {
+            let opened = std::fs::File::open(file);
+            opened
+                .and_then(|opened| opened.take(MAX_PASSWORDS).read_to_string(&mut text))
+                .with_context(|| format!("cannot read the passwords in {}", file.display()))?;
+        }
+        None => {
+            for address in addresses {
+                let password = rpassword::prompt_password(format!("Password of {address}: "))
+                    .context("cannot ask for a password without a terminal; use --password-file")?;
+                text.push_str(&password);
+                text.push('\n');
+            }
+        }
+    }
+    Ok(text)
 }
 
 #[tokio::main]
@@ -118,12 +168,17 @@ async fn test(
         bail!("no test matches; there are: {}", names.join(", "));
     }
     let domains: Vec<_> = [Some(domain), other].into_iter().flatten().collect();
-    let context = Context::new(
-        live::topology(&domains, &common.invitation, common.ca_file).await?,
-        cache()?,
-    );
+    let context = Context::new(relays(&domains, &common).await?, cache()?);
     let mut outcomes = Vec::new();
+    let mut skipped = Vec::new();
     for scenario in chosen {
+        if let Some(reason) = scenarios::live::skipped(scenario.name, &context.topology) {
+            if !common.json {
+                println!("skipped            {}: {reason}", scenario.name);
+            }
+            skipped.push(serde_json::json!({ "scenario": scenario.name, "reason": reason }));
+            continue;
+        }
         let outcome = tokio::select! {
             outcome = run::attempt(&context, scenario) => outcome,
             _ = tokio::signal::ctrl_c() => bail!("interrupted"),
@@ -144,7 +199,8 @@ async fn test(
     if !common.json {
         return Ok(tally.report());
     }
-    let report = serde_json::json!({ "domains": domains, "ok": failed == 0, "tests": outcomes });
+    let report =
+        serde_json::json!({ "domains": domains, "ok": failed == 0, "tests": outcomes, "skipped": skipped });
     println!("{report:#}");
     Ok(ExitCode::from(u8::from(failed > 0)))
 }
@@ -161,7 +217,7 @@ async fn ping(
         "--interval {seconds} is not a number of seconds from 0.1 to 86400"
     );
     let domains: Vec<_> = [Some(from), to].into_iter().flatten().collect();
-    let topology = live::topology(&domains, &common.invitation, common.ca_file).await?;
+    let topology = relays(&domains, &common).await?;
     let peer = |name| mailtest::client::Peer::of(&topology, name);
     let pair = Pair::sign_up(&peer("a")?, &peer("b")?).await?;
     let mut ticks = interval(Duration::from_secs_f64(seconds));

@@ -31,6 +31,26 @@ pub struct Relay {
     /// Token of an invitation with which clients sign up.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub invitation: Option<String>,
+    /// Accounts that exist already, for a relay on which clients cannot sign up. Never in a file.
+    #[serde(skip)]
+    pub accounts: Vec<Login>,
+}
+
+/// An account that exists already.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Login {
+    /// Address.
+    pub address: String,
+    /// Password.
+    pub password: String,
+}
+
+impl std::fmt::Debug for Login {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Login")
+            .field("address", &self.address)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Relay {

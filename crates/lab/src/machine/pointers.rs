@@ -84,6 +84,7 @@ mod tests {
             ipv4: [198, 18, 25, last].into(),
             certificate,
             invitation: None,
+            accounts: Vec::new(),
         };
         let topology = Topology {
             relays: vec![

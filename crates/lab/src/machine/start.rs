@@ -195,6 +195,7 @@ fn topology(paths: &Paths) -> Topology {
         ipv4: Ipv4Addr::new(one, two, three, last),
         certificate,
         invitation: None,
+        accounts: Vec::new(),
     };
     Topology {
         relays: RELAYS.map(relay).into(),

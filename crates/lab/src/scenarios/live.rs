@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
+use mailtest::client::Account;
 use mailtest::ping::{Pair, Times};
-use mailtest::topology::Topology;
+use mailtest::topology::{Login, Topology};
 use mailtest::{live, run, scenarios, until};
 
 use super::Context;
@@ -41,6 +42,41 @@ pub(super) async fn with_invitation(
                     .map(|reason| format!("{}: {reason}", outcome.scenario)),
             );
         }
+    }
+    Ok(failed)
+}
+
+/// All tests, with accounts that exist on the first relay; names of those that fail.
+pub(super) async fn with_accounts(
+    context: &Context,
+    one: &str,
+    other: &str,
+    accounts: &[&Account],
+) -> anyhow::Result<Vec<String>> {
+    let mut topology = found(context, one, other)?;
+    for relay in topology.relays.iter_mut().filter(|relay| relay.name == "a") {
+        relay.accounts = accounts
+            .iter()
+            .map(|account| Login {
+                address: account.address.clone(),
+                password: account.password.clone(),
+            })
+            .collect();
+    }
+    live::check_accounts(&topology).await?;
+    let there = mailtest::Context::new(topology, context.cache().to_owned());
+    let mut failed = Vec::new();
+    for scenario in scenarios::live::all() {
+        // The lab starts iroh-relay for other scenarios only.
+        if scenario.name == "iroh" || scenarios::live::skipped(scenario.name, &there.topology).is_some() {
+            continue;
+        }
+        let outcome = run::attempt(&there, &scenario).await;
+        failed.extend(
+            outcome
+                .failure
+                .map(|reason| format!("{}: {reason}", outcome.scenario)),
+        );
     }
     Ok(failed)
 }

@@ -88,7 +88,7 @@ fn with_machines() -> Vec<Scenario<Context>> {
         "doveauth-answers-only-dovecot", Machines, 60, accounts::doveauth_socket;
         "sign-up-on-a-full-disk", Machines, 120, accounts::full_disk;
         "invitations-let-people-in", Machines, 300, invitations::let_people_in;
-        "closed-relay-takes-nobody", Machines, 300, closed::by_settings;
+        "closed-relay-takes-nobody", Machines, 600, closed::by_settings;
         "accounts-per-hour-are-limited", Machines, 180, invitations::limit;
 
         "cleartext-from-outside", Machines, 90, outside::cleartext;

@@ -10,7 +10,7 @@ use super::imap::Imap;
 use super::message::{self, Message};
 use super::smtp::{Reply, Smtp};
 use super::tls::Tls;
-use crate::topology::{Certificate, Relay, Topology};
+use crate::topology::{Certificate, Login, Relay, Topology};
 
 /// The name that Delta Chat sends in EHLO.
 const CLIENT_NAME: &str = "[127.0.0.1]";
@@ -27,6 +27,8 @@ pub struct Peer {
     address: IpAddr,
     /// Token of an invitation with which clients sign up.
     pub invitation: Option<String>,
+    /// Accounts that exist already; clients use them instead of signing up.
+    pub accounts: Vec<Login>,
 }
 
 impl Peer {
@@ -45,6 +47,7 @@ impl Peer {
             tls,
             address: relay.ipv4.into(),
             invitation: relay.invitation.clone(),
+            accounts: relay.accounts.clone(),
         })
     }
 
@@ -64,6 +67,20 @@ impl Peer {
     /// Returns the socket address of a port.
     pub fn port(&self, port: u16) -> SocketAddr {
         SocketAddr::new(self.address, port)
+    }
+
+    /// One of the accounts that exist already; none if there are none.
+    pub fn existing(&self, number: usize) -> Option<Account> {
+        let login = self
+            .accounts
+            .iter()
+            .cycle()
+            .nth(number % self.accounts.len().max(1))?;
+        Some(Account {
+            peer: self.clone(),
+            address: login.address.clone(),
+            password: login.password.clone(),
+        })
     }
 
     /// Code or link with which Delta Chat signs up.
@@ -132,6 +149,31 @@ impl Account {
                 message::random_password()
             ),
         }
+    }
+
+    /// Link with which Delta Chat logs in.
+    pub fn link(&self) -> String {
+        let plain = |text: &str| -> String {
+            text.bytes()
+                .map(|byte| match byte {
+                    b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' => {
+                        char::from(byte).to_string()
+                    }
+                    byte => format!("%{byte:02X}"),
+                })
+                .collect()
+        };
+        let host = &self.peer.domain;
+        let server = if self.peer.mail_domain == *host {
+            String::new()
+        } else {
+            format!("&ih={host}&sh={host}&ip=993&sp=465&ic=3&ss=default")
+        };
+        format!(
+            "dclogin:{}/?p={}&v=1{server}",
+            self.address,
+            plain(&self.password)
+        )
     }
 
     /// Logs in over IMAP on port 993.

@@ -218,7 +218,11 @@ impl Imap {
 
     /// Returns the sequence numbers of the matching messages, in ascending order.
     pub async fn search(&mut self, criteria: &str) -> anyhow::Result<Vec<u32>> {
-        let found = self.command(&format!("SEARCH {criteria}")).await?.ok()?;
+        self.numbers(&format!("SEARCH {criteria}")).await
+    }
+
+    async fn numbers(&mut self, search: &str) -> anyhow::Result<Vec<u32>> {
+        let found = self.command(search).await?.ok()?;
         let numbers = found.data("SEARCH").flatten().filter_map(Value::as_text);
         numbers
             .map(|number| number.parse().context("SEARCH did not return a number"))
@@ -229,6 +233,20 @@ impl Imap {
     pub async fn empty(&mut self) -> anyhow::Result<()> {
         self.command("STORE 1:* +FLAGS.SILENT (\\Deleted)").await?.ok()?;
         self.command("EXPUNGE").await?.ok()?;
+        Ok(())
+    }
+
+    /// Deletes the message with this Message-ID from the selected folder, and no other (RFC 4315 section 2.1).
+    pub async fn delete(&mut self, id: &str) -> anyhow::Result<()> {
+        for uid in self
+            .numbers(&format!("UID SEARCH HEADER Message-ID {id}"))
+            .await?
+        {
+            self.command(&format!("UID STORE {uid} +FLAGS.SILENT (\\Deleted)"))
+                .await?
+                .ok()?;
+            self.command(&format!("UID EXPUNGE {uid}")).await?.ok()?;
+        }
         Ok(())
     }
 
