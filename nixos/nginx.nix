@@ -193,18 +193,23 @@ let
     '';
   };
 
-  # The page of an invitation. nginx puts the token of the request into its links, which needs no script. Only texts that
-  # look like a token get there.
+  # The page of an invitation contains links with the token of the request, which needs no script. Only texts that look
+  # like a token get there.
   byInvitation = cfg.registration.mode == "invitation";
-  invitationPage = {
-    tryFiles = "/$chatmail_invite_language/invite.html /invite.html =404";
-    extraConfig = ''
-      ${pageHeaders}
-      add_header Vary Accept-Language always;
-      # The page contains a secret.
-      add_header Cache-Control no-store always;
-      ssi on;
-    '';
+
+  # A page that nginx completes for each visitor, in the language of the path or in that of the visitor.
+  completed = name: headers: {
+    "~ ^/([A-Za-z0-9-]+/)?${name}(\\.html)?$" = {
+      # Before the expression for all pages.
+      priority = 900;
+      tryFiles = "/$chatmail_page_language/${name}.html /${name}.html =404";
+      extraConfig = ''
+        ${pageHeaders}
+        add_header Vary Accept-Language always;
+        ${headers}
+        ssi on;
+      '';
+    };
   };
 in
 {
@@ -269,10 +274,12 @@ in
         map $arg_token $chatmail_token {
           "~^[A-Za-z0-9]{22}$" $arg_token;
         }
+      ''
+      + lib.optionalString (byInvitation || cfg.web.statusPage.enable) ''
         # The language in the path, or that of the visitor.
-        map $uri $chatmail_invite_language {
+        map $uri $chatmail_page_language {
           default $chatmail_language;
-          "~^/(?<chatmail_path_language>[^/]+)/invite" $chatmail_path_language;
+          "~^/(?<chatmail_path_language>[^/]+)/(?:invite|status)" $chatmail_path_language;
         }
       '';
 
@@ -366,11 +373,25 @@ in
           };
         }
         (lib.mkIf byInvitation {
-          locations = {
-            "~ ^/([a-z-]+/)?invite(\\.html)?$" = invitationPage // {
-              # Before the expression for all pages.
-              priority = 900;
-            };
+          # The page contains a secret.
+          locations = completed "invite" "add_header Cache-Control no-store always;";
+        })
+        (lib.mkIf cfg.web.statusPage.enable {
+          locations = completed "status" "add_header Cache-Control max-age=60 always;" // {
+            "= /status-values".extraConfig = ''
+              internal;
+              default_type text/html;
+              types { }
+              ssi on;
+              root ${dirOf cfg.web.statusPage.file};
+              try_files /${baseNameOf cfg.web.statusPage.file} @status_unknown;
+            '';
+            # The timer has not run yet.
+            "@status_unknown".extraConfig = ''
+              internal;
+              default_type text/html;
+              return 200 "";
+            '';
           };
         })
         (lib.mkIf receivesOverHttps {

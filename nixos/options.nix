@@ -702,10 +702,17 @@ in
         type = types.bool;
         default = false;
         description = ''
-          Whether the web site has a page `/status`, which shows whether a message to the relay itself arrives, the number of accounts and the uptime.
-          A timer writes it every ten minutes; visitors cause no work.
-          It contains no personal data.
+          Whether the web site has a page `/status`, in all its languages, which shows whether a message to the relay itself arrives, the number of accounts and the uptime.
+          A timer determines them every ten minutes; visitors cause no work.
+          The page contains no personal data.
+          Its text is `status.md` in the sources of the web site; with a {option}`web.root` of your own, the page is missing.
         '';
+      };
+      statusPage.file = mkOption {
+        type = types.str;
+        internal = true;
+        readOnly = true;
+        description = "File with the values of the status page.";
       };
       newAddressesPerMinute = mkOption {
         type = types.ints.positive;

@@ -256,6 +256,7 @@ in
           };
           web = {
             new_addresses_per_minute = cfg.web.newAddressesPerMinute;
+            status_page = cfg.web.statusPage.enable;
             privacy = {
               postal_address = cfg.web.privacy.postalAddress;
               data_protection_officer = cfg.web.privacy.dataProtectionOfficer;

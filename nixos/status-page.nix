@@ -1,4 +1,4 @@
-# The status page of the web site: a timer writes it, and nginx serves it like any file.
+# The status page of the web site: a timer writes its values, which nginx puts into the page in the visitor's language.
 {
   config,
   lib,
@@ -9,7 +9,7 @@ let
   cfg = config.services.chatmail;
   hardening = import ./hardening.nix;
   name = "chatmail-status-page";
-  page = "/var/lib/${name}/status.html";
+  values = "/var/lib/${name}/values.html";
 in
 {
   config = lib.mkIf (cfg.enable && cfg.web.statusPage.enable) {
@@ -31,7 +31,7 @@ in
           "${cfg.settingsFile}"
           "status-page"
           "--output"
-          page
+          values
         ];
         # It creates an account, sends itself a message, and removes the account.
         User = "vmail";
@@ -51,15 +51,6 @@ in
         TimeoutStartSec = "2min";
       };
     };
-    services.nginx.virtualHosts.${cfg.domain}.locations."= /status".extraConfig = ''
-      default_type text/html;
-      types { }
-      charset utf-8;
-      add_header Content-Security-Policy "default-src 'none'; img-src 'self'; style-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'" always;
-      add_header X-Content-Type-Options nosniff always;
-      add_header Referrer-Policy no-referrer always;
-      add_header Cache-Control max-age=60 always;
-      alias ${page};
-    '';
+    services.chatmail.web.statusPage.file = values;
   };
 }

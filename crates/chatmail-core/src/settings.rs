@@ -245,6 +245,8 @@ pub struct Push {
 pub struct Web {
     /// Addresses that `/new` generates per minute, for all clients together.
     pub new_addresses_per_minute: u32,
+    /// Whether the web site has a page with the state of the relay.
+    pub status_page: bool,
     /// Text of the privacy page.
     pub privacy: Privacy,
 }

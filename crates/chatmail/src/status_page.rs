@@ -1,31 +1,30 @@
-//! `chatmail status-page`: a page of the web site that says whether the relay works. A timer runs it
-//! (`services.chatmail.web.statusPage`).
+//! `chatmail status-page`: what the status page of the web site says about the relay. A timer runs it
+//! (`services.chatmail.web.statusPage`), and nginx puts the values into the page in the visitor's language.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use anyhow::Context as _;
 use chatmail_core::Settings;
 use chatmail_core::account::MailStore;
+use chatmail_core::replace::Replacement;
 
 use crate::doctor;
 use crate::times::minute;
 
 const DAY: u64 = 24 * 60 * 60;
 
-/// Write the status page of the web site.
+/// Write the values of the status page of the web site.
 #[derive(clap::Args)]
 pub(crate) struct Cli {
-    /// File of the page, which is replaced atomically.
+    /// File of the values, which is replaced atomically.
     #[arg(long, value_name = "FILE")]
     output: PathBuf,
 }
 
 /// What the page says. It names nobody.
-struct Facts<'a> {
-    domain: &'a str,
+struct Facts {
     now: u64,
     /// Time of a message to the relay itself; none if it did not arrive.
     delivery: Option<Duration>,
@@ -43,16 +42,13 @@ pub(crate) fn run(cli: &Cli, settings: &Settings, file: &Path) -> anyhow::Result
         .addresses()
         .with_context(|| format!("cannot list the mail store {}", store.dir().display()))?;
     let facts = Facts {
-        domain: &settings.domain,
         now: chatmail_core::unix_seconds(SystemTime::now()),
         delivery: delivery.ok(),
         accounts: accounts.len(),
         uptime: uptime()?,
     };
-    let fresh = cli.output.with_extension("new");
-    fs::write(&fresh, page(&facts))
-        .and_then(|()| fs::set_permissions(&fresh, fs::Permissions::from_mode(0o644)))
-        .and_then(|()| fs::rename(&fresh, &cli.output))
+    Replacement::with_mode(0o644)
+        .write(&cli.output, values(&facts).as_bytes())
         .with_context(|| format!("cannot write {}", cli.output.display()))?;
     Ok(String::new().into())
 }
@@ -70,27 +66,24 @@ fn started(stat: &str) -> Option<Duration> {
     Some(Duration::from_millis(ticks.checked_mul(10)?))
 }
 
-fn page(facts: &Facts<'_>) -> String {
-    let Facts { domain, accounts, .. } = facts;
-    let delivery = match facts.delivery {
-        Some(time) => format!("works: a message arrives after {:.2} s", time.as_secs_f64()),
-        None => "does not work at the moment; the operator has been told in the log".to_owned(),
-    };
+/// Variables for the server-side includes of nginx. Times are in UTC, numbers have no unit: words are in the page.
+fn values(facts: &Facts) -> String {
+    let delivery = facts.delivery.map(|time| format!("{:.2}", time.as_secs_f64()));
+    let failed = if delivery.is_none() { "yes" } else { "" };
     let moment = |time: u64| minute(i64::try_from(time).unwrap_or_default());
     let uptime = facts.uptime.as_secs();
-    let days = uptime / DAY;
-    let since = moment(facts.now.saturating_sub(uptime));
-    let now = moment(facts.now);
-    format!(
-        "<!doctype html>\n<html lang=\"en\" dir=\"ltr\">\n<head>\n<meta charset=\"utf-8\">\n\
-         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
-         <meta name=\"color-scheme\" content=\"light dark\">\n<title>Status · {domain}</title>\n\
-         <link rel=\"icon\" href=\"/icon.svg\" type=\"image/svg+xml\">\n\
-         <link rel=\"stylesheet\" href=\"/style.css\">\n</head>\n<body>\n\
-         <header>\n<a class=\"home\" href=\"/\"><img src=\"/icon.svg\" alt=\"\" width=\"32\" height=\"32\"><bdi>{domain}</bdi></a>\n</header>\n\
-         <main>\n<h1>Status</h1>\n<ul>\n<li>Delivery: {delivery}.</li>\n<li>Accounts: {accounts}.</li>\n\
-         <li>Uptime: {days} days, since {since}.</li>\n</ul>\n<p>As of {now}.</p>\n</main>\n</body>\n</html>\n"
-    )
+    let values = [
+        ("delivery", delivery.unwrap_or_default()),
+        ("failed", failed.to_owned()),
+        ("accounts", facts.accounts.to_string()),
+        ("days", (uptime / DAY).to_string()),
+        ("since", moment(facts.now.saturating_sub(uptime))),
+        ("time", moment(facts.now)),
+    ];
+    values
+        .iter()
+        .map(|(name, value)| format!("<!--# set var=\"status_{name}\" value=\"{value}\" -->\n"))
+        .collect()
 }
 
 #[cfg(test)]
@@ -106,18 +99,18 @@ mod tests {
     }
 
     #[test]
-    fn the_page_says_what_works_and_names_nobody() {
+    fn the_values_say_what_works_and_name_nobody() {
         let facts = |delivery| Facts {
-            domain: "chat.example.org",
             now: 1_760_000_000,
             delivery,
             accounts: 1234,
             uptime: Duration::from_secs(17 * DAY + 3700),
         };
-        insta::assert_snapshot!(page(&facts(Some(Duration::from_millis(824)))));
-        let broken = page(&facts(None));
+        insta::assert_snapshot!(values(&facts(Some(Duration::from_millis(824)))));
+        let broken = values(&facts(None));
         assert!(
-            broken.contains("does not work") && !broken.contains('@'),
+            broken.contains("status_delivery\" value=\"\"")
+                && broken.contains("status_failed\" value=\"yes\""),
             "{broken}"
         );
     }

@@ -28,6 +28,9 @@ const INVITATION: &str = "invitation.html";
 /// Page for visitors with the token of an invitation, on relays that ask for one. Not in the menu.
 const INVITED: &str = "invite";
 
+/// Page with the state of the relay, on relays that publish it.
+const STATUS: &str = "status";
+
 /// Language for visitors whose own language is missing.
 const FALLBACK: &str = "en";
 
@@ -85,6 +88,9 @@ pub(super) fn build(files: &Files, settings: &Settings, invitation: &Invitation)
                 .unwrap_or_default()
                 .to_string_lossy()
                 .into_owned();
+            if stem == STATUS && !settings.web.status_page {
+                continue;
+            }
             let invitation = if stem == INVITED {
                 if registration != RegistrationMode::Invitation {
                     continue;

@@ -82,9 +82,9 @@ fn folder(files: &[(&str, &str)]) -> tempfile::TempDir {
 
 #[test]
 fn every_page_exists_in_every_language_and_every_link_leads_somewhere() {
-    let site = Relay::new(|_| {}).built(&[&shipped()]);
+    let site = Relay::new(|settings| settings.web.status_page = true).built(&[&shipped()]);
     for code in ["en", "de", "es", "ru", "fa"] {
-        for page in ["index", "info", "privacy"] {
+        for page in ["index", "info", "privacy", "status"] {
             let html = text(&site, &format!("{code}/{page}.html"));
             let direction = if code == "fa" { "rtl" } else { "ltr" };
             assert!(
@@ -154,6 +154,40 @@ fn a_self_signed_relay_shows_links_that_are_made_for_each_visitor() {
     assert!(links.contains(&("href", "/new?format=link")));
     assert!(links.contains(&("src", "/new?format=svg")));
     assert!(!site.keys().any(|name| name.starts_with("qr-")));
+}
+
+#[test]
+fn every_language_has_a_status_page_with_all_values_where_it_is_wanted() {
+    let without = Relay::new(|_| {}).built(&[&shipped()]);
+    assert!(!without.keys().any(|name| name.contains("status")));
+    assert!(!text(&without, "index.html").contains("status.html"));
+
+    let site = Relay::new(|settings| settings.web.status_page = true).built(&[&shipped()]);
+    assert!(text(&site, "de/index.html").contains("<a href=\"status.html\">Status</a>"));
+    for place in ["", "en/", "de/", "es/", "ru/", "fa/"] {
+        let html = text(&site, &format!("{place}status.html"));
+        let commands: Vec<_> = html
+            .match_indices("<!--# ")
+            .map(|(at, _)| html.split_at(at).1)
+            .collect();
+        let first = "<!--# include virtual=\"/status-values\" wait=\"yes\" -->";
+        assert!(
+            commands.first().is_some_and(|command| command.starts_with(first)),
+            "{html}"
+        );
+        for value in ["delivery", "accounts", "days", "since", "time"] {
+            let echo = format!("<bdi><!--# echo var=\"status_{value}\" --></bdi>");
+            assert_eq!(html.matches(&echo).count(), 1, "{value}: {html}");
+        }
+        // nginx knows one level of conditions.
+        let mut open = 0;
+        for command in commands {
+            open +=
+                i32::from(command.starts_with("<!--# if ")) - i32::from(command.starts_with("<!--# endif "));
+            assert!((0..=1).contains(&open), "{html}");
+        }
+        assert_eq!(open, 0, "{html}");
+    }
 }
 
 /// What nginx replaces by the token of the request.

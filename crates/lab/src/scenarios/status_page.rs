@@ -10,9 +10,9 @@ const RELAY: &str = "c";
 const OTHER: &str = "a";
 const UNIT: &str = "chatmail-status-page.service";
 
-async fn page(context: &Context, relay: &str) -> anyhow::Result<(u16, String)> {
+async fn page(context: &Context, relay: &str, path: &str) -> anyhow::Result<(u16, String)> {
     let peer = context.peer(relay)?;
-    let answer = http::request(peer.port(443), &peer.tls, &peer.domain, "GET", "/status").await?;
+    let answer = http::request(peer.port(443), &peer.tls, &peer.domain, "GET", path).await?;
     let text = String::from_utf8_lossy(&answer.body).into_owned();
     Ok((answer.status, format!("{}\n{text}", answer.head)))
 }
@@ -30,19 +30,45 @@ async fn accounts(context: &Context) -> anyhow::Result<usize> {
 pub(super) async fn tells_the_state(context: &Context) -> anyhow::Result<()> {
     let account = context.account(RELAY).await?;
     let before = accounts(context).await?;
+    context
+        .run(RELAY, &["sh", "-c", "rm -f /var/lib/chatmail-status-page/*"])
+        .await?;
+    let (status, text) = page(context, RELAY, "/status").await?;
+    ensure!(
+        status == 200 && text.contains("has not checked itself yet") && !text.contains("Accounts: "),
+        "before the first run: {text}"
+    );
     context.run(RELAY, &["systemctl", "start", UNIT]).await?;
-    let (status, text) = page(context, RELAY).await?;
+    let (status, text) = page(context, RELAY, "/status").await?;
     ensure!(
         status == 200
-            && text
-                .to_ascii_lowercase()
-                .contains("content-type: text/html; charset=utf-8")
-            && text.contains("Delivery: works: a message arrives after ")
-            && text.contains(&format!("Accounts: {before}."))
-            && text.contains("Uptime: "),
+            && text.to_ascii_lowercase().contains("content-type: text/html")
+            && text.contains("Delivery works: ")
+            && text.contains(&format!("Accounts: <bdi>{before}</bdi>"))
+            && text.contains("Days of uptime: <bdi>")
+            && !text.contains("does not work")
+            && !text.contains("has not checked itself")
+            && !text.contains("<!--#"),
         "{text}"
     );
-    let body = text.split_once("<!doctype").map_or("", |(_, body)| body);
+    for (path, words) in [
+        ("/de/status.html", "Die Zustellung funktioniert: "),
+        ("/es/status.html", "La entrega funciona: "),
+        ("/ru/status.html", "Доставка работает: "),
+        ("/fa/status.html", "lang=\"fa\" dir=\"rtl\""),
+    ] {
+        let (status, text) = page(context, RELAY, path).await?;
+        let accounts = format!("<bdi>{before}</bdi>");
+        ensure!(
+            status == 200 && text.contains(words) && text.contains(&accounts) && !text.contains("<!--#"),
+            "{path}: {text}"
+        );
+    }
+    let (status, _) = page(context, RELAY, "/status-values").await?;
+    ensure!(status == 404, "the values are public: {status}");
+    // The frame of the site names the operator's address.
+    let body = text.split_once("<main>").map_or("", |(_, body)| body);
+    let (body, _) = body.split_once("</main>").context("the page has no end")?;
     ensure!(!body.contains('@') && !body.contains(&account.address), "{body}");
     ensure!(
         accounts(context).await? == before,
@@ -64,9 +90,9 @@ pub(super) async fn tells_the_state(context: &Context) -> anyhow::Result<()> {
         .run(RELAY, &[&["systemctl", "start"][..], &broken].concat())
         .await?;
     written?;
-    let (_, text) = page(context, RELAY).await?;
+    let (_, text) = page(context, RELAY, "/status").await?;
     ensure!(
-        text.contains("Delivery: does not work at the moment"),
+        text.contains("Delivery does not work at the moment") && !text.contains("Delivery works"),
         "a relay without its filter: {text}"
     );
     ensure!(
@@ -74,7 +100,7 @@ pub(super) async fn tells_the_state(context: &Context) -> anyhow::Result<()> {
         "a failure leaves an account behind"
     );
 
-    let (status, _) = page(context, OTHER).await?;
+    let (status, _) = page(context, OTHER, "/status").await?;
     ensure!(status == 404, "a relay without the option: {status}");
     Ok(())
 }
