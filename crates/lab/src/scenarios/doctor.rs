@@ -64,10 +64,10 @@ pub(super) async fn finds_faults_in_dns(context: &Context) -> anyhow::Result<()>
     }
     let domain = context.peer("a")?.domain;
     for (names, expected) in [
-        (&[][..], "198.18.25.11 has no name"),
+        (&[][..], "198.18.25.11 has no name (PTR record)"),
         (
             &[(11, "other.test")],
-            "has the name other.test, which does not resolve",
+            "has the name other.test, which does not resolve to this address",
         ),
     ] {
         publish_names(context, names).await?;

@@ -98,6 +98,13 @@ fn another_issuer_fails_and_a_missing_caa_record_is_a_note() {
     );
     assert_eq!(states(State::Missing), [Weight::Note]);
     assert_eq!(states(State::Right), []);
+    assert_eq!(states(State::Unknown), [Weight::Failed]);
+    let silent = judge_records(&[caa(State::Unknown)], is_caa);
+    assert!(
+        silent
+            .iter()
+            .all(|finding| finding.text.starts_with("no server answers for "))
+    );
 }
 
 #[test]

@@ -127,7 +127,7 @@ async fn play(context: &Context) -> anyhow::Result<()> {
 }
 
 /// A fault, the scripts that provoke and mend it, and the failures.
-type Row = (
+pub(super) type Row = (
     &'static str,
     &'static str,
     &'static str,
@@ -136,7 +136,7 @@ type Row = (
 
 /// A firewall in front of the relay: rules of routing drop what arrives over the network. The relay itself still sees
 /// its ports open.
-const FAULTS: &[Row] = &[
+pub(super) const FAULTS: &[Row] = &[
     (
         "a firewall that closes a port",
         "ip rule add priority 2 lookup local; ip rule del priority 0; \
