@@ -74,6 +74,7 @@ let
     host-existing-site = ../examples/existing-site.nix;
     host-full = ../examples/full.nix;
     host-minimal = ../examples/minimal.nix;
+    host-monitoring = ../examples/monitoring.nix;
   };
   # The hosts of a folder that `nix run .#init` wrote, with this flake as its input.
   hostsOf =

@@ -19,6 +19,7 @@ let
     "bin"
     "bintools"
     "cc"
+    "cli"
     "cryptsetup"
     "data"
     "dev"

@@ -81,6 +81,30 @@ fn command_line_documentation_is_complete() {
     assert!(missing.is_empty(), "docs/command-line.md lacks {missing:#?}");
 }
 
+/// Each command that does something itself has a row about its failures.
+#[test]
+fn every_command_has_its_failures_in_the_coverage() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/coverage.md");
+    let coverage = fs::read_to_string(path).unwrap();
+    let relay = Relay::new(|_| {});
+    let mut waiting: Vec<Vec<String>> = vec![Vec::new()];
+    let mut missing = Vec::new();
+    while let Some(command) = waiting.pop() {
+        let words: Vec<&str> = command.iter().map(String::as_str).collect();
+        let (commands, options) = match command.first().map(String::as_str) {
+            Some("test" | "ping") => Default::default(),
+            _ => definitions(&relay, &words),
+        };
+        let works = commands.is_empty() || options.contains("json");
+        if works && !coverage.contains(&format!("\n| `chatmail {}` | ", words.join(" "))) {
+            missing.push(command.join(" "));
+        }
+        let inner = commands.iter().filter(|name| *name != "help");
+        waiting.extend(inner.map(|name| [command.clone(), vec![name.clone()]].concat()));
+    }
+    assert!(missing.is_empty(), "docs/coverage.md has no row for {missing:#?}");
+}
+
 #[test]
 fn every_command_has_a_man_page_and_completions() {
     let (relay, share) = written();

@@ -63,6 +63,9 @@ pub(in crate::scenarios) async fn has_data(context: &Context) -> anyhow::Result<
     let (sender, receiver) = (context.account(RELAY).await?, context.account("b").await?);
     let message = mailtest::client::pgp::encrypted(&sender.address, 1000);
     sender.submit(&receiver.address, &message).await?.expect(250)?;
+    // A destination that fails at once, and leaves nothing in the queue.
+    let nowhere = format!("someone@{}.test", mailtest::client::message::random_name(9));
+    sender.submit(&nowhere, &message).await?.expect(250)?;
 
     let all_up = || async {
         let up = prometheus.query("up == 1").await?;
