@@ -369,6 +369,9 @@ in
         # last, and an address that does not answer costs 5 s, as over HTTPS, within which the kernel tries three times.
         smtp_address_preference = lib.mkDefault "ipv4";
         smtp_connect_timeout = lib.mkDefault "5s";
+        # retry(8) defers the mail of a destination that is down, one message after the other: twenty at once, each with a
+        # bounce(8), would take the processors from mail to others.
+        retry_destination_concurrency_limit = lib.mkDefault 1;
         # When all messages to a destination that is down are due at once, each occupies the queue manager until the first
         # attempts have failed; above this number, other mail waits. One takes 2.5 kB of memory.
         qmgr_message_active_limit = lib.mkDefault 60000;
