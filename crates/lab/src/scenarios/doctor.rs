@@ -51,7 +51,8 @@ pub(super) async fn finds_faults_in_dns(context: &Context) -> anyhow::Result<()>
     for (name, relay, change, checks, expected) in ZONES {
         let domain = context.peer(relay)?.domain;
         let zone = context.run(relay, &["chatmail", "dns", "--zone"]).await?;
-        let changed = change(&delegated(&zone, &domain), &domain);
+        let zone = delegated(&zone, &domain);
+        let changed = change(&zone, &domain);
         context.machines().publish(&domain, &changed).await?;
         forget_answers(context, relay).await?;
         let found = expect(context, relay, checks, expected).await;

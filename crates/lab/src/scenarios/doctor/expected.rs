@@ -8,7 +8,7 @@ use mailtest::until;
 use serde_json::Value;
 
 use super::super::Context;
-use super::super::operator::forget_answers;
+use super::super::operator::{delegated, forget_answers};
 
 /// Names of the relays' addresses.
 const REVERSE_ZONE: &str = "25.18.198.in-addr.arpa";
@@ -101,11 +101,18 @@ pub(super) async fn publish_names(context: &Context, names: &[(u8, &str)]) -> an
     Ok(())
 }
 
-/// Publishes the right names of all addresses.
+/// Publishes the right names of all addresses, and the zone of each relay with a name server that responds: without one,
+/// each run waits for it.
 pub(super) async fn name_addresses(context: &Context) -> anyhow::Result<()> {
     let mut names = Vec::new();
     for (relay, last) in RELAYS {
-        names.push((last, context.peer(relay)?.domain));
+        let domain = context.peer(relay)?.domain;
+        let zone = context.run(relay, &["chatmail", "dns", "--zone"]).await?;
+        context
+            .machines()
+            .publish(&domain, &delegated(&zone, &domain))
+            .await?;
+        names.push((last, domain));
     }
     let names: Vec<_> = names.iter().map(|(last, name)| (*last, name.as_str())).collect();
     publish_names(context, &names).await
