@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use mailtest::client::outside;
+use mailtest::topology::Topology;
 use mailtest::{Environment, Needs, until};
 use tokio::sync::OnceCell;
 
@@ -29,8 +30,14 @@ pub(crate) struct Context {
 impl Context {
     /// Creates a context for the relays of a lab. `cache` is the directory for programs and screenshots.
     pub(crate) fn new(machines: Lab, cache: PathBuf) -> Self {
+        let topology = machines.topology().clone();
+        Self::within(machines, topology, cache)
+    }
+
+    /// The same for clients that know the relays by other addresses.
+    pub(crate) fn within(machines: Lab, topology: Topology, cache: PathBuf) -> Self {
         Self {
-            outer: mailtest::Context::new(machines.topology().clone(), cache.clone()),
+            outer: mailtest::Context::new(topology, cache.clone()),
             machines,
             cache,
             iroh_relay: OnceCell::new(),

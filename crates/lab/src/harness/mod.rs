@@ -3,6 +3,7 @@
 pub(crate) mod cli;
 mod context;
 pub(crate) mod mailboxes;
+pub(crate) mod tls;
 pub(crate) mod writing;
 
 pub(crate) use self::context::{Context, hurried};

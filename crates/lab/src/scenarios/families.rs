@@ -10,7 +10,8 @@ use tokio::net::TcpListener;
 use tokio::time::timeout;
 
 use super::Context;
-use super::signed::{receive, tls};
+use super::signed::receive;
+use crate::harness::tls;
 use crate::machine::{Ipv6, dead_addresses};
 
 const RELAY: &str = "a";
@@ -85,7 +86,7 @@ async fn deliver(
             .await?
             .expect(250)?;
         let begin = Instant::now();
-        let got = timeout(WITHIN, receive(&listener, tls(&certificate)?))
+        let got = timeout(WITHIN, receive(&listener, tls::acceptor(&certificate, &[])?))
             .await
             .context("nothing arrives")??;
         took.push(begin.elapsed());

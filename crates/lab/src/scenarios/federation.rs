@@ -15,7 +15,8 @@ use tokio_rustls::TlsAcceptor;
 
 use super::Context;
 use super::metrics::Samples;
-use super::signed::{receive, tls};
+use super::signed::receive;
+use crate::harness::tls;
 use crate::machine::dead_addresses;
 
 /// A relay with `federation.https.send`, and one to which it delivers.
@@ -55,7 +56,7 @@ impl Site {
             listener: TcpListener::bind((address, 443))
                 .await
                 .context("cannot start a web server")?,
-            acceptor: tls(&certificate)?,
+            acceptor: tls::acceptor(&certificate, &[])?,
         })
     }
 
@@ -251,7 +252,7 @@ pub(super) async fn smtp_only(context: &Context) -> anyhow::Result<()> {
     let listener = TcpListener::bind((context.topology.host, 25))
         .await
         .context("cannot start a mail server")?;
-    let over_smtp = || async { receive(&listener, tls(&certificate)?).await };
+    let over_smtp = || async { receive(&listener, tls::acceptor(&certificate, &[])?).await };
     let cases = [
         ("nothing", None),
         ("404", Some(Some(("404 Not Found", "")))),
@@ -316,7 +317,7 @@ pub(super) async fn forgotten(context: &Context) -> anyhow::Result<()> {
         .context("cannot start a mail server")?;
     let (sent, got) = tokio::join!(
         submit(&sender, &to),
-        tokio::time::timeout(ONE_ATTEMPT, receive(&listener, tls(&certificate)?))
+        tokio::time::timeout(ONE_ATTEMPT, receive(&listener, tls::acceptor(&certificate, &[])?))
     );
     sent?;
     got.context("nothing arrives over SMTP")??;

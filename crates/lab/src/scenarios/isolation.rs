@@ -17,8 +17,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::Context;
 use super::metrics::Samples;
-use super::signed::{receive, tls};
+use super::signed::receive;
 use crate::bench::stats::Summary;
+use crate::harness::tls;
 use crate::machine::dead_addresses;
 
 const RELAY: &str = "a";
@@ -241,7 +242,7 @@ pub(super) async fn mail_server(context: &Context) -> anyhow::Result<()> {
         listener: TcpListener::bind((host, 25))
             .await
             .context("cannot start a mail server")?,
-        acceptor: tls(&context.machines().certificate(&[DOMAIN.to_owned()])?)?,
+        acceptor: tls::acceptor(&context.machines().certificate(&[DOMAIN.to_owned()])?, &[])?,
         address: format!("someone@{domain}"),
     };
     let alone = server.measure(context).await?;

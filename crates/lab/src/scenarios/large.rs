@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use super::Context;
 use super::federation::accepted;
 use super::isolation::{deliveries, publish, send};
-use super::signed::tls;
+use crate::harness::tls;
 use crate::machine::dead_addresses;
 
 const RELAY: &str = "a";
@@ -41,7 +41,7 @@ pub(super) async fn leave_room(context: &Context) -> anyhow::Result<()> {
     let taken = Arc::new(AtomicUsize::new(0));
     let end = CancellationToken::new();
     let _end = end.clone().drop_guard();
-    take_and_stay_silent(address, tls(&certificate)?, &taken, &end).await?;
+    take_and_stay_silent(address, tls::acceptor(&certificate, &[])?, &taken, &end).await?;
 
     let (sender, receiver) = (context.account(RELAY).await?, context.account("b").await?);
     let (mut imap, _) = receiver.inbox().await?;

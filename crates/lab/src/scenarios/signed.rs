@@ -1,6 +1,5 @@
 //! Signed messages arrive unchanged.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
@@ -9,14 +8,12 @@ use mail_auth::{AuthenticatedMessage, DkimResult, MessageAuthenticator};
 use mailtest::client::message::random_name;
 use mailtest::client::outside::{DOMAIN, Signing, deliver, signed_bytes};
 use mailtest::client::pgp;
-use rustls::ServerConfig;
-use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::io::{AsyncBufReadExt as _, AsyncRead, AsyncWrite, AsyncWriteExt as _, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 
 use super::Context;
+use crate::harness::tls;
 
 const WITHIN: Duration = Duration::from_secs(60);
 
@@ -40,7 +37,7 @@ pub(super) async fn leaves_unchanged(context: &Context) -> anyhow::Result<()> {
         1,
     );
     let message = signed_bytes(odd.into_bytes(), Signing::Good)?;
-    let receiving = receive(&listener, tls(&certificate)?);
+    let receiving = receive(&listener, tls::acceptor(&certificate, &[])?);
     let (received, reply) = tokio::join!(
         tokio::time::timeout(WITHIN, receiving),
         deliver(&peer, &from, &nobody, &message)
@@ -54,17 +51,6 @@ pub(super) async fn leaves_unchanged(context: &Context) -> anyhow::Result<()> {
     );
     ensure!(text.contains("X-Name: M\u{fc}ller\r\n"), "the name was encoded");
     verify(context, &report).await
-}
-
-pub(super) fn tls((chain, key): &(String, String)) -> anyhow::Result<TlsAcceptor> {
-    let chain = CertificateDer::pem_slice_iter(chain.as_bytes()).collect::<Result<Vec<_>, _>>()?;
-    let key = PrivateKeyDer::from_pem_slice(key.as_bytes())?;
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()?
-        .with_no_client_auth()
-        .with_single_cert(chain, key)?;
-    Ok(TlsAcceptor::from(Arc::new(config)))
 }
 
 /// Receives one message as a mail server whose only extension is STARTTLS.

@@ -14,7 +14,8 @@ use tokio::time::timeout;
 use super::Context;
 use super::delivery::deferred;
 use super::metrics::Samples;
-use super::signed::{receive, receive_cleartext, tls};
+use super::signed::{receive, receive_cleartext};
+use crate::harness::tls;
 use crate::machine::SystemOf;
 
 const RELAY: &str = "b";
@@ -87,7 +88,7 @@ pub(super) async fn blocked(context: &Context) -> anyhow::Result<()> {
     let listener = listen(context).await?;
     let certificate = context.machines().certificate(&[DOMAIN.to_owned()])?;
     context.run(RELAY, &["postqueue", "-f"]).await?;
-    let got = timeout(WITHIN, receive(&listener, tls(&certificate)?)).await;
+    let got = timeout(WITHIN, receive(&listener, tls::acceptor(&certificate, &[])?)).await;
     let got = got.context("the waiting message does not leave over SMTP")??;
     ensure!(
         String::from_utf8_lossy(&got).contains(&id),
@@ -156,7 +157,7 @@ pub(super) async fn tls_exceptions(context: &Context) -> anyhow::Result<()> {
     publish(context, UNVERIFIED).await?;
     let to = format!("someone@{UNVERIFIED}");
     let wrong = context.machines().certificate(&["other.test".to_owned()])?;
-    let acceptor = tls(&wrong)?;
+    let acceptor = tls::acceptor(&wrong, &[])?;
     let (id, got) = tokio::join!(
         submit(&sender, &to),
         timeout(WITHIN, receive(&listener, acceptor))

@@ -14,14 +14,12 @@ use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode, Version};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
-use rustls::ServerConfig;
-use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
+use crate::harness::tls;
 use crate::scenarios::Context;
 
 /// The server in the relays' settings.
@@ -64,7 +62,8 @@ impl Server {
     pub(super) async fn start(context: &Context) -> anyhow::Result<Self> {
         let host = context.topology.host;
         let machines = context.machines();
-        let acceptor = TlsAcceptor::from(Arc::new(tls(&machines.certificate(&[NAME.to_owned()])?)?));
+        let certificate = machines.certificate(&[NAME.to_owned()])?;
+        let acceptor = tls::acceptor(&certificate, &["h2", "http/1.1"])?;
         let listener = TcpListener::bind((host, 443))
             .await
             .with_context(|| format!("cannot start {NAME} on {host}"))?;
@@ -122,18 +121,6 @@ impl Server {
     pub(super) fn heal(&self) {
         self.shared.healed.cancel();
     }
-}
-
-fn tls((chain, key): &(String, String)) -> anyhow::Result<ServerConfig> {
-    let chain = CertificateDer::pem_slice_iter(chain.as_bytes()).collect::<Result<Vec<_>, _>>()?;
-    let key = PrivateKeyDer::from_pem_slice(key.as_bytes())?;
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let mut config = ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()?
-        .with_no_client_auth()
-        .with_single_cert(chain, key)?;
-    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    Ok(config)
 }
 
 async fn accept(listener: TcpListener, acceptor: TlsAcceptor, shared: Arc<Shared>, stop: CancellationToken) {
