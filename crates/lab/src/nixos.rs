@@ -33,6 +33,8 @@ struct Host {
     scenarios: &'static [&'static str],
     /// The configuration with other settings to which it switches under load.
     switches_to: Option<&'static str>,
+    /// Whether the host has no IPv4 address.
+    ipv6_only: bool,
     /// Whether only the state that the guide names survives the shutdown.
     ephemeral: bool,
 }
@@ -49,7 +51,20 @@ const SOME: &[&str] = &[
     "turn-relays",
 ];
 
-static HOSTS: [Host; 8] = [
+/// Scenarios that need no other relay: those of the lab have only IPv4.
+const ALONE: &[&str] = &[
+    "messages-on-one-relay",
+    "attachment-on-one-relay",
+    "metadata-announcements",
+    "port-25-needs-tls",
+    "client-ports-need-tls-1.3",
+    "port-443-by-alpn",
+    "websocket-clients-write-and-wait",
+    "web-site",
+    "web-new-address",
+];
+
+static HOSTS: [Host; 9] = [
     Host {
         name: "self-signed",
         relay: "a",
@@ -57,6 +72,7 @@ static HOSTS: [Host; 8] = [
         pending: &[],
         scenarios: &[],
         switches_to: Some("nix/eval/hosts/lab-a-next.nix"),
+        ipv6_only: false,
         ephemeral: false,
     },
     Host {
@@ -66,6 +82,7 @@ static HOSTS: [Host; 8] = [
         pending: &["acme-order-renew-e.test.service"],
         scenarios: &["acme-certificate-is-issued-and-used"],
         switches_to: None,
+        ipv6_only: false,
         ephemeral: false,
     },
     Host {
@@ -79,6 +96,7 @@ static HOSTS: [Host; 8] = [
             "own-site-beside-the-relay",
         ],
         switches_to: None,
+        ipv6_only: false,
         ephemeral: false,
     },
     Host {
@@ -88,6 +106,7 @@ static HOSTS: [Host; 8] = [
         pending: &[],
         scenarios: &["external-certificate-is-reloaded-on-change"],
         switches_to: None,
+        ipv6_only: false,
         ephemeral: false,
     },
     Host {
@@ -97,6 +116,7 @@ static HOSTS: [Host; 8] = [
         pending: &[],
         scenarios: SOME,
         switches_to: None,
+        ipv6_only: false,
         ephemeral: false,
     },
     Host {
@@ -106,6 +126,7 @@ static HOSTS: [Host; 8] = [
         pending: &[],
         scenarios: &["own-site-beside-the-relay"],
         switches_to: None,
+        ipv6_only: false,
         ephemeral: false,
     },
     Host {
@@ -119,6 +140,17 @@ static HOSTS: [Host; 8] = [
             "ip-only-address-cannot-be-forged",
         ],
         switches_to: None,
+        ipv6_only: false,
+        ephemeral: false,
+    },
+    Host {
+        name: "ipv6-only",
+        relay: "a",
+        file: "nix/boot/hosts/ipv6-only.nix",
+        pending: &[],
+        scenarios: ALONE,
+        switches_to: None,
+        ipv6_only: true,
         ephemeral: false,
     },
     Host {
@@ -128,6 +160,7 @@ static HOSTS: [Host; 8] = [
         pending: &[],
         scenarios: SOME,
         switches_to: None,
+        ipv6_only: false,
         ephemeral: true,
     },
 ];
@@ -162,7 +195,13 @@ pub(crate) async fn run(arguments: &Nixos) -> anyhow::Result<ExitCode> {
     let builder = lab.builder(&lib, &tree).await?;
     let mut failed = 0;
     for (number, host) in chosen.iter().enumerate() {
-        let context = Context::new(lab, cache()?);
+        let mut topology = lab.topology().clone();
+        if host.ipv6_only {
+            let address = lab.only_ipv6(host.relay)?;
+            let relay = topology.relays.iter_mut().find(|relay| relay.name == host.relay);
+            relay.context("no such relay")?.ipv6 = Some(address);
+        }
+        let context = Context::within(lab, topology, cache()?);
         let started = Instant::now();
         let played = tokio::select! {
             played = play(&context, &builder, host) => played,

@@ -38,6 +38,7 @@ pub async fn topology(
             name: name.to_owned(),
             domain: domain.clone(),
             ipv4: address(domain).await?,
+            ipv6: None,
             certificate: certificate(domain),
             // `-` stands for none.
             invitation: invitations.get(place).filter(|token| *token != "-").cloned(),

@@ -1,6 +1,6 @@
 //! The relays of a lab, as far as clients, scenarios and external test suites need to know them.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
@@ -26,6 +26,9 @@ pub struct Relay {
     pub domain: String,
     /// Address on which the relay listens on all its standard ports.
     pub ipv4: Ipv4Addr,
+    /// The same, if the relay has only this address.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ipv6: Option<Ipv6Addr>,
     /// The kind of certificate that clients must accept.
     pub certificate: Certificate,
     /// Token of an invitation with which clients sign up.
@@ -54,6 +57,11 @@ impl std::fmt::Debug for Login {
 }
 
 impl Relay {
+    /// Address to which clients connect.
+    pub fn address(&self) -> IpAddr {
+        self.ipv6.map_or(self.ipv4.into(), IpAddr::V6)
+    }
+
     /// Whether the relay has a domain name and a DNS zone.
     pub fn is_named(&self) -> bool {
         self.domain.parse::<IpAddr>().is_err()

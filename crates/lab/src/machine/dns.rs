@@ -34,9 +34,18 @@ auth-zone:
     name: "."
     zonefile: root.zone
 include: /etc/unbound/zones.conf
+include: /etc/unbound/ipv6.conf
 remote-control:
     control-enable: no
 "#;
+
+/// Answers over IPv6 too.
+const IPV6: &str = "\
+server:
+    interface: ::0
+    access-control: ::0/0 allow
+    do-ip6: yes
+";
 
 const ROOT_ZONE: &str = "\
 . 60 IN SOA dns.lab. hostmaster.dns.lab. 1 3600 600 86400 0
@@ -62,6 +71,7 @@ pub(super) fn apply(root: &Path) -> anyhow::Result<()> {
     fs::write(folder.join("unbound.conf"), CONFIGURATION)?;
     fs::write(folder.join("root.zone"), ROOT_ZONE)?;
     fs::write(folder.join("zones.conf"), "")?;
+    fs::write(folder.join("ipv6.conf"), "")?;
     let units = root.join("etc/systemd/system");
     fs::write(units.join("unbound.service"), UNIT)?;
     fs::create_dir_all(units.join("multi-user.target.wants"))?;
@@ -70,6 +80,11 @@ pub(super) fn apply(root: &Path) -> anyhow::Result<()> {
         units.join("multi-user.target.wants/unbound.service"),
     )?;
     Ok(())
+}
+
+/// Also answers over IPv6 from the next [`publish`] on.
+pub(super) fn answer_over_ipv6(root: &Path) -> anyhow::Result<()> {
+    fs::write(root.join("etc/unbound/ipv6.conf"), IPV6).context("cannot configure the name server")
 }
 
 /// Loads zones, each a name and a text in the format of RFC 1035 section 5, and replaces earlier ones of these names.

@@ -25,7 +25,7 @@ mod switch;
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 use std::process::Output;
 use std::sync::{Mutex, PoisonError};
@@ -280,6 +280,15 @@ impl Lab {
         Ok(())
     }
 
+    /// Takes IPv4 away from a relay that is about to be replaced, until [`Self::restore`]; returns its address.
+    #[cfg(feature = "scenarios")]
+    pub(crate) fn only_ipv6(&self, machine: &str) -> anyhow::Result<Ipv6Addr> {
+        let relay = self.topology().relay(machine);
+        let relay = relay.with_context(|| format!("the lab has no relay `{machine}`"))?;
+        dns::answer_over_ipv6(&self.root(dns::NAME))?;
+        network::only_ipv6(machine, relay.ipv4, dns::NAME, dns::ADDRESS)
+    }
+
     /// Takes everything but these paths away from a NixOS system that is shut down.
     #[cfg(feature = "scenarios")]
     pub(crate) fn keep_only(&self, machine: &str, builder: &Builder, kept: &[String]) -> anyhow::Result<()> {
@@ -294,6 +303,9 @@ impl Lab {
         }
         self.power_off(machine).await?;
         nixos::restore_tree(&self.paths, machine)?;
+        if let Some(relay) = self.topology().relay(machine) {
+            network::only_ipv4(machine, relay.ipv4)?;
+        }
         self.power_on(machine).await
     }
 

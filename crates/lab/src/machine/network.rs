@@ -80,6 +80,47 @@ pub(super) fn close_ports() -> anyhow::Result<()> {
     ))
 }
 
+/// Prefix of the addresses of a machine without IPv4 and of those that it needs: the last part is that of IPv4.
+const PREFIX6: [u16; 7] = [0xfd00, 0x198, 0x18, 0x25, 0, 0, 0];
+
+fn ipv6(address: Ipv4Addr) -> Ipv6Addr {
+    let [one, two, three, four, five, six, seven] = PREFIX6;
+    let [.., last] = address.octets();
+    Ipv6Addr::new(one, two, three, four, five, six, seven, last.into())
+}
+
+/// Takes the IPv4 address away from a machine and gives it one of IPv6, with which it reaches the host and `server`.
+pub(super) fn only_ipv6(
+    machine: &str,
+    address: Ipv4Addr,
+    server: &str,
+    at: Ipv4Addr,
+) -> anyhow::Result<Ipv6Addr> {
+    let (space, server) = (namespace(machine), namespace(server));
+    let (six, host, at) = (ipv6(address), ipv6(HOST), ipv6(at));
+    // A machine without IPv6 has switched it off for its namespace.
+    ip(&format!(
+        "netns exec {space} sysctl -qw net.ipv6.conf.all.disable_ipv6=0\n\
+         netns exec {server} sysctl -qw net.ipv6.conf.all.disable_ipv6=0\n\
+         address replace {host}/64 dev {BRIDGE} nodad\n\
+         -n {server} address replace {at}/64 dev eth0 nodad\n\
+         -n {space} address flush dev eth0 scope global\n\
+         -n {space} address replace {six}/64 dev eth0 nodad\n\
+         -n {space} route replace default via {host}\n"
+    ))?;
+    Ok(six)
+}
+
+/// Undoes [`only_ipv6`] for a machine.
+pub(super) fn only_ipv4(machine: &str, address: Ipv4Addr) -> anyhow::Result<()> {
+    let space = namespace(machine);
+    ip(&format!(
+        "-n {space} address flush dev eth0 scope global\n\
+         -n {space} address replace {address}/{PREFIX} dev eth0\n\
+         -n {space} route replace default via {HOST}\n"
+    ))
+}
+
 /// Creates the bridge and one namespace per machine.
 pub(super) fn create(machines: &[(&str, Ipv4Addr)]) -> anyhow::Result<()> {
     ip(&format!(

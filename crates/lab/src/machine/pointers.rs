@@ -82,6 +82,7 @@ mod tests {
             name: name.to_owned(),
             domain: domain.to_owned(),
             ipv4: [198, 18, 25, last].into(),
+            ipv6: None,
             certificate,
             invitation: None,
             accounts: Vec::new(),

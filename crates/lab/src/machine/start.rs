@@ -193,6 +193,7 @@ fn topology(paths: &Paths) -> Topology {
         name: name.to_owned(),
         domain: domain.to_owned(),
         ipv4: Ipv4Addr::new(one, two, three, last),
+        ipv6: None,
         certificate,
         invitation: None,
         accounts: Vec::new(),

@@ -45,7 +45,7 @@ impl Peer {
             domain: relay.domain.clone(),
             mail_domain: relay.mail_domain(),
             tls,
-            address: relay.ipv4.into(),
+            address: relay.address(),
             invitation: relay.invitation.clone(),
             accounts: relay.accounts.clone(),
         })
