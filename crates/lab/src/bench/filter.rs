@@ -133,6 +133,10 @@ async fn start(
     settings.filtermail.outgoing_listen = chatmail_core::Endpoint::Tcp(address);
     settings.filtermail.outgoing_reinject = chatmail_core::Endpoint::Tcp(server);
     settings.filtermail.limit_socket = folder.join("limit.socket");
+    settings.filtermail.deliveries_socket = folder.join("deliveries.socket");
+    settings.filtermail.destinations_file = folder.join("destinations.json");
+    // There is no mail store; every message goes on to the server.
+    settings.filtermail.direct_delivery = None;
     settings.connections.filter = connections;
     settings.messages.max_per_minute = 1_000_000;
     settings.messages.burst = 1_000_000;

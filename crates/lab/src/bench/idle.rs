@@ -175,7 +175,7 @@ where
 }
 
 /// All clients begin to wait. Returns when the last of them did; the tasks end when a client is told something.
-async fn wait(clients: Vec<Imap>) -> anyhow::Result<(Instant, JoinSet<anyhow::Result<()>>)> {
+pub(super) async fn wait(clients: Vec<Imap>) -> anyhow::Result<(Instant, JoinSet<anyhow::Result<()>>)> {
     let mut waiting = JoinSet::new();
     let ready = Arc::new(tokio::sync::Barrier::new(clients.len() + 1));
     for mut imap in clients {
@@ -203,12 +203,12 @@ async fn failed(waiting: &mut JoinSet<anyhow::Result<()>>) {
 }
 
 /// Memory of Dovecot in bytes, and number of processes that serve sessions.
-struct Sessions {
-    memory: u64,
+pub(super) struct Sessions {
+    pub(super) memory: u64,
     processes: usize,
 }
 
-async fn sessions(lab: &Lab) -> anyhow::Result<Sessions> {
+pub(super) async fn sessions(lab: &Lab) -> anyhow::Result<Sessions> {
     let dovecot = lab.usage(RELAY)?.remove("dovecot").context("no Dovecot")?;
     let counted = lab.exec(RELAY, &["pgrep", "--count", "--exact", "imap"]).await?;
     let counted = String::from_utf8_lossy(&counted.stdout);

@@ -1,6 +1,7 @@
 //! `cargo lab bench`: measures the relays and their services.
 
 mod backlog;
+mod chat;
 mod cost;
 mod delivery;
 mod document;
@@ -12,9 +13,11 @@ mod idle;
 mod load;
 mod logins;
 mod metadata;
+mod nothing;
 mod program;
 mod relays;
 mod report;
+mod scale;
 mod setup;
 mod small;
 pub(crate) mod stats;
@@ -36,6 +39,8 @@ pub(crate) enum Bench {
     All,
     /// Memory with 50,000 queued messages to a dead destination, and delivery to a healthy one beside them
     Backlog(backlog::Backlog),
+    /// Messages between two Delta Chat clients, on a relay and on one that does nothing
+    Chat(chat::Chat),
     /// Latency from submission to the IDLE notification and to FETCH, within one relay and across two
     Delivery(delivery::Delivery),
     /// A first demo, with everything compiled and installed in a separate directory, and a second run
@@ -52,6 +57,8 @@ pub(crate) enum Bench {
     Logins(logins::Logins),
     /// Requests to chatmail-metadata, and queues of 100,000 and 1,000,000 notifications; needs no relay
     Metadata(metadata::Metadata),
+    /// What an account, a client and a message cost beside 1,000, 10,000 and 100,000 accounts
+    Scale(scale::Scale),
     /// A relay with one processor and 512 MiB of memory: scenarios and overload
     Small(small::Small),
     /// Messages per second within one relay, CPU time of each, and whether any is deferred or lost
@@ -59,15 +66,17 @@ pub(crate) enum Bench {
 }
 
 /// What `bench all` runs.
-const ALL: [&str; 10] = [
+const ALL: [&str; 12] = [
     "filter",
     "delivery",
+    "chat",
     "throughput",
     "federation",
     "backlog",
     "logins",
     "idle",
     "small",
+    "scale",
     "expire",
     "metadata",
 ];
@@ -93,6 +102,7 @@ async fn measure(which: &Bench) -> anyhow::Result<Vec<Target>> {
         // lab-front measures the first run, because it includes compiling the lab.
         Bench::All | Bench::FirstRun => bail!("start this benchmark with `cargo lab bench first-run`"),
         Bench::Backlog(arguments) => backlog::run(arguments).await,
+        Bench::Chat(arguments) => chat::run(arguments).await,
         Bench::Delivery(arguments) => delivery::run(arguments).await,
         Bench::Expire(arguments) => expire::run(arguments).await,
         Bench::Federation(arguments) => federation::run(arguments).await,
@@ -100,6 +110,7 @@ async fn measure(which: &Bench) -> anyhow::Result<Vec<Target>> {
         Bench::Idle(arguments) => idle::run(arguments).await,
         Bench::Logins(arguments) => logins::run(arguments).await,
         Bench::Metadata(arguments) => metadata::run(arguments).await,
+        Bench::Scale(arguments) => scale::run(arguments).await,
         Bench::Small(arguments) => small::run(arguments).await,
         Bench::Throughput(arguments) => throughput::run(arguments).await,
     };

@@ -75,6 +75,7 @@ async fn measure_all(lab: &Lab, progress: &Progress, arguments: &Small) -> anyho
         tally.passed, tally.failed
     ));
     report.target(Target::at_most(0.0, "scenarios", "failed", tally.failed as f64));
+    let killed = lab.used(RELAY)?.oom_kills;
     apply(lab, RELAY, Setup::Module).await?;
     limit_sessions(lab, arguments.sessions).await?;
     for &senders in &arguments.senders {
@@ -101,12 +102,13 @@ async fn measure_all(lab: &Lab, progress: &Progress, arguments: &Small) -> anyho
         "peak memory {} MiB, including the page cache",
         used.peak / MEBIBYTE
     ));
-    report.target(Target::at_most(
-        0.0,
-        "processes",
-        "killed because the memory was exhausted",
-        used.oom_kills as f64,
-    ));
+    for (when, count) in [
+        ("scenarios", killed),
+        ("overload", used.oom_kills.saturating_sub(killed)),
+    ] {
+        let what = format!("killed because the memory was exhausted, {when}");
+        report.target(Target::at_most(0.0, "processes", what, count as f64));
+    }
     Ok(report)
 }
 

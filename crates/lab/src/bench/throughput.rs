@@ -134,6 +134,11 @@ fn note_deferred(known: &mut std::collections::BTreeSet<String>, queue: Vec<Mess
 }
 
 impl Run {
+    /// Milliseconds of CPU time of all daemons per message.
+    pub(super) fn cpu_each(&self) -> f64 {
+        cost::each(self.cost.total().cpu, self.outcome.sent)
+    }
+
     fn report(&self, load: Load, setup: Setup) -> String {
         let outcome = &self.outcome;
         let mut lines = vec![
@@ -167,7 +172,7 @@ impl Run {
             .outcome
             .delivery
             .map_or(f64::NAN, |summary| summary.p99.as_secs_f64());
-        let cpu = cost::each(self.cost.total().cpu, self.outcome.sent);
+        let cpu = self.cpu_each();
         vec![
             Target::at_most(0.0, "messages", with("deferred"), self.deferred as f64),
             Target::at_most(0.0, "messages", with("not fetched"), self.outcome.lost as f64),
