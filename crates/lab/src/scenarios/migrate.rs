@@ -25,7 +25,7 @@ pub(super) async fn options(context: &Context) -> anyhow::Result<()> {
     let known = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
     let mut names = 0;
     for line in module.lines().filter_map(|line| line.strip_prefix("  services.")) {
-        let (name, _) = line.split_once(" = ").context("an option has no value")?;
+        let (name, _) = line.split_once(" =").context("an option has no value")?;
         ensure!(
             known.contains(&format!("\n## services.{name}\n")),
             "there is no option services.{name}"

@@ -90,7 +90,7 @@ pub(in crate::scenarios) async fn languages(context: &Context) -> anyhow::Result
                 browser.click(&format!("footer a[hreflang={chosen}]")).await?;
                 ensure_address(&browser, &domain, &format!("/{chosen}/info.html")).await?;
                 // The selected language applies to all pages that the visitor opens from here.
-                browser.click("header nav a:last-child").await?;
+                browser.click("header nav a[href*=privacy]").await?;
                 ensure_address(&browser, &domain, &format!("/{chosen}/privacy.html")).await?;
                 browser.click("a.home").await?;
                 ensure_address(&browser, &domain, &format!("/{chosen}/index.html")).await?;
