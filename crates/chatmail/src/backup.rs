@@ -10,6 +10,7 @@ use chatmail_core::Settings;
 
 use self::restic::{Restic, Snapshot};
 use crate::account::size;
+use crate::progress;
 
 /// Unit of the backup, which restic's module defines.
 pub(crate) const UNIT: &str = "restic-backups-chatmail.service";
@@ -51,6 +52,9 @@ pub(crate) fn run(cli: &Cli, settings: &Settings) -> anyhow::Result<crate::Answe
         Command::Run => {
             // Its errors say more than those of the unit.
             restic.check()?;
+            progress::step(format_args!(
+                "Backing up; `journalctl -fu {UNIT}` shows what restic prints"
+            ));
             back_up()?;
             let snapshots = restic.snapshots()?;
             let last = snapshots.last().context("restic has made no snapshot")?;

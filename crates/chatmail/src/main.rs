@@ -14,6 +14,7 @@ mod manual;
 mod migrate;
 mod ports;
 mod program;
+mod progress;
 mod queue;
 mod restore;
 mod services;

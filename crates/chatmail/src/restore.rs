@@ -15,7 +15,7 @@ use self::plan::Plan;
 use crate::Answer;
 use crate::account::size;
 use crate::backup::restic::{Restic, Snapshot};
-use crate::services;
+use crate::{progress, services};
 
 /// Exists while a restore is under way, so that it can be repeated after a failure although accounts are there.
 const MARKER: &str = "/var/lib/chatmail/restore-incomplete";
@@ -37,6 +37,10 @@ pub(crate) fn run(cli: &Cli, settings: &Settings) -> anyhow::Result<crate::Answe
     let restic = Restic::of(settings)?;
     refuse_accounts(settings, Path::new(MARKER))?;
     let snapshot = choose(restic.snapshots()?, cli.snapshot.as_deref(), settings)?;
+    progress::step(format_args!(
+        "Reading the list of files in snapshot {}",
+        snapshot.short_id
+    ));
     let mut plan = Plan::new(settings);
     restic.list(&snapshot, |node| {
         plan.add(&node);
@@ -55,10 +59,14 @@ pub(crate) fn run(cli: &Cli, settings: &Settings) -> anyhow::Result<crate::Answe
         return Ok(Answer::folded(&format!("Would restore {what}")));
     }
 
+    progress::step("Stopping the services");
     services::stop()?;
     mark()?;
-    let restored = extract(&restic, &snapshot, &plan)
-        .and_then(|()| verify::compare(&restic, &snapshot, settings, &plan));
+    progress::step(format_args!("Restoring {what}"));
+    let restored = extract(&restic, &snapshot, &plan).and_then(|()| {
+        progress::step("Comparing all files with the snapshot");
+        verify::compare(&restic, &snapshot, settings, &plan)
+    });
     if let Err(error) = restored {
         return Err(error.context(
             "the relay is only partly restored, and its services are stopped; repair the cause and run `chatmail restore` again",
@@ -136,6 +144,10 @@ fn extract(restic: &Restic<'_>, snapshot: &Snapshot, plan: &Plan) -> anyhow::Res
     tar.arg("--no-overwrite-dir");
     for path in plan.left_out(snapshot) {
         tar.arg(format!("--exclude={}", path.trim_start_matches('/')));
+    }
+    if progress::is_watched() {
+        // Every 64 MiB, on the terminal itself: standard error is kept for the report of a failure.
+        tar.args(["--checkpoint=6554", r"--checkpoint-action=ttyout=%{read}T%*\r"]);
     }
     let output = tar
         .stdin(archive)

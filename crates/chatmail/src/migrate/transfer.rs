@@ -17,7 +17,7 @@ use self::acme::Found;
 use self::copy::{Copy, owner, text};
 use self::place::Place;
 use self::sum::Sum;
-use crate::services;
+use crate::{progress, services};
 
 /// Folder of the DKIM key of the reference relay.
 const OLD_KEYS: &str = "/etc/dkimkeys";
@@ -88,6 +88,7 @@ pub(super) fn import(cli: &Import, settings: &Settings) -> anyhow::Result<String
     if cli.r#final {
         old.refuse_running(&WRITERS)?;
     }
+    progress::step(format_args!("Counting the files of {old}"));
     let before =
         Sum::of(old, &there).with_context(|| format!("{old} has no mailboxes of {}", settings.domain))?;
     let account = settings.tls.acme.as_ref();
@@ -125,6 +126,7 @@ pub(super) fn import(cli: &Import, settings: &Settings) -> anyhow::Result<String
         return Ok(format!("Would import {said}"));
     }
 
+    progress::step("Stopping the services of this host");
     services::stop()?;
     // Until the names lead here, orders would fail, and count against the account.
     if let Some(account) = account {
@@ -137,12 +139,14 @@ pub(super) fn import(cli: &Import, settings: &Settings) -> anyhow::Result<String
     if let (Some(Found::Key(key)), Some(account)) = (&found, account) {
         acme::import(old, key, account).context("cannot import the ACME account")?;
     }
+    progress::step("Counting the files of this host");
     let after = Sum::of(here, text(store)?)?;
     if !cli.r#final {
         return Ok(format!(
             "Imported {after}\n{notes}The services of this host stay stopped. Stop Postfix and Dovecot on the old relay, and run this command again with --final.\n"
         ));
     }
+    progress::step(format_args!("Counting the files of {old} once more"));
     let last = Sum::of(old, &there)?;
     ensure!(
         after == last,
@@ -181,6 +185,7 @@ pub(super) fn export(cli: &Export, settings: &Settings) -> anyhow::Result<String
         .map(|account| acme::export(old, account))
         .transpose()?
         .flatten();
+    progress::step("Counting the files of this host");
     let before = Sum::of(here, store)?;
     if cli.dry_run {
         let mut said = format!("Would export {before}, to {old}\n");
@@ -195,6 +200,7 @@ pub(super) fn export(cli: &Export, settings: &Settings) -> anyhow::Result<String
         }
         return Ok(said);
     }
+    progress::step("Stopping the services of this host");
     services::stop()?;
     old.make_folders(&[there.as_str(), OLD_KEYS])?;
     if let Some(account) = account {
@@ -204,6 +210,7 @@ pub(super) fn export(cli: &Export, settings: &Settings) -> anyhow::Result<String
     for copy in &copies {
         copy.run(false)?;
     }
+    progress::step("Comparing the files of both");
     let (ours, theirs) = (Sum::of(here, store)?, Sum::of(old, &there)?);
     ensure!(ours == theirs, "this host has {ours}, but the old relay {theirs}");
     Ok(format!(

@@ -7,6 +7,8 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, ensure};
 
+use crate::progress;
+
 /// A call of rsync.
 pub(super) struct Copy {
     pub(super) from: String,
@@ -23,11 +25,17 @@ impl Copy {
         if dry {
             command.args(["--dry-run", "--stats", "--no-human-readable"]);
         }
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        if !dry {
+            progress::step(format_args!("Copying {} to {}", self.from, self.to));
+            progress::show(&mut command, &["--info=progress2"]);
+        }
         let output = command
             .arg("--")
             .args([&self.from, &self.to])
-            .stdin(Stdio::null())
-            .stderr(Stdio::piped())
             .output()
             .context("cannot run rsync")?;
         // 24: files vanished meanwhile, as they do while the old relay runs. The final import verifies the result.
