@@ -4,7 +4,7 @@
 use mailtest::client::Peer;
 
 use super::cost;
-use super::load::{Outcome, People, Traffic};
+use super::load::{Outcome, People, Volume};
 use super::relays::on_relays;
 use super::report::Report;
 use super::setup::{self, Setup, apply, undo};
@@ -60,14 +60,8 @@ impl Way {
 /// How much to measure.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Federation {
-    /// Concurrent senders
-    #[arg(long, value_name = "N", default_value_t = 10)]
-    senders: usize,
-    /// Total number of messages of all senders
-    #[arg(long, value_name = "N", default_value_t = 1000)]
-    messages: usize,
     #[command(flatten)]
-    traffic: Traffic,
+    volume: Volume,
     /// Leaves the relays running
     #[arg(long)]
     keep: bool,
@@ -75,7 +69,7 @@ pub(crate) struct Federation {
 
 /// Measures each way from relay a to relay b.
 pub(super) async fn run(arguments: &Federation) -> anyhow::Result<Report> {
-    arguments.traffic.check(arguments.messages)?;
+    arguments.volume.check()?;
     on_relays(arguments.keep, async |lab, progress| {
         let measured = measure_all(lab, progress, arguments).await;
         setup::run(lab, TO, "systemctl start nginx").await?;
@@ -86,7 +80,7 @@ pub(super) async fn run(arguments: &Federation) -> anyhow::Result<Report> {
 }
 
 async fn measure_all(lab: &Lab, progress: &Progress, arguments: &Federation) -> anyhow::Result<Report> {
-    let load = arguments.traffic.load(arguments.senders, arguments.messages);
+    let load = arguments.volume.load();
     let mut report = Report::new("Federation");
     report.line(format_args!(
         "{} senders, {} receivers, {} messages of {} bytes of ciphertext",

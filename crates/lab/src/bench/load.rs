@@ -65,6 +65,31 @@ impl Traffic {
     }
 }
 
+/// One number of senders and their messages.
+#[derive(Debug, Clone, Copy, clap::Args)]
+pub(super) struct Volume {
+    /// Concurrent senders
+    #[arg(long, value_name = "N", default_value_t = 10)]
+    senders: usize,
+    /// Total number of messages of all senders
+    #[arg(long, value_name = "N", default_value_t = 1000)]
+    messages: usize,
+    #[command(flatten)]
+    traffic: Traffic,
+}
+
+impl Volume {
+    /// Checks that there is something to measure.
+    pub(super) fn check(self) -> anyhow::Result<()> {
+        self.traffic.check(self.messages)
+    }
+
+    /// The load, each sender as fast as it can.
+    pub(super) fn load(self) -> Load {
+        self.traffic.load(self.senders, self.messages)
+    }
+}
+
 /// Progress of one message.
 #[derive(Debug, Clone, Copy, Default)]
 struct Times {

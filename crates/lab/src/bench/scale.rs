@@ -10,7 +10,7 @@ use mailtest::client::{Account, Peer};
 
 use super::cost;
 use super::idle::{sessions, wait};
-use super::load::Traffic;
+use super::load::Volume;
 use super::relays::without_limits;
 use super::report::Report;
 use super::setup;
@@ -32,14 +32,8 @@ pub(crate) struct Scale {
     /// Accounts that log in, and clients in IDLE
     #[arg(long, value_name = "N", default_value_t = 100)]
     clients: usize,
-    /// Concurrent senders
-    #[arg(long, value_name = "N", default_value_t = 10)]
-    senders: usize,
-    /// Total number of messages of all senders
-    #[arg(long, value_name = "N", default_value_t = 1000)]
-    messages: usize,
     #[command(flatten)]
-    traffic: Traffic,
+    volume: Volume,
     /// Leaves the relays running
     #[arg(long)]
     keep: bool,
@@ -47,7 +41,7 @@ pub(crate) struct Scale {
 
 /// Measures relay a with each number of accounts.
 pub(super) async fn run(arguments: &Scale) -> anyhow::Result<Report> {
-    arguments.traffic.check(arguments.messages)?;
+    arguments.volume.check()?;
     ensure!(arguments.clients > 0, "--clients must be 1 or more");
     for accounts in &arguments.accounts {
         ensure!(
@@ -74,10 +68,11 @@ async fn measure_all(
     arguments: &Scale,
     generated: &Generated,
 ) -> anyhow::Result<Report> {
+    let load = arguments.volume.load();
     let mut report = Report::new("Scale");
     report.line(format_args!(
         "{} accounts log in, then as many clients wait in IDLE; {} messages of {} senders",
-        arguments.clients, arguments.messages, arguments.senders
+        arguments.clients, load.messages, load.senders
     ));
     let mut made = 0;
     for &accounts in &arguments.accounts {
@@ -144,7 +139,7 @@ async fn measure(
         "a client in IDLE, before hibernation",
         awake.memory.saturating_sub(without.memory) as f64 / KIBIBYTE / clients.len() as f64
     ));
-    let load = arguments.traffic.load(arguments.senders, arguments.messages);
+    let load = arguments.volume.load();
     let run = throughput(lab, load).await?;
     ensure!(run.outcome.lost == 0, "{} messages were lost", run.outcome.lost);
     report.line(format_args!(

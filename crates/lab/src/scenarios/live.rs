@@ -25,16 +25,25 @@ pub(super) async fn with_invitation(
     for relay in &mut topology.relays {
         relay.invitation = token.map(str::to_owned);
     }
+    let wanted = [
+        "sign-up",
+        "messages-notify-at-once",
+        "web-site",
+        "encrypted-messages",
+    ];
+    Ok(failed(context, topology, |name, _| wanted.contains(&name)).await)
+}
+
+/// Plays the tests that are wanted; names and reasons of those that fail.
+async fn failed(
+    context: &Context,
+    topology: Topology,
+    wanted: impl Fn(&str, &Topology) -> bool,
+) -> Vec<String> {
     let there = mailtest::Context::new(topology, context.cache().to_owned());
     let mut failed = Vec::new();
     for scenario in scenarios::live::all() {
-        let wanted = [
-            "sign-up",
-            "messages-notify-at-once",
-            "web-site",
-            "encrypted-messages",
-        ];
-        if wanted.contains(&scenario.name) {
+        if wanted(scenario.name, &there.topology) {
             let outcome = run::attempt(&there, &scenario).await;
             failed.extend(
                 outcome
@@ -43,7 +52,7 @@ pub(super) async fn with_invitation(
             );
         }
     }
-    Ok(failed)
+    failed
 }
 
 /// All tests, with accounts that exist on the first relay; names of those that fail.
@@ -64,21 +73,11 @@ pub(super) async fn with_accounts(
             .collect();
     }
     live::check_accounts(&topology).await?;
-    let there = mailtest::Context::new(topology, context.cache().to_owned());
-    let mut failed = Vec::new();
-    for scenario in scenarios::live::all() {
-        // The lab starts iroh-relay for other scenarios only.
-        if scenario.name == "iroh" || scenarios::live::skipped(scenario.name, &there.topology).is_some() {
-            continue;
-        }
-        let outcome = run::attempt(&there, &scenario).await;
-        failed.extend(
-            outcome
-                .failure
-                .map(|reason| format!("{}: {reason}", outcome.scenario)),
-        );
-    }
-    Ok(failed)
+    // The lab starts iroh-relay for other scenarios only.
+    let wanted = |name: &str, topology: &Topology| {
+        name != "iroh" && scenarios::live::skipped(name, topology).is_none()
+    };
+    Ok(failed(context, topology, wanted).await)
 }
 
 /// Two relays as `mailtest` finds them by DNS, for which the lab's name server has to answer.
