@@ -50,19 +50,10 @@ pub(crate) fn is_label(label: &str) -> bool {
             .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'))
 }
 
-/// The group of domains that likely belong to one owner: those with the same last two labels, or three if the last but
-/// one is as short as the `co` of `co.uk`. A guess is enough, because it only decides which messages wait.
+/// The part of a domain that its owner has registered, below a suffix of the Public Suffix List; all names below it are
+/// in one hand. The list is as old as this build, and only decides which messages wait.
 pub(crate) fn group(domain: &str) -> &str {
-    let mut dots = domain.rmatch_indices('.').map(|(at, _)| at);
-    let (Some(last), Some(second)) = (dots.next(), dots.next()) else {
-        return domain;
-    };
-    let begin = if last - second <= 4 {
-        dots.next().map_or(0, |at| at + 1)
-    } else {
-        second + 1
-    };
-    domain.get(begin..).unwrap_or(domain)
+    psl::domain_str(domain).unwrap_or(domain)
 }
 
 #[cfg(test)]
@@ -78,7 +69,10 @@ mod tests {
             ("x.good.co.uk", "good.co.uk"),
             ("good.co.uk", "good.co.uk"),
             ("co.uk", "co.uk"),
-            ("a.b.abc.com", "b.abc.com"),
+            ("a.b.abc.com", "abc.com"),
+            ("x.user.duckdns.org", "user.duckdns.org"),
+            ("_dmarc.a.test", "a.test"),
+            ("", ""),
         ] {
             assert_eq!(group(domain), want, "{domain}");
         }

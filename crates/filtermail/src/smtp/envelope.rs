@@ -38,20 +38,25 @@ impl Envelope {
         Some(self.sender.address.to_ascii_lowercase()).filter(|sender| !sender.is_empty())
     }
 
-    /// The address that has sent the message, or the smallest network that an IPv6 client has (`/64`).
+    /// The network that has sent the message.
     pub fn network(&self) -> Option<String> {
-        Some(match self.origin?.to_canonical() {
-            IpAddr::V4(address) => address.to_string(),
-            IpAddr::V6(address) => {
-                let [a, b, c, d, ..] = address.segments();
-                format!("{a:x}:{b:x}:{c:x}:{d:x}::")
-            }
-        })
+        self.origin.map(network)
     }
 
     /// Addresses of all recipients.
     pub fn recipient_addresses(&self) -> Vec<String> {
         self.recipients.iter().map(|path| path.address.clone()).collect()
+    }
+}
+
+/// What all addresses of one host have in common: an IPv4 address, or the smallest IPv6 network that a host has (`/64`).
+pub fn network(address: IpAddr) -> String {
+    match address.to_canonical() {
+        IpAddr::V4(address) => address.to_string(),
+        IpAddr::V6(address) => {
+            let [a, b, c, d, ..] = address.segments();
+            format!("{a:x}:{b:x}:{c:x}:{d:x}::")
+        }
     }
 }
 

@@ -12,6 +12,7 @@ use tokio::time::timeout;
 
 use super::networks::Networks;
 use crate::dns::{self, ResolverError, is_label};
+use crate::smtp::network;
 
 /// Retries of a query without an answer.
 const QUERY_RETRIES: usize = 1;
@@ -52,6 +53,14 @@ impl Destination {
     pub(super) fn name(&self) -> &str {
         match self {
             Self::Domain(name) | Self::Literal(_, name) => name,
+        }
+    }
+
+    /// What destinations that likely belong to one owner have in common.
+    pub(super) fn owner(&self) -> String {
+        match self {
+            Self::Domain(name) => dns::group(name).to_owned(),
+            Self::Literal(address, _) => network(*address),
         }
     }
 
@@ -248,6 +257,13 @@ mod tests {
             "a@[192.0.2.1",
         ] {
             assert_eq!(Destination::of(bad), None, "{bad}");
+        }
+        for (recipient, owner) in [
+            ("a@x.y.b.test", "b.test"),
+            ("a@[192.0.2.1]", "192.0.2.1"),
+            ("a@[IPv6:2001:db8::7:0:0:1]", "2001:db8:0:0::"),
+        ] {
+            assert_eq!(Destination::of(recipient).unwrap().owner(), owner);
         }
         assert!(Destination::of("a@_a.test").unwrap().is_unverifiable());
         assert!(!Destination::of("a@a.test").unwrap().is_unverifiable());

@@ -52,7 +52,9 @@ impl Lookup {
     /// The response to a lookup.
     pub(super) fn answer(&self, table: &str, key: &str, memory: &Memory, now: Instant) -> String {
         match (table, key) {
-            (NEXT_HOPS, recipient) => self.next_hops(recipient, |name| memory.is_prompt(name, now)),
+            (NEXT_HOPS, recipient) => {
+                self.next_hops(recipient, |destination| memory.is_prompt(destination, now))
+            }
             (RESULTS, result) => {
                 if let Some(host) = unreachable(result) {
                     memory.unreachable(host, now);
@@ -73,7 +75,7 @@ impl Lookup {
     /// The response does not change when a destination turns out to have no HTTPS: Postfix limits and suspends deliveries
     /// by transport and next hop, and a destination that is down must not count as two. Only a relay that becomes
     /// unreachable does, once.
-    fn next_hops(&self, recipient: &str, is_prompt: impl FnOnce(&str) -> bool) -> String {
+    fn next_hops(&self, recipient: &str, is_prompt: impl FnOnce(&Destination) -> bool) -> String {
         let Some(destination) = Destination::of(recipient) else {
             return socketmap::NOT_FOUND.to_owned();
         };
@@ -85,7 +87,7 @@ impl Lookup {
         if own || name == self.own_domain {
             return socketmap::NOT_FOUND.to_owned();
         }
-        let transport = if is_prompt(name) { PROMPT } else { OTHERS };
+        let transport = if is_prompt(&destination) { PROMPT } else { OTHERS };
         let hop = format!("OK {transport}:[{}]:{}", self.hop.ip(), self.hop.port());
         if self.smtp { format!("{hop}, {name}") } else { hop }
     }
@@ -197,11 +199,12 @@ mod tests {
     #[test]
     fn prompt_destinations_have_processes_of_their_own() {
         let (memory, now) = (Memory::default(), Instant::now());
+        let destination = Destination::of("a@b.test").unwrap();
         let answer = || lookup().answer(NEXT_HOPS, "a@B.test", &memory, now);
         assert_eq!(answer(), "OK smtp:[127.0.0.1]:10083, b.test");
-        memory.answered("b.test", true, now);
+        memory.answered(&destination, true, now);
         assert_eq!(answer(), "OK prompt:[127.0.0.1]:10083, b.test");
-        memory.answered("b.test", false, now);
+        memory.answered(&destination, false, now);
         assert_eq!(answer(), "OK smtp:[127.0.0.1]:10083, b.test");
     }
 

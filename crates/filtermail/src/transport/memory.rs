@@ -3,9 +3,11 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use moka::ops::compute::Op;
 use moka::sync::Cache;
 
 use super::answer::Answer;
+use super::hosts::Destination;
 
 /// Time for which mail to a destination without HTTPS goes only over SMTP.
 const WITHOUT: Duration = Duration::from_secs(30 * 60);
@@ -17,6 +19,9 @@ const KNOWN: Duration = Duration::from_secs(24 * 3600);
 const FAILED: Duration = Duration::from_secs(20);
 /// Maximum number of entries in each table.
 const MAX_ENTRIES: u64 = 10_000;
+/// Prompt destinations of one owner. Postfix delivers to one destination over at most 20 connections, so that an owner of
+/// a thousand domains, all of which stop answering, holds less than half of the default `connections.remoteDelivery`.
+const PROMPT_OF_OWNER: usize = 6;
 
 /// Remembered properties of destinations.
 pub(super) struct Memory {
@@ -25,7 +30,7 @@ pub(super) struct Memory {
     /// Destinations that have replied over HTTPS, and not failed since.
     relays: Table<()>,
     /// Destinations that have accepted their last message promptly, over HTTPS or SMTP.
-    prompt: Table<()>,
+    prompt: Prompt,
     failed: Table<()>,
     /// Hosts to which Postfix could not connect over SMTP.
     unreachable: Table<()>,
@@ -71,12 +76,60 @@ impl<V: Clone + Send + Sync + 'static> Table<V> {
     }
 }
 
+/// Prompt destinations by owner, with the time at which each has accepted a message; the oldest first.
+struct Prompt(Cache<Box<str>, PromptOfOwner>);
+
+type PromptOfOwner = Arc<[(Box<str>, Instant)]>;
+
+impl Prompt {
+    fn new() -> Self {
+        Self(
+            Cache::builder()
+                .weigher(|_, of_owner: &PromptOfOwner| of_owner.len() as u32)
+                .max_capacity(MAX_ENTRIES)
+                .time_to_live(KNOWN)
+                .build(),
+        )
+    }
+
+    fn contains(&self, destination: &Destination, now: Instant) -> bool {
+        let of_owner = self.0.get(destination.owner().as_str());
+        of_owner.is_some_and(|of_owner| {
+            of_owner.iter().any(|(name, since)| {
+                **name == *destination.name() && now.saturating_duration_since(*since) < KNOWN
+            })
+        })
+    }
+
+    /// Remembers a destination, or forgets it. A further one replaces the one that has not accepted mail for longest.
+    fn set(&self, destination: &Destination, prompt: bool, now: Instant) {
+        let name = destination.name();
+        self.0
+            .entry(destination.owner().into())
+            .and_compute_with(|known| {
+                let mut of_owner = known.map_or_else(Vec::new, |known| known.into_value().to_vec());
+                of_owner.retain(|(other, _)| **other != *name);
+                if prompt {
+                    of_owner.push((name.into(), now));
+                    if of_owner.len() > PROMPT_OF_OWNER {
+                        of_owner.remove(0);
+                    }
+                }
+                if of_owner.is_empty() {
+                    Op::Remove
+                } else {
+                    Op::Put(of_owner.into())
+                }
+            });
+    }
+}
+
 impl Default for Memory {
     fn default() -> Self {
         Self {
             without: Table::new(WITHOUT),
             relays: Table::new(KNOWN),
-            prompt: Table::new(KNOWN),
+            prompt: Prompt::new(),
             failed: Table::new(FAILED),
             unreachable: Table::new(WITHOUT),
         }
@@ -97,7 +150,7 @@ impl Memory {
     }
 
     /// Whether the destination has accepted its last message, lately and without delay.
-    pub(super) fn is_prompt(&self, destination: &str, now: Instant) -> bool {
+    pub(super) fn is_prompt(&self, destination: &Destination, now: Instant) -> bool {
         self.prompt.contains(destination, now)
     }
 
@@ -134,12 +187,8 @@ impl Memory {
     }
 
     /// Remembers whether the destination has accepted mail promptly.
-    pub(super) fn answered(&self, destination: &str, accepts: bool, now: Instant) {
-        if accepts {
-            self.prompt.insert(destination, now, ());
-        } else {
-            self.prompt.remove(destination, now);
-        }
+    pub(super) fn answered(&self, destination: &Destination, accepts: bool, now: Instant) {
+        self.prompt.set(destination, accepts, now);
     }
 
     /// Notes that Postfix cannot connect to a host over SMTP: then it may accept only HTTPS, which may have failed only
@@ -153,6 +202,10 @@ impl Memory {
 mod tests {
     use super::*;
     use crate::reply::Reply;
+
+    fn destination(name: &str) -> Destination {
+        Destination::of(&format!("@{name}")).unwrap()
+    }
 
     fn deferred() -> Answer {
         Answer::Deferred(Reply::TIMEOUT)
@@ -198,9 +251,10 @@ mod tests {
         memory.note("a.test", &[], &Answer::Failed, minutes(40));
         assert!(memory.is_without("a.test", minutes(69)) && !memory.is_without("a.test", minutes(70)));
 
-        memory.answered("b.test", true, now);
-        assert!(memory.is_prompt("b.test", minutes(24 * 60 - 1)));
-        assert!(!memory.is_prompt("b.test", minutes(24 * 60)));
+        let prompt = destination("b.test");
+        memory.answered(&prompt, true, now);
+        assert!(memory.is_prompt(&prompt, minutes(24 * 60 - 1)));
+        assert!(!memory.is_prompt(&prompt, minutes(24 * 60)));
         memory.note("c.test", &[], &Answer::Failed, now);
         let seconds = |seconds: u64| now + Duration::from_secs(seconds);
         assert!(memory.has_failed("c.test", seconds(19)) && !memory.has_failed("c.test", seconds(20)));
@@ -226,14 +280,43 @@ mod tests {
     #[test]
     fn destinations_are_prompt_until_their_mail_is_deferred() {
         let (memory, now) = (Memory::default(), Instant::now());
-        assert!(!memory.is_prompt("a.test", now));
-        memory.answered("a.test", true, now);
-        assert!(memory.is_prompt("a.test", now) && !memory.is_prompt("b.test", now));
+        let (a, b) = (destination("a.test"), destination("b.test"));
+        assert!(!memory.is_prompt(&a, now));
+        memory.answered(&a, true, now);
+        assert!(memory.is_prompt(&a, now) && !memory.is_prompt(&b, now));
         // Over SMTP, too, after HTTPS has failed.
         memory.note("a.test", &[], &Answer::Failed, now);
-        assert!(memory.is_prompt("a.test", now));
-        memory.answered("a.test", false, now);
-        assert!(!memory.is_prompt("a.test", now));
+        assert!(memory.is_prompt(&a, now));
+        memory.answered(&a, false, now);
+        assert!(!memory.is_prompt(&a, now));
+    }
+
+    #[test]
+    fn few_destinations_of_one_owner_are_prompt() {
+        let (memory, now) = (Memory::default(), Instant::now());
+        let relay = destination("relay.test");
+        memory.answered(&relay, true, now);
+        let of_owner: Vec<_> = (0..750)
+            .map(|number| destination(&format!("{number}.owner.test")))
+            .collect();
+        let prompt = || -> Vec<usize> {
+            let those = of_owner.iter().enumerate();
+            let those = those.filter(|(_, one)| memory.is_prompt(one, now));
+            those.map(|(number, _)| number).collect()
+        };
+        for one in &of_owner {
+            memory.answered(one, true, now);
+        }
+        assert_eq!(prompt(), [744, 745, 746, 747, 748, 749]);
+        assert!(memory.is_prompt(&relay, now));
+
+        // Those that accept mail again stay.
+        for number in [744, 3] {
+            memory.answered(&of_owner[number], true, now);
+        }
+        assert_eq!(prompt(), [3, 744, 746, 747, 748, 749]);
+        memory.answered(&of_owner[747], false, now);
+        assert_eq!(prompt(), [3, 744, 746, 748, 749]);
     }
 
     #[test]
@@ -242,23 +325,24 @@ mod tests {
         for n in 0..3 * MAX_ENTRIES {
             let name = format!("{n}.test");
             memory.note(&name, &[], &Answer::Delivered, now);
-            memory.answered(&name, true, now);
+            memory.answered(&destination(&name), true, now);
+            memory.answered(&destination(&format!("x.{name}")), true, now);
             memory.note(&name, &[], &Answer::NotOffered, now);
             memory.unreachable(&name, now);
         }
         memory.note("relay.test", &[], &Answer::Delivered, now);
         let counts = [
-            counted(&memory.without),
-            counted(&memory.relays),
-            counted(&memory.prompt),
-            counted(&memory.failed),
-            counted(&memory.unreachable),
+            counted(&memory.without.entries),
+            counted(&memory.relays.entries),
+            counted(&memory.prompt.0),
+            counted(&memory.failed.entries),
+            counted(&memory.unreachable.entries),
         ];
         assert!(counts.iter().all(|count| *count <= MAX_ENTRIES), "{counts:?}");
     }
 
-    fn counted<V: Clone + Send + Sync + 'static>(table: &Table<V>) -> u64 {
-        table.entries.run_pending_tasks();
-        table.entries.entry_count()
+    fn counted<V: Clone + Send + Sync + 'static>(cache: &Cache<Box<str>, V>) -> u64 {
+        cache.run_pending_tasks();
+        cache.weighted_size()
     }
 }

@@ -34,7 +34,6 @@ use self::lookup::Lookup;
 use self::memory::Memory;
 use self::networks::Networks;
 use crate::check::Verdict;
-use crate::dns;
 use crate::reply::Reply;
 use crate::smtp::{Admission, Envelope, Large, Policy, Server, serve_connection};
 
@@ -162,10 +161,7 @@ impl Policy for Transport {
     fn holders(&self, envelope: &Envelope) -> Vec<String> {
         let destination = envelope.recipients.first();
         let destination = destination.and_then(|path| Destination::of(&path.address));
-        let owner = destination.map(|destination| match destination {
-            Destination::Domain(name) => dns::group(&name).to_owned(),
-            Destination::Literal(_, name) => name,
-        });
+        let owner = destination.map(|destination| destination.owner());
         envelope.author().into_iter().chain(owner).collect()
     }
 

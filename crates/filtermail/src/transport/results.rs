@@ -36,7 +36,7 @@ pub(super) async fn learn(socket: &UnixDatagram, memory: &Memory, shutdown: &Can
         match received {
             Ok(length) => {
                 if let Some((destination, accepts)) = parse(buffer.get(..length).unwrap_or_default()) {
-                    memory.answered(destination.name(), accepts, Instant::now());
+                    memory.answered(&destination, accepts, Instant::now());
                 }
             }
             Err(error) => return tracing::warn!("cannot receive results of deliveries: {error}"),
@@ -72,7 +72,8 @@ mod tests {
     async fn destinations_that_accept_mail_are_known() {
         let (near, far) = UnixDatagram::pair().unwrap();
         let (memory, shutdown) = (Memory::default(), CancellationToken::new());
-        let knows = || memory.is_prompt("b.test", Instant::now());
+        let destination = Destination::of("@b.test").unwrap();
+        let knows = || memory.is_prompt(&destination, Instant::now());
         let telling = async {
             for (text, known) in [("+b.test", true), ("nonsense", true), ("-B.test", false)] {
                 far.send(text.as_bytes()).await.unwrap();

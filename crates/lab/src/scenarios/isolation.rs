@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Context;
 use super::metrics::Samples;
-use super::signed::receive;
+use super::signed::{receive, receive_over};
 use crate::bench::stats::Summary;
 use crate::harness::tls;
 use crate::machine::dead_addresses;
@@ -196,11 +196,21 @@ async fn occupy(context: &Context, sender: &Account) -> anyhow::Result<()> {
     let address = *dead_addresses(RELAY, 1)?.first().context("no address")?;
     let zone = format!("{}.test", random_name(9));
     publish(context, &zone, address).await?;
+    send_to_all(sender, &zone).await?;
+    occupied(context).await
+}
+
+/// Sends one message to more domains of a zone than Postfix delivers to at once.
+async fn send_to_all(sender: &Account, zone: &str) -> anyhow::Result<()> {
     let recipients: Vec<String> = (0..3 * PROCESSES)
         .map(|number| format!("someone@{number}.{zone}"))
         .collect();
     let recipients: Vec<&str> = recipients.iter().map(String::as_str).collect();
-    send(sender, &recipients, SMALL).await?;
+    send(sender, &recipients, SMALL).await
+}
+
+/// Waits until all processes of one transport deliver.
+async fn occupied(context: &Context) -> anyhow::Result<()> {
     let busy = || async { Ok((deliveries(context).await? >= PROCESSES).then_some(())) };
     until(WITHIN, busy)
         .await
@@ -255,6 +265,58 @@ pub(super) async fn mail_server(context: &Context) -> anyhow::Result<()> {
     context.run(RELAY, &["postsuper", "-d", "ALL"]).await?;
     let beside = beside.context("mail to a mail server is delayed")?;
     compare(&alone, &beside, &format!("{} silent servers", 3 * PROCESSES))
+}
+
+/// The same for servers of one owner that do not answer after each of them has accepted a message.
+pub(super) async fn fall_silent(context: &Context) -> anyhow::Result<()> {
+    let receiver = context.account("b").await?;
+    let (mut imap, _) = receiver.inbox().await?;
+    let alone = measure(context, &receiver, &mut imap).await?;
+
+    let zone = format!("{}.test", random_name(9));
+    let address = *dead_addresses(RELAY, 2)?.last().context("no address")?;
+    publish(context, &zone, address).await?;
+    let listener = TcpListener::bind((address, 25))
+        .await
+        .with_context(|| format!("cannot listen on {address}:25"))?;
+    let certificate = context.machines().certificate(&[format!("mx.{zone}")])?;
+    let acceptor = tls::acceptor(&certificate, &[])?;
+    let (silent, end) = (CancellationToken::new(), CancellationToken::new());
+    let _end = end.clone().drop_guard();
+    let serving = silent.clone();
+    tokio::spawn(end.clone().run_until_cancelled_owned(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let (acceptor, silent, end) = (acceptor.clone(), serving.is_cancelled(), end.clone());
+            tokio::spawn(async move {
+                if silent {
+                    Failing::Greeting.serve(stream, end).await;
+                } else {
+                    let _ = receive_over(stream, acceptor).await;
+                }
+            });
+        }
+    }));
+
+    let sender = context.account(RELAY).await?;
+    let beside = async {
+        send_to_all(&sender, &zone).await?;
+        let delivered = || async { Ok(context.machines().queue(RELAY).await?.is_empty().then_some(())) };
+        until(2 * WITHIN, delivered)
+            .await
+            .context("the servers have not accepted their messages")?;
+        silent.cancel();
+        send_to_all(&sender, &zone).await?;
+        occupied(context).await?;
+        measure(context, &receiver, &mut imap).await
+    }
+    .await;
+    context.run(RELAY, &["postsuper", "-d", "ALL"]).await?;
+    let beside = beside.context("mail to a relay is delayed")?;
+    compare(
+        &alone,
+        &beside,
+        &format!("{} servers that fell silent", 3 * PROCESSES),
+    )
 }
 
 /// A mail server without HTTPS.

@@ -143,6 +143,7 @@ fn with_machines() -> Vec<Scenario<Context>> {
         "dead-destinations-delay-nobody", Machines, 300, isolation::dead_destinations;
         "silent-servers-leave-room-for-relays", Machines, 240, isolation::silent_servers;
         "silent-servers-leave-room-for-mail-servers", Machines, 240, isolation::mail_server;
+        "servers-that-fall-silent-leave-room", Machines, 300, isolation::fall_silent;
         "silent-servers-leave-room-for-large-mail", Machines, 180, large::leave_room;
         "full-queue-refuses-before-data", Machines, 300, full::refuses;
 

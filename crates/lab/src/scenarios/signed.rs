@@ -56,6 +56,11 @@ pub(super) async fn leaves_unchanged(context: &Context) -> anyhow::Result<()> {
 /// Receives one message as a mail server whose only extension is STARTTLS.
 pub(super) async fn receive(listener: &TcpListener, acceptor: TlsAcceptor) -> anyhow::Result<Vec<u8>> {
     let (stream, _) = listener.accept().await?;
+    receive_over(stream, acceptor).await
+}
+
+/// The same over a connection that has been accepted.
+pub(super) async fn receive_over(stream: TcpStream, acceptor: TlsAcceptor) -> anyhow::Result<Vec<u8>> {
     take(secure(stream, acceptor).await?).await
 }
 
