@@ -150,6 +150,13 @@ let
     postlog_service_name =
       lib.concatStrings (lib.genList (_: "../") queueDepth) + lib.removePrefix "/" sockets.deliveries;
   };
+  prompt = lib.genAttrs (map (request: "smtp_${request}_timeout") [
+    "data_init"
+    "helo"
+    "mail"
+    "rcpt"
+    "starttls"
+  ]) (_: "$chatmail_prompt_timeout");
   # At least the depth of `public` in the queue.
   queueDepth =
     lib.length (lib.splitString "/" config.services.postfix.settings.main.queue_directory) + 2;
@@ -355,14 +362,16 @@ in
         # connection. A full handshake takes 2 ms.
         smtp_tls_session_cache_database = "";
 
-        # Servers that do not answer must not occupy all processes (connections.remoteDelivery): each gets two, and one
-        # minute for each reply except to a message, not five and five minutes. Destinations get more with each success.
+        # Servers that do not answer must not occupy all processes (connections.remoteDelivery): each gets two, one minute
+        # for each reply, and two for the reply to a message, not five, five minutes and ten. Destinations get more
+        # processes with each success.
         smtp_initial_destination_concurrency = lib.mkDefault 2;
         smtp_helo_timeout = lib.mkDefault "60s";
         smtp_starttls_timeout = lib.mkDefault "60s";
         smtp_mail_timeout = lib.mkDefault "60s";
         smtp_rcpt_timeout = lib.mkDefault "60s";
         smtp_data_init_timeout = lib.mkDefault "60s";
+        smtp_data_done_timeout = lib.mkDefault "120s";
         # These are limits for whole replies, and not for each byte of them.
         smtp_per_request_deadline = lib.mkDefault true;
         # smtp(8) tries one address after the other. Many hosts have an IPv6 address that does not work, so that comes
@@ -428,6 +437,9 @@ in
       }
       // lib.optionalAttrs cfg.federation.https.send {
         prompt_initial_destination_concurrency = lib.mkDefault 2;
+        # Time for each reply of a destination that has accepted its last message within as long. One that takes longer
+        # gets the next attempt with the time of all others.
+        chatmail_prompt_timeout = lib.mkDefault "10s";
       }
       // lib.optionalAttrs (!cfg.federation.smtp.send) {
         # Recipients for which filtermail-transport knows no next hop.
@@ -508,7 +520,7 @@ in
         prompt = lib.mkIf cfg.federation.https.send {
           command = "smtp";
           maxproc = cfg.connections.remoteDelivery;
-          args = remoteArgs ++ options remote;
+          args = remoteArgs ++ options (remote // prompt);
         };
         error.args = options remote;
         retry.args = options remote;
