@@ -9,6 +9,7 @@ use crate::client::imap::{Imap, Status};
 use crate::client::smtp::Smtp;
 use crate::client::wire::{Wire, WireError};
 use crate::client::{Account, Peer, arrival, pgp, websocket};
+use crate::until;
 
 const WITHIN: Duration = Duration::from_secs(60);
 /// Size of a message that the client sends in few frames.
@@ -197,11 +198,17 @@ pub(super) async fn requests(context: &Context) -> anyhow::Result<()> {
 
 /// Opens a session and reads the greeting.
 async fn greeted(peer: &Peer, path: &str) -> anyhow::Result<Wire> {
-    let (mut wire, lines) = websocket::request(peer, path, "").await?;
-    ensure!(websocket::status(&lines) == Some(101), "{path}: {lines:?}");
-    let (first, greeting) = websocket::read_frame(&mut wire).await?;
-    ensure!(first == 0x82 && !greeting.is_empty(), "{path}: no greeting");
-    Ok(wire)
+    let open = || async {
+        let (mut wire, lines) = websocket::request(peer, path, "").await?;
+        ensure!(websocket::status(&lines) == Some(101), "{path}: {lines:?}");
+        let (first, greeting) = websocket::read_frame(&mut wire).await?;
+        ensure!(first == 0x82 && !greeting.is_empty(), "{path}: no greeting");
+        // Scenarios beside this one may have all sessions that one client address gets.
+        Ok((!greeting.starts_with(b"421 ")).then_some(wire))
+    };
+    until(WITHIN, open)
+        .await
+        .with_context(|| format!("{path}: no session"))
 }
 
 /// Frames that a session does not consist of, and unusual ones that it does.
