@@ -101,6 +101,19 @@ pub(super) async fn publish(root: &Path, leader: Leader, zones: &[(&str, &str)])
         fs::write(folder.join("zones").join(zone), text)
             .with_context(|| format!("cannot write the zone {zone}"))?;
     }
+    load(&folder, leader).await
+}
+
+/// Removes a zone.
+pub(super) async fn withdraw(root: &Path, leader: Leader, zone: &str) -> anyhow::Result<()> {
+    let folder = root.join("etc/unbound");
+    fs::remove_file(folder.join("zones").join(zone))
+        .with_context(|| format!("cannot remove the zone {zone}"))?;
+    load(&folder, leader).await
+}
+
+/// Restarts the server with the zones in its folder.
+async fn load(folder: &Path, leader: Leader) -> anyhow::Result<()> {
     let mut list = String::new();
     for entry in fs::read_dir(folder.join("zones"))? {
         let zone = entry?

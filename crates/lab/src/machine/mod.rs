@@ -188,6 +188,11 @@ impl Lab {
         dns::publish(&self.root(dns::NAME), self.leader(dns::NAME)?, &[(zone, text)]).await
     }
 
+    /// Removes a zone from the lab's name server; the zone above it answers for its names again.
+    pub(crate) async fn withdraw(&self, zone: &str) -> anyhow::Result<()> {
+        dns::withdraw(&self.root(dns::NAME), self.leader(dns::NAME)?, zone).await
+    }
+
     /// A certificate chain for these names that every relay trusts, and its key; both PEM.
     pub(crate) fn certificate(&self, names: &[String]) -> anyhow::Result<(String, String)> {
         let signed = ca::Ca::ensure(&self.paths)?.sign(names)?;

@@ -62,6 +62,44 @@ async fn fails(context: &Context, argv: &[&str], expected: &str) -> anyhow::Resu
     Ok(())
 }
 
+/// Runs a command on relay c at a terminal, where it has to say these things one after the other; without a terminal it
+/// says only the last.
+async fn watched(context: &Context, argv: &[&str], expected: &[&str]) -> anyhow::Result<()> {
+    let at_terminal = [
+        "script",
+        "--quiet",
+        "--return",
+        "--command",
+        &argv.join(" "),
+        "/dev/null",
+    ];
+    let said = context.run(RELAY, &at_terminal).await?;
+    let mut rest = said.as_str();
+    for part in expected {
+        let (_, later) = rest
+            .split_once(part)
+            .with_context(|| format!("`{}` does not say {part:?}: {said}", argv.join(" ")))?;
+        rest = later;
+    }
+    Ok(())
+}
+
+/// Runs a command on relay c without a terminal, as timers do: it must say this and nothing of its progress.
+async fn unwatched(context: &Context, argv: &[&str], expected: &str) -> anyhow::Result<()> {
+    let output = context.machines().exec(RELAY, argv).await?;
+    let (said, error) = (
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr),
+    );
+    ensure!(
+        output.status.success() && said.contains(expected) && !error.contains('…'),
+        "`{}`: {} {error}{said}",
+        argv.join(" "),
+        output.status
+    );
+    Ok(())
+}
+
 /// What a restore has to bring back: keys and secrets, and times, owners and modes.
 #[derive(Debug, PartialEq, Eq)]
 struct Facts {

@@ -7,7 +7,7 @@ mod faults;
 use anyhow::Context as _;
 
 use self::expected::{expect, name_addresses, publish_names, shell};
-use self::faults::{FAULTS, Fault, ZONES};
+use self::faults::{FAULTS, Fault, UNANSWERED, ZONES};
 use super::Context;
 use super::operator::{delegated, forget_answers};
 
@@ -63,6 +63,18 @@ pub(super) async fn finds_faults_in_dns(context: &Context) -> anyhow::Result<()>
             .await
             .with_context(|| format!("{name}: afterwards"))?;
     }
+    let (relay, name, expected) = UNANSWERED;
+    let name = format!("{name}.{}", context.peer(relay)?.domain);
+    context.machines().publish(&name, "").await?;
+    forget_answers(context, relay).await?;
+    let found = expect(context, relay, &[expected.0], &[expected]).await;
+    context.machines().withdraw(&name).await?;
+    forget_answers(context, relay).await?;
+    found.context("a name that no server answers for")?;
+    expect(context, relay, &[expected.0], &[])
+        .await
+        .context("a name that no server answers for: afterwards")?;
+
     let domain = context.peer("a")?.domain;
     for (names, expected) in [
         (&[][..], "198.18.25.11 has no name (PTR record)"),

@@ -4,7 +4,10 @@ use anyhow::{Context as _, ensure};
 use mailtest::client::message::random_name;
 use mailtest::client::{Account, arrival};
 
-use super::{Context, DELIVERED, KEY, MAILBOX, OTHER, RELAY, delivered, fails, install_anew, refused};
+use super::{
+    Context, DELIVERED, KEY, MAILBOX, OTHER, RELAY, delivered, fails, install_anew, refused, unwatched,
+    watched,
+};
 use crate::harness::mailboxes;
 
 /// SSH server of the old relay.
@@ -110,7 +113,16 @@ pub(crate) async fn there_and_back(context: &Context) -> anyhow::Result<()> {
 
     // The old relay is in service: a client reads a message and deletes another one between the two imports.
     fails(context, &last, "still runs on root@_a.test").await?;
-    context.run(RELAY, &import).await?;
+    let steps = [
+        "Counting the files of root@_a.test …",
+        "Stopping the services of this host …",
+        "Copying root@_a.test:",
+        // rsync's own progress.
+        "100%",
+        "Counting the files of this host …",
+        "Imported ",
+    ];
+    watched(context, &import, &steps).await?;
     let change = format!(
         "cd /home/vmail/mail/{}/{}; mv new/1760000000.* cur/; cd cur; \
          for file in 1760000000.*; do mv $file $file:2,S; done; rm 1760000001.*",
@@ -123,12 +135,11 @@ pub(crate) async fn there_and_back(context: &Context) -> anyhow::Result<()> {
     context
         .run(OTHER, &["systemctl", "stop", "postfix", "dovecot"])
         .await?;
-    let finished = context.run(RELAY, &last).await;
+    let finished = unwatched(context, &last, "are those of the old relay").await;
     context
         .run(OTHER, &["systemctl", "start", "dovecot", "postfix"])
         .await?;
-    let said = finished?;
-    ensure!(said.contains("are those of the old relay"), "{said}");
+    finished?;
     arrived(context, &user, &mark, &["plain"]).await?;
     let secret = ["sha256sum", TURN_SECRET];
     let (ours, theirs) = (
@@ -158,8 +169,12 @@ pub(crate) async fn there_and_back(context: &Context) -> anyhow::Result<()> {
         .run(RELAY, &[&export[..], &["--dry-run"]].concat())
         .await?;
     ensure!(dry.starts_with("Would export 1 account(s)"), "{dry}");
-    let said = context.run(RELAY, &export).await?;
-    ensure!(said.contains("Exported 1 account(s)"), "{said}");
+    let steps = [
+        "Stopping the services of this host …",
+        "Comparing the files of both …",
+        "Exported 1 account(s)",
+    ];
+    watched(context, &export, &steps).await?;
     let compare = format!(
         "diff -r /home/vmail/mail/{0} {BACK}/home/vmail/mail/{0}; cmp {KEY} {BACK}/etc/dkimkeys/opendkim.private",
         peer.domain

@@ -5,7 +5,10 @@ use std::time::Duration;
 use anyhow::{Context as _, ensure};
 use mailtest::client::{Account, arrival};
 
-use super::{Context, DELIVERED, Facts, OTHER, RELAY, checksums, delivered, fails, install_anew, refused};
+use super::{
+    Context, DELIVERED, Facts, OTHER, RELAY, checksums, delivered, fails, install_anew, refused, unwatched,
+    watched,
+};
 use crate::harness::mailboxes;
 
 const REPOSITORY: &str = "/srv/backup";
@@ -107,10 +110,11 @@ pub(crate) async fn lost_relay(context: &Context) -> anyhow::Result<()> {
 
     repository_in_trouble(context).await?;
     let back_up = async {
-        for _ in 0..3 {
-            context.run(RELAY, &["chatmail", "backup", "run"]).await?;
+        let run = ["chatmail", "backup", "run"];
+        for _ in 0..2 {
+            unwatched(context, &run, "Backed up ").await?;
         }
-        anyhow::Ok(())
+        watched(context, &run, &["Backing up; ", "Backed up "]).await
     };
     let writer = context.account(RELAY).await?;
     meanwhile(context, &other, &writer, back_up).await?;
@@ -146,8 +150,13 @@ pub(crate) async fn lost_relay(context: &Context) -> anyhow::Result<()> {
     .await?;
     disk_in_trouble(context, &mailboxes::of_domain(&user.peer.mail_domain)).await?;
 
-    let said = context.run(RELAY, &["chatmail", "restore"]).await?;
-    ensure!(said.contains("All files are as in the snapshot"), "{said}");
+    let steps = [
+        "Stopping the services …",
+        "Restoring ",
+        "Comparing all files with the snapshot …",
+        "All files are as in the snapshot",
+    ];
+    watched(context, &["chatmail", "restore"], &steps).await?;
     let after = Facts::of(context, &user).await?;
     ensure!(after == before, "restored: {after:?}, saved: {before:?}");
     refused(&user, "another-password").await?;
