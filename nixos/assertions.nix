@@ -176,8 +176,10 @@ in
         message = "services.chatmail.backup.repository is set, but the password of the repository is missing; set services.chatmail.backup.passwordFile.";
       }
       {
-        assertion = lib.stringLength (builtins.toJSON cfg.metadata.appVersions) <= 16384;
-        message = "services.chatmail.metadata.appVersions is ${toString (lib.stringLength (builtins.toJSON cfg.metadata.appVersions))} bytes of JSON, but the relay announces at most 16384; remove old versions.";
+        assertion =
+          lib.stringLength (builtins.toJSON cfg.metadata.appVersions)
+          <= cfg.settings.metadata.max_app_versions_bytes;
+        message = "services.chatmail.metadata.appVersions is ${toString (lib.stringLength (builtins.toJSON cfg.metadata.appVersions))} bytes of JSON, but the relay announces at most ${toString cfg.settings.metadata.max_app_versions_bytes}; remove old versions.";
       }
       {
         assertion = lib.versionAtLeast cfg.dovecot.package.version "2.4";

@@ -207,6 +207,9 @@ in
           };
         };
 
+        # Some revisions of NixOS set this even without Pigeonhole, and Dovecot then refuses its configuration.
+        sieve_script_bin_path = lib.mkDefault null;
+
         lmtp_add_received_header = false;
         # Postfix limits concurrent deliveries (connections.delivery), because it can queue them; beyond a limit of
         # Dovecot, it would have to retry minutes later. Some versions have this default already; that of 2.4.1 is 10.

@@ -9,9 +9,11 @@ let
   cfg = config.services.chatmail;
   hardening = import ./hardening.nix;
 
+  limits = import ./limits.nix;
+
   # Arguments that Dovecot passes to chatmail-quota-expire.
   makeRoom.args = "${
-    toString (cfg.mailboxes.quota * 70 / 100 / 1048576)
+    toString (cfg.mailboxes.quota * limits.trimToPercent / 100 / 1048576)
   } ${cfg.mailboxes.directory}/%{user}";
 
   # A run over all mailboxes, at lower priority than mail.
@@ -129,16 +131,15 @@ in
       })
 
       {
-        # Dovecot requests trimming at three quarters of the quota; clients warn their users at four fifths.
         services.dovecot2.settings = {
           "quota \"User quota\"" = {
             "warning nearly-full" = {
-              quota_storage_percentage = 75;
+              quota_storage_percentage = limits.trimAtPercent;
               "execute quota-warning" = makeRoom;
             };
             "warning many-messages" = {
               quota_warning_resource = "message";
-              quota_message_percentage = 75;
+              quota_message_percentage = limits.trimAtPercent;
               "execute quota-warning" = makeRoom;
             };
           };

@@ -10,6 +10,7 @@ let
   inherit (lib) mkOption types;
 
   cfg = config.services.chatmail;
+  limits = import ./limits.nix;
   packages = packagesFor pkgs;
 
   # Path of a file that is read at run time. It stays a string: Nix would copy a path to the world-readable store.
@@ -198,14 +199,14 @@ in
         type = bytes;
         default = 500 * 1024 * 1024;
         defaultText = lib.literalExpression "500 * 1024 * 1024";
-        description = "Maximum size of one mailbox, in bytes. Above three quarters of it, the oldest messages are removed until 70 % are left; those of the last day stay.";
+        description = "Maximum size of one mailbox, in bytes. Above ${toString limits.trimAtPercent} % of it, the oldest messages are removed until ${toString limits.trimToPercent} % are left; those of the last day stay.";
       };
       maxMessages = mkOption {
         type = types.ints.between 10 1000000;
         default = 50000;
         description = ''
           Maximum number of messages in one mailbox, whatever their size: even a message of one byte takes a file and a disk block.
-          Above three quarters of it, the oldest messages are removed until 70 % are left; those of the last day stay.
+          Above ${toString limits.trimAtPercent} % of it, the oldest messages are removed until ${toString limits.trimToPercent} % are left; those of the last day stay.
         '';
       };
       maxFolders = mkOption {
@@ -832,7 +833,7 @@ in
       '';
       description = ''
         Newest versions of apps, from which clients installed from the relay's own site can tell their users about updates.
-        The JSON text can have at most 16 KiB.
+        The JSON text can have at most ${toString limits.appVersionsKib} KiB.
         If null, nothing is announced.
       '';
     };

@@ -13,6 +13,7 @@ let
   registration = import ./registration.nix;
   sockets = import ./sockets.nix;
   headerFields = import ./header-fields.nix;
+  limits = import ./limits.nix;
   metricsSockets = import ./metrics-socket.nix { inherit cfg lib; };
 
   # A service with its socket and a socket for its metrics. systemd keeps both open while the service restarts, so that
@@ -185,11 +186,15 @@ let
     IPAddressAllow = "localhost";
   };
 
-  # Maximum memory of a filter: eight messages above 1 MiB at once, each in a buffer that grows by doubling and in a
-  # second copy without base64; on every other connection, a buffer of 1 MiB with the recipients. The rest is for
-  # sixteen concurrent checks, each with a header of 256 KiB and 1000 fields, parsed and in signed form (1 MiB), for the
-  # sessions that ask for the rate limit, and for the program and its keys.
-  filterMemory = 8 * 3 * cfg.messages.maxSize + cfg.connections.filter * 3 * 1048576 + 128 * 1048576;
+  # Maximum memory of a service that receives messages on this number of connections: a few large messages at once, each
+  # in a buffer that grows by doubling and in a second copy without base64; on every other connection, a buffer for a
+  # smaller message with the recipients. The rest is for concurrent checks, two for each large message, each with a header
+  # of 256 KiB and 1000 fields, parsed and in signed form (1 MiB), for the sessions that ask for the rate limit, and for
+  # the program and its keys.
+  filterMemory =
+    connections:
+    3 * (limits.large.at_once * cfg.messages.maxSize + connections * limits.large.above)
+    + 128 * 1048576;
 
   settings = cfg.settings;
 
@@ -227,6 +232,7 @@ in
             delete_large_messages_after = cfg.mailboxes.deleteLargeMessagesAfter;
             large_message_size = cfg.mailboxes.largeMessageSize;
             delete_inactive_accounts_after = cfg.mailboxes.deleteInactiveAccountsAfter;
+            trim_to_percent = limits.trimToPercent;
           };
           messages = {
             inherit (cfg.messages) burst;
@@ -275,6 +281,7 @@ in
                 null
               else
                 (pkgs.formats.json { }).generate "appversions.json" cfg.metadata.appVersions;
+            max_app_versions_bytes = limits.appVersionsKib * 1024;
             max_entries = cfg.metadata.maxEntries;
             max_entry_bytes = cfg.metadata.maxEntryBytes;
           };
@@ -297,6 +304,7 @@ in
             rules_socket = if cfg.federation.hasRules then sockets.rules else null;
             # Postfix keeps one connection for each session on ports 465 and 587.
             max_sessions = 2 * cfg.connections.smtp;
+            inherit (limits) large;
             resolver = "127.0.0.1:53";
             direct_delivery =
               if cfg.filter.directDelivery then
@@ -469,7 +477,7 @@ in
           )
           // {
             DynamicUser = true;
-            MemoryMax = filterMemory;
+            MemoryMax = filterMemory cfg.connections.filter;
             # The results of deliveries, which `chatmail` reads; they last until the next boot.
             RuntimeDirectory = "filtermail-outgoing";
             RuntimeDirectoryMode = "0700";
@@ -513,7 +521,7 @@ in
           // inGroups behindFilters
           // {
             BindReadOnlyPaths = [ cfg.mailboxes.directory ];
-            MemoryMax = filterMemory;
+            MemoryMax = filterMemory cfg.connections.filter;
           };
       })
 
@@ -546,8 +554,7 @@ in
               IPAddressDeny = "";
               # It compares the owners of connections with Postfix, which a user namespace hides.
               PrivateUsers = false;
-              MemoryMax =
-                8 * 3 * cfg.messages.maxSize + settings.transport.max_connections * 3 * 1048576 + 128 * 1048576;
+              MemoryMax = filterMemory settings.transport.max_connections;
             };
           })
           # Postfix looks up here how to reach a destination. The owner of this socket is the only user who can use the

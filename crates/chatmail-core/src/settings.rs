@@ -147,6 +147,9 @@ pub struct Mailboxes {
     pub large_message_size: u64,
     /// Days without a login after which an account is removed.
     pub delete_inactive_accounts_after: u32,
+    /// Share of `quota` and `max_messages`, in percent, that is left of a mailbox when its oldest messages are removed.
+    /// It is well below the share at which Dovecot asks for that, so that the next message does not cause it again.
+    pub trim_to_percent: u64,
 }
 
 /// Limits on messages.
@@ -156,7 +159,7 @@ pub struct Messages {
     /// Maximum size of a message in bytes, as transferred.
     pub max_size: usize,
     /// Maximum number of recipients of a submitted message, announced as `maxsmtprecipients`.
-    pub max_recipients: u32,
+    pub max_recipients: usize,
     /// Messages that one address may submit per minute once its burst is used up.
     pub max_per_minute: u32,
     /// Messages that one address may submit at once.
@@ -304,6 +307,8 @@ pub struct Metadata {
     /// JSON file announced as `appversions`; null announces nothing.
     #[serde(deserialize_with = "Option::deserialize")]
     pub app_versions: Option<PathBuf>,
+    /// Maximum size of the announced app versions, in bytes of compact JSON.
+    pub max_app_versions_bytes: usize,
     /// Maximum number of entries that clients may keep in one account.
     pub max_entries: usize,
     /// Maximum size of these keys and values together, in bytes.
@@ -356,6 +361,8 @@ pub struct Filtermail {
     pub destinations_file: PathBuf,
     /// Client sessions that may ask at once.
     pub max_sessions: usize,
+    /// Large messages.
+    pub large: LargeMessages,
     /// Where Postfix hands over submitted mail.
     pub outgoing_listen: Endpoint,
     /// Where submitted mail returns to Postfix.
@@ -369,6 +376,17 @@ pub struct Filtermail {
     /// How messages to users of this relay get to their mailboxes without Postfix's queue; none if all go through it.
     #[serde(deserialize_with = "Option::deserialize")]
     pub direct_delivery: Option<DirectDelivery>,
+}
+
+/// Large messages, of which each service has only a few in memory at once. The module derives its limit of memory from
+/// these numbers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LargeMessages {
+    /// Size in bytes above which a message is large.
+    pub above: usize,
+    /// Large messages received at once, on all connections together.
+    pub at_once: usize,
 }
 
 /// Delivery from the filters to Dovecot.

@@ -151,6 +151,17 @@ impl Settings {
                 return reject(key, "0".to_owned(), "1 or more");
             }
         }
+        if filter.large.at_once < 4 {
+            return reject(
+                "filtermail.large.at_once",
+                filter.large.at_once.to_string(),
+                "4 or more, so that nobody can occupy all",
+            );
+        }
+        let percent = self.mailboxes.trim_to_percent;
+        if percent > 100 {
+            return reject("mailboxes.trim_to_percent", percent.to_string(), "100 or less");
+        }
         Ok(())
     }
 }

@@ -50,15 +50,15 @@ impl Rules {
     /// The rules at the second `now`.
     pub fn new(settings: &Mailboxes, now: i64) -> Self {
         let before = |days: u32| now.saturating_sub(i64::from(days) * DAY);
+        let part = |whole: u64| whole / 100 * settings.trim_to_percent;
         Self {
             old_before: before(settings.delete_messages_after),
             large_before: before(settings.delete_large_messages_after),
             large_above: settings.large_message_size,
             inactive_before: before(settings.delete_inactive_accounts_after),
             trim_until: now.saturating_sub(DAY),
-            // Well below the 75 % at which Dovecot warns, so that the next message does not trigger a warning again.
-            trim_to: settings.quota / 10 * 7,
-            trim_messages_to: settings.max_messages / 10 * 7,
+            trim_to: part(settings.quota),
+            trim_messages_to: part(settings.max_messages),
         }
     }
 
@@ -164,19 +164,21 @@ mod tests {
 
     const NOW: i64 = 1_800_000_000;
 
+    fn mailboxes() -> Mailboxes {
+        Mailboxes {
+            directory: "/nonexistent".into(),
+            delete_messages_after: 20,
+            delete_large_messages_after: 7,
+            large_message_size: 200_000,
+            delete_inactive_accounts_after: 90,
+            quota: 1000,
+            max_messages: 100,
+            trim_to_percent: 70,
+        }
+    }
+
     fn rules() -> Rules {
-        Rules::new(
-            &Mailboxes {
-                directory: "/nonexistent".into(),
-                delete_messages_after: 20,
-                delete_large_messages_after: 7,
-                large_message_size: 200_000,
-                delete_inactive_accounts_after: 90,
-                quota: 1000,
-                max_messages: 100,
-            },
-            NOW,
-        )
+        Rules::new(&mailboxes(), NOW)
     }
 
     fn message(part: Part, days: i64, more_seconds: i64, bytes: u64) -> MessageVerdict {
@@ -212,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn trimming_aims_at_seventy_percent() {
+    fn trimming_leaves_the_share_of_the_settings() {
         assert_eq!(rules().trim_to, 700);
         assert_eq!(rules().trim_messages_to, 70);
         assert_eq!(rules().trim_until, NOW - DAY);
@@ -272,16 +274,7 @@ mod tests {
         fn a_later_day_never_keeps_more(part in 0_usize..3, age in 0..200 * DAY, bytes in 0_u64..400_000) {
             let metadata = Metadata { modified: NOW - age, bytes };
             let part = Part::ALL[part];
-            let settings = Mailboxes {
-                directory: "/nonexistent".into(),
-                delete_messages_after: 20,
-                delete_large_messages_after: 7,
-                large_message_size: 200_000,
-                delete_inactive_accounts_after: 90,
-                quota: 1000,
-                max_messages: 100,
-            };
-            let tomorrow = Rules::new(&settings, NOW + DAY);
+            let tomorrow = Rules::new(&mailboxes(), NOW + DAY);
             if rules().message(part, metadata) != MessageVerdict::Keep {
                 prop_assert_ne!(tomorrow.message(part, metadata), MessageVerdict::Keep);
             }

@@ -8,9 +8,6 @@ use chatmail_core::{Settings, turn};
 
 use crate::lookup::Key;
 
-/// Maximum size of the announced app versions, in bytes of compact JSON.
-const MAX_APP_VERSIONS: usize = 16 * 1024;
-
 /// The announcements of the relay.
 #[derive(Debug, Clone)]
 pub struct Announcements {
@@ -33,7 +30,8 @@ impl Announcements {
             Key::MaxSmtpRecipients => Some(self.settings.messages.max_recipients.to_string()),
             Key::AppVersions => {
                 let path = self.settings.metadata.app_versions.as_deref()?;
-                logged("app versions", path, app_versions(path))
+                let max = self.settings.metadata.max_app_versions_bytes;
+                logged("app versions", path, app_versions(path, max))
             }
             Key::Turn => {
                 let turn = self.settings.turn.as_ref()?;
@@ -62,13 +60,13 @@ fn secret(path: &Path) -> io::Result<String> {
 }
 
 /// Reads a file as JSON on one line.
-fn app_versions(path: &Path) -> io::Result<String> {
+fn app_versions(path: &Path, max: usize) -> io::Result<String> {
     let json: serde_json::Value = serde_json::from_slice(&std::fs::read(path)?)?;
     let text = json.to_string();
-    if text.len() > MAX_APP_VERSIONS {
+    if text.len() > max {
         return Err(io::Error::new(
             io::ErrorKind::InvalidData,
-            format!("the file is longer than {MAX_APP_VERSIONS} bytes"),
+            format!("the file is longer than {max} bytes"),
         ));
     }
     Ok(text)

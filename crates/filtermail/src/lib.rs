@@ -23,8 +23,8 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use anyhow::Context as _;
+use chatmail_core::MailStore;
 use chatmail_core::federation::Rules;
-use chatmail_core::{MailStore, Settings};
 use daemon::{Listener, Service};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::UnixListener;
@@ -41,9 +41,6 @@ const RULES_SOCKET: &str = "rules";
 
 /// Name of the socket to which Postfix logs deliveries to other servers.
 const DELIVERIES_SOCKET: &str = "deliveries";
-
-/// Recipients that Postfix allows in one transaction (`smtpd_recipient_limit`).
-const MAX_RECIPIENTS: usize = 1000;
 
 /// Runs the filter for submitted mail.
 pub async fn run_outgoing(mut service: Service) -> anyhow::Result<()> {
@@ -66,14 +63,14 @@ pub async fn run_outgoing(mut service: Service) -> anyhow::Result<()> {
         move || shown.metrics(),
     )?;
     let server = Arc::new(Server {
-        policy: policy::Outgoing::new(limit, Rules::new(&settings)),
+        policy: policy::Outgoing::new(limit, Rules::new(&settings), filter.large),
         reinject: Some(Arc::new(
             Target::new(filter.outgoing_reinject.clone())
                 .with_mailboxes(Mailboxes::new(&settings, Direction::Outgoing)),
         )),
         max_message_size: settings.messages.max_size,
-        max_recipients: max_recipients(&settings),
-        large: Large::new(IDLE_TIMEOUT),
+        max_recipients: settings.messages.max_recipients,
+        large: Large::new(filter.large, IDLE_TIMEOUT),
         // Postfix passes on what its client declares.
         trusts_sizes: false,
         shutdown: service.shutdown.clone(),
@@ -107,24 +104,21 @@ pub async fn run_incoming(mut service: Service) -> anyhow::Result<()> {
             settings.domain.clone(),
             verifier,
             Rules::new(&settings),
+            filter.large,
         ),
         reinject: Some(Arc::new(
             Target::new(filter.incoming_reinject.clone())
                 .with_mailboxes(Mailboxes::new(&settings, Direction::Incoming)),
         )),
         max_message_size: settings.messages.max_size,
-        max_recipients: max_recipients(&settings),
-        large: Large::new(IDLE_TIMEOUT),
+        max_recipients: settings.messages.max_recipients,
+        large: Large::new(filter.large, IDLE_TIMEOUT),
         // Postfix passes on what its client declares.
         trusts_sizes: false,
         shutdown: service.shutdown.clone(),
     });
     tokio::join!(run(&service, listener, &server), answer(&service, asked, &server));
     Ok(())
-}
-
-fn max_recipients(settings: &Settings) -> usize {
-    usize::try_from(settings.messages.max_recipients).map_or(MAX_RECIPIENTS, |n| n.max(MAX_RECIPIENTS))
 }
 
 /// Answers Postfix's questions about envelopes, if it asks any.

@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use chatmail_core::federation::Rules;
+use chatmail_core::settings::LargeMessages;
 use chatmail_core::{Address, MailStore};
 use tokio::sync::Semaphore;
 
@@ -17,13 +18,10 @@ use crate::metrics;
 use crate::milter::Gate;
 use crate::rate::SendLimit;
 use crate::reply::Reply;
-use crate::smtp::{Admission, Envelope, LARGE, LARGE_AT_ONCE, Policy};
+use crate::smtp::{Admission, Envelope, Policy};
 
 /// Size in bytes above which a message is checked off the event loop, so that others do not wait for it.
 const BLOCKING: usize = 128 * 1024;
-/// Checks that run off the event loop at once, for messages up to [`LARGE`] and again for larger ones: a sender of
-/// large messages does not delay the others.
-const CHECKS_AT_ONCE: usize = LARGE_AT_ONCE;
 
 /// Policy for mail that users of this relay submit.
 pub struct Outgoing {
@@ -34,11 +32,11 @@ pub struct Outgoing {
 
 impl Outgoing {
     /// Counts what each address sends against `limit`.
-    pub fn new(limit: SendLimit, rules: Rules) -> Self {
+    pub fn new(limit: SendLimit, rules: Rules, large: LargeMessages) -> Self {
         Self {
             limit,
             rules,
-            checks: Checks::new(),
+            checks: Checks::new(large),
         }
     }
 }
@@ -154,14 +152,20 @@ pub struct Incoming {
 
 impl Incoming {
     /// Protects the accounts of `domain` in `store`.
-    pub fn new(store: MailStore, domain: String, verifier: Verifier, rules: Rules) -> Self {
+    pub fn new(
+        store: MailStore,
+        domain: String,
+        verifier: Verifier,
+        rules: Rules,
+        large: LargeMessages,
+    ) -> Self {
         Self {
             store,
             own_literal: incoming::literal(&domain),
             domain,
             verifier,
             rules,
-            checks: Checks::new(),
+            checks: Checks::new(large),
         }
     }
 
@@ -198,7 +202,11 @@ impl Incoming {
             Some(Ok(signatures)) => signatures,
         };
         let names = signatures.key_names();
-        let keys = match self.verifier.find(domain, &names, message.len() > LARGE).await {
+        let keys = match self
+            .verifier
+            .find(domain, &names, self.checks.large(message))
+            .await
+        {
             Ok(keys) => keys,
             Err(verdict) => return verdict,
         };
@@ -288,19 +296,26 @@ fn refuses_cleartext(store: &MailStore, domain: &str, recipient: &str) -> bool {
     !known || store.account(&account).enforces_e2ee()
 }
 
-/// Runs checks of messages, a limited number at once.
+/// Runs checks of messages. As many as there may be large messages run at once, and again as many for other messages: a
+/// sender of large messages does not delay the others.
 struct Checks {
-    small: Arc<Semaphore>,
-    large: Arc<Semaphore>,
+    limits: LargeMessages,
+    small_ones: Arc<Semaphore>,
+    large_ones: Arc<Semaphore>,
 }
 
 impl Checks {
-    fn new() -> Self {
-        let permits = || Arc::new(Semaphore::new(CHECKS_AT_ONCE));
+    fn new(limits: LargeMessages) -> Self {
+        let permits = || Arc::new(Semaphore::new(limits.at_once));
         Self {
-            small: permits(),
-            large: permits(),
+            limits,
+            small_ones: permits(),
+            large_ones: permits(),
         }
+    }
+
+    fn large(&self, message: &[u8]) -> bool {
+        message.len() > self.limits.above
     }
 
     /// Runs a check on a message; off the event loop if it has more than `blocking` bytes. None when the check panics.
@@ -313,10 +328,10 @@ impl Checks {
         if message.len() <= blocking {
             return Some(check(message));
         }
-        let lane = if message.len() > LARGE {
-            &self.large
+        let lane = if self.large(message) {
+            &self.large_ones
         } else {
-            &self.small
+            &self.small_ones
         };
         // The semaphore is never closed. The task owns the permit: it runs on after its connection is closed.
         let permit = Arc::clone(lane).acquire_owned().await.ok();

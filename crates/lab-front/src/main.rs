@@ -53,7 +53,7 @@ fn run() -> anyhow::Result<ExitCode> {
     let lock = File::create(paths.lock()).context("cannot open the lab's lock")?;
     if call.starts_relays && rootfs::installed(&paths).is_none() {
         lock.lock().context("cannot lock the lab")?;
-        all.extend(rootfs::install(&paths, rootfs::RELAYS)?);
+        all.extend(rootfs::install(&paths, &rootfs::relays())?);
     }
     tasks::run(&progress, all)?;
     drop(lock);

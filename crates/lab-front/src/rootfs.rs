@@ -11,7 +11,10 @@ use crate::paths::Paths;
 use crate::tasks::Task;
 
 /// Release of Debian: the first with Dovecot 2.4 and Postfix 3.10, which NixOS 26.05 also has.
-const SUITE: &str = "trixie";
+pub const SUITE: &str = "trixie";
+
+/// Debian's unstable release, whose daemons are the newest.
+const UNSTABLE: &str = "sid";
 
 /// Packages of a relay, and tools for those who inspect one.
 const PACKAGES: [&str; 28] = [
@@ -126,31 +129,54 @@ cp --remove-destination etc/ssl/openssl.cnf usr/lib/ssl/openssl.cnf
 rm -rf var/lib/apt var/cache var/lib/dpkg/info var/log
 "#;
 
+/// Packages that Debian has split from others since.
+const UNSTABLE_PACKAGES: [&str; 1] = ["postfix-cdb"];
+
 /// A tree.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Tree {
     /// First part of its name in the lab's directory.
-    prefix: &'static str,
-    packages: [&'static [&'static str]; 2],
+    prefix: String,
+    suite: String,
+    packages: [&'static [&'static str]; 3],
     customize: &'static str,
     purpose: &'static str,
 }
 
 /// `/usr`, `/etc` and `/var` of the relays.
-pub const RELAYS: Tree = Tree {
-    prefix: "rootfs-",
-    packages: [&PACKAGES, &[]],
-    customize: CUSTOMIZE,
-    purpose: "for the relays",
-};
+pub fn relays() -> Tree {
+    Tree {
+        prefix: "rootfs-".to_owned(),
+        suite: SUITE.to_owned(),
+        packages: [&PACKAGES, &[], &[]],
+        customize: CUSTOMIZE,
+        purpose: "for the relays",
+    }
+}
 
-/// Builds NixOS systems, and is their `/usr`.
-pub const NIXOS: Tree = Tree {
-    prefix: "nixos-",
-    packages: [&PACKAGES, &NIXOS_PACKAGES],
-    customize: NIXOS_CUSTOMIZE,
-    purpose: "for NixOS systems",
-};
+/// Builds NixOS systems, and is their `/usr`. Trees of several releases of Debian can exist side by side.
+#[must_use]
+pub fn nixos(suite: &str) -> Tree {
+    Tree {
+        prefix: if suite == SUITE {
+            "nixos-".to_owned()
+        } else {
+            format!("{suite}-nixos-")
+        },
+        suite: suite.to_owned(),
+        packages: [
+            &PACKAGES,
+            &NIXOS_PACKAGES,
+            if suite == UNSTABLE {
+                &UNSTABLE_PACKAGES
+            } else {
+                &[]
+            },
+        ],
+        customize: NIXOS_CUSTOMIZE,
+        purpose: "for NixOS systems",
+    }
+}
 
 impl Tree {
     /// A hash of the package list and of the changes to the tree.
@@ -158,7 +184,7 @@ impl Tree {
     pub fn key(&self) -> String {
         let mut hash = Sha256::new();
         let packages = self.packages.concat().join(",");
-        for part in [SUITE, &packages, self.customize, PRELOAD_SOURCE] {
+        for part in [&*self.suite, &packages, self.customize, PRELOAD_SOURCE] {
             hash.update(part);
             hash.update([0]);
         }
@@ -182,7 +208,7 @@ impl Tree {
 
 /// The tree of the relays, if it is installed.
 pub fn installed(paths: &Paths) -> Option<PathBuf> {
-    RELAYS.installed(paths)
+    relays().installed(paths)
 }
 
 /// The task that installs a tree, or `None` if it is installed.
@@ -190,7 +216,7 @@ pub fn installed(paths: &Paths) -> Option<PathBuf> {
 /// # Errors
 ///
 /// If the rest of an interrupted installation cannot be removed.
-pub fn install(paths: &Paths, which: Tree) -> anyhow::Result<Option<Task>> {
+pub fn install(paths: &Paths, which: &Tree) -> anyhow::Result<Option<Task>> {
     if which.installed(paths).is_some() {
         return Ok(None);
     }
@@ -215,15 +241,23 @@ pub fn install(paths: &Paths, which: Tree) -> anyhow::Result<Option<Task>> {
         "--dpkgopt=path-exclude=/usr/share/man/*",
         "--dpkgopt=path-exclude=/usr/share/locale/*",
     ]);
+    if which.suite == UNSTABLE {
+        // Its signature is valid for a week, and caches of mirrors are often older.
+        command.arg("--aptopt=Acquire::Check-Valid-Until \"false\"");
+    }
     command.arg(format!("--customize-hook={}", which.customize));
-    command.arg(SUITE).arg(&partial).args(sources());
-    let name = format!("Installing Debian {SUITE} {}", which.purpose);
+    command
+        .arg(&which.suite)
+        .arg(&partial)
+        .args(sources(&which.suite));
+    let name = format!("Installing Debian {} {}", which.suite, which.purpose);
     let paths = paths.clone();
+    let prefix = which.prefix.clone();
     let log = paths.log("mmdebstrap");
     let task = Task::new(&name, INSTALLATION_CPU_SECONDS, command, &log).then(move || {
         compile_preload(&partial)?;
         fs::rename(&partial, &tree).with_context(|| format!("cannot create {}", tree.display()))?;
-        remove_old(&paths, which.prefix, &tree)
+        remove_old(&paths, &prefix, &tree)
     });
     Ok(Some(task))
 }
@@ -246,12 +280,12 @@ fn compile_preload(tree: &Path) -> anyhow::Result<()> {
 
 /// Key of the relays' tree.
 pub fn key() -> String {
-    RELAYS.key()
+    relays().key()
 }
 
 /// Package sources: the Debian mirrors that this machine's apt uses. Empty if it uses none; mmdebstrap then uses its
 /// defaults.
-fn sources() -> Vec<String> {
+fn sources(suite: &str) -> Vec<String> {
     let output = Command::new("apt-get")
         .args([
             "indextargets",
@@ -272,11 +306,12 @@ fn sources() -> Vec<String> {
     let Some(main) = mirror("Debian/Debian ") else {
         return Vec::new();
     };
-    let mut sources = vec![
-        format!("deb {main} {SUITE} main"),
-        format!("deb {main} {SUITE}-updates main"),
-    ];
-    sources.extend(mirror("Debian/Debian-Security ").map(|uri| format!("deb {uri} {SUITE}-security main")));
+    let mut sources = vec![format!("deb {main} {suite} main")];
+    if suite != UNSTABLE {
+        sources.push(format!("deb {main} {suite}-updates main"));
+        sources
+            .extend(mirror("Debian/Debian-Security ").map(|uri| format!("deb {uri} {suite}-security main")));
+    }
     sources
 }
 

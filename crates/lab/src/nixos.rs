@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail, ensure};
+use lab_front::rootfs;
 use mailtest::client::{arrival, pgp};
 use mailtest::run;
 
@@ -59,7 +60,7 @@ const ALONE: &[&str] = &[
     "port-25-needs-tls",
     "client-ports-need-tls-1.3",
     "port-443-by-alpn",
-    "websocket-clients-write-and-wait",
+    "websocket-passwords-are-limited",
     "web-site",
     "web-new-address",
 ];
@@ -176,6 +177,9 @@ pub(crate) struct Nixos {
     /// Lists the hosts without booting them
     #[arg(long, conflicts_with = "all")]
     list: bool,
+    /// Release of Debian whose packages the systems contain: sid has newer daemons
+    #[arg(long, value_name = "SUITE", default_value = rootfs::SUITE)]
+    debian: String,
     /// Keeps the last host running afterwards
     #[arg(long)]
     keep: bool,
@@ -192,7 +196,7 @@ pub(crate) async fn run(arguments: &Nixos) -> anyhow::Result<ExitCode> {
     let chosen = chosen(arguments)?;
     let (lib, tree) = render::nixpkgs().context("no NixOS system was booted")?;
     let mut lab = Lab::up(&Progress::new()).await?;
-    let builder = lab.builder(&lib, &tree).await?;
+    let builder = lab.builder(&lib, &tree, &arguments.debian).await?;
     let mut failed = 0;
     for (number, host) in chosen.iter().enumerate() {
         let mut topology = lab.topology().clone();

@@ -6,7 +6,6 @@
   services.chatmail = {
     domain = "_a.test";
     addresses = [ "fd00:198:18:25::b" ];
-    delivery.allowedNetworks = [ "fd00:198:18:25::/64" ];
     metrics.listenAddress = "fd00:198:18:25::b";
   };
 

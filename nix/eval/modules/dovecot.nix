@@ -134,7 +134,10 @@ in
 
     systemd.services.dovecot = {
       description = "Dovecot IMAP/POP3 server";
-      documentation = [ "man:dovecot(1)" ];
+      documentation = [
+        "man:dovecot(1)"
+        "https://doc.dovecot.org"
+      ];
       wantedBy = [ "multi-user.target" ];
       after = [ "network.target" ];
       startLimitIntervalSec = 60;

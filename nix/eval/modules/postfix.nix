@@ -110,6 +110,16 @@ let
 
   program = lib.getExe' cfg.package;
 
+  # Programs that every user may run with the group of Postfix's drop folder.
+  setgid = name: {
+    program = name;
+    source = program name;
+    owner = "root";
+    group = cfg.setgidGroup;
+    setuid = false;
+    setgid = true;
+  };
+
   text =
     default:
     mkOption {
@@ -234,6 +244,9 @@ in
   config = lib.mkIf cfg.enable {
     environment.etc.postfix.source = "/var/lib/postfix/conf";
     environment.systemPackages = [ cfg.package ];
+
+    security.wrappers = lib.genAttrs [ "mailq" "postdrop" "postqueue" ] setgid;
+    services.mail.sendmailSetuidWrapper = lib.mkIf cfg.setSendmail (setgid "sendmail");
 
     services.postfix.aliasFiles = lib.mkIf (aliases != "") {
       aliases = pkgs.writeText "postfix-aliases" aliases;

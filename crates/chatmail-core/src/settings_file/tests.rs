@@ -26,6 +26,8 @@ fn wrong_files_name_key_finding_and_what_is_allowed() {
         "\"domain\": \"Chat.example.org\"",
     );
     let bad_rule = SAMPLE.replace("blocked.example", "blocked.example.");
+    let few_large = SAMPLE.replace("\"at_once\": 8", "\"at_once\": 3");
+    let more_than_all = SAMPLE.replace("\"trim_to_percent\": 70", "\"trim_to_percent\": 170");
     insta::assert_snapshot!(
         [
             unknown,
@@ -34,6 +36,8 @@ fn wrong_files_name_key_finding_and_what_is_allowed() {
             bad_range,
             bad_domain,
             bad_rule,
+            few_large,
+            more_than_all,
             format!("{SAMPLE} x")
         ]
         .map(|text| refused(&text))

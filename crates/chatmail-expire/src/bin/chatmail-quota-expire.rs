@@ -1,4 +1,4 @@
-//! Frees space in one mailbox. Dovecot runs this when a mailbox reaches 75 % of its quota, in bytes or in messages.
+//! Frees space in one mailbox. Dovecot runs this when a mailbox is nearly full, in bytes or in messages.
 
 use std::ffi::CString;
 use std::os::unix::ffi::OsStrExt;

@@ -50,10 +50,9 @@ pub async fn run(mut service: Service) -> anyhow::Result<()> {
     let settings = Arc::clone(&service.settings);
     let listener = service.unix_listener(&settings.mxdeliv.socket)?;
     service.serve_metrics(|addresses| addresses.filtermail_mxdeliv, metrics::describe)?;
-    let max_recipients = crate::max_recipients(&settings);
-    let router = router(&settings.mxdeliv, &settings.messages, max_recipients);
+    let router = router(&settings.mxdeliv, &settings.messages);
     let limits = HeadLimits {
-        fields: max_recipients + OTHER_FIELDS,
+        fields: settings.messages.max_recipients + OTHER_FIELDS,
         bytes: MAX_HEAD,
     };
     service.ready("accepting mail over HTTPS");
@@ -69,11 +68,11 @@ pub async fn run(mut service: Service) -> anyhow::Result<()> {
 }
 
 /// Routes the requests; there is only one path.
-pub fn router(settings: &Mxdeliv, messages: &Messages, max_recipients: usize) -> Router {
+pub fn router(settings: &Mxdeliv, messages: &Messages) -> Router {
     let door = Arc::new(Door {
         postfix: settings.postfix.clone(),
         max_message_size: messages.max_size as u64,
-        max_recipients,
+        max_recipients: messages.max_recipients,
     });
     Router::new()
         .route("/mxdeliv", post(receive))

@@ -11,7 +11,7 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::timeout;
 
 use super::connection::{Connection, Failure, Protocol};
-use super::data::{LARGE, Stuffing};
+use super::data::Stuffing;
 use super::envelope::Envelope;
 use super::mailboxes::Mailboxes;
 use crate::reply::Reply;
@@ -28,7 +28,7 @@ pub struct Target {
     address: Endpoint,
     /// Where messages to users of this relay go first.
     mailboxes: Option<Arc<Mailboxes>>,
-    /// Turns of messages up to [`LARGE`].
+    /// Turns of messages that are not large.
     turns: Semaphore,
 }
 
@@ -58,10 +58,10 @@ impl Target {
         }
     }
 
-    /// Waits for the turn of a message of this size. Large messages do not take turns, because they take long and have
-    /// their own limit.
-    async fn turn(&self, size: usize) -> io::Result<Option<SemaphorePermit<'_>>> {
-        if size > LARGE {
+    /// Waits for the turn of a message. Large messages do not take turns, because they take long and have their own
+    /// limit.
+    async fn turn(&self, large: bool) -> io::Result<Option<SemaphorePermit<'_>>> {
+        if large {
             return Ok(None);
         }
         let turn = timeout(TURN_TIMEOUT, self.turns.acquire()).await?;
@@ -92,9 +92,9 @@ impl Reinjector {
     ///
     /// In this order, a failure has delivered nothing, unless Postfix fails between accepting a message and accepting it
     /// once more.
-    pub async fn send(&mut self, envelope: &Envelope, message: &[u8]) -> Reply {
+    pub async fn send(&mut self, envelope: &Envelope, message: &[u8], large: bool) -> Reply {
         let target = Arc::clone(&self.target);
-        let turn = match target.turn(message.len()).await {
+        let turn = match target.turn(large).await {
             Ok(turn) => turn,
             Err(error) => return self.failed(&error),
         };

@@ -6,9 +6,6 @@ use memchr::{memchr2, memmem};
 
 use crate::check::bounds::MAX_HEADER;
 
-/// Size in bytes above which only a few messages are received at once.
-pub const LARGE: usize = 1 << 20;
-
 /// Free space offered to each read.
 const READ_SIZE: usize = 64 * 1024;
 

@@ -4,17 +4,14 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use chatmail_core::settings::LargeMessages;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
-/// Large messages received at once, on all connections together. This, [`LARGE`](super::LARGE) and the number of
-/// connections bound the memory of the process.
-pub const LARGE_AT_ONCE: usize = 8;
-/// Those of one holder: two together leave permits for the others.
-const SHARE: usize = LARGE_AT_ONCE / 2 - 1;
-
-/// Permits for large messages, and how many of them each holder has.
+/// Permits for large messages, and how many of them each holder has. Together with the number of connections, they bound
+/// the memory of the process.
 pub struct Large {
+    limits: LargeMessages,
     permits: Arc<Semaphore>,
     /// Holders that have a permit or wait for one.
     shares: Mutex<HashMap<String, Arc<Semaphore>>>,
@@ -37,12 +34,23 @@ struct Share {
 
 impl Large {
     /// Nobody waits longer than this for a permit.
-    pub fn new(wait: Duration) -> Arc<Self> {
+    pub fn new(limits: LargeMessages, wait: Duration) -> Arc<Self> {
         Arc::new(Self {
-            permits: Arc::new(Semaphore::new(LARGE_AT_ONCE)),
+            limits,
+            permits: Arc::new(Semaphore::new(limits.at_once)),
             shares: Mutex::default(),
             wait,
         })
+    }
+
+    /// Whether a message of this size needs a permit.
+    pub fn concerns(&self, size: usize) -> bool {
+        size > self.limits.above
+    }
+
+    /// Permits of one holder: two holders together leave some for the others.
+    fn share_of_each(&self) -> usize {
+        self.limits.at_once / 2 - 1
     }
 
     /// Waits for a permit of all these holders. Those who have their share already do not wait in the common queue, so
@@ -70,7 +78,7 @@ impl Large {
         let mut shares = self.lock();
         let semaphore = shares
             .entry(holder.clone())
-            .or_insert_with(|| Arc::new(Semaphore::new(SHARE)));
+            .or_insert_with(|| Arc::new(Semaphore::new(self.share_of_each())));
         Share {
             large: Arc::clone(self),
             holder,
@@ -99,13 +107,19 @@ impl Drop for Share {
 mod tests {
     use super::*;
 
+    const LIMITS: LargeMessages = LargeMessages {
+        above: 100,
+        at_once: 8,
+    };
+    const SHARE: usize = 3;
+
     fn names(names: &[&str]) -> Vec<String> {
         names.iter().map(|&name| name.to_owned()).collect()
     }
 
     #[tokio::test(start_paused = true)]
     async fn one_holder_leaves_permits_for_others() {
-        let large = Large::new(Duration::from_secs(10));
+        let large = Large::new(LIMITS, Duration::from_secs(10));
         let one = || large.permit(names(&["a@a.test", "b.test"]));
         let mut held = Vec::new();
         for _ in 0..SHARE {
@@ -117,7 +131,7 @@ mod tests {
             assert!(large.permit(names(&holders)).await.is_none(), "{holders:?}");
         }
         let others = ["d", "e"].map(|name| names(&[name]));
-        for n in SHARE..LARGE_AT_ONCE {
+        for n in SHARE..LIMITS.at_once {
             held.push(large.permit(others[n % 2].clone()).await.unwrap());
         }
         assert!(large.permit(Vec::new()).await.is_none(), "more than all permits");
@@ -133,14 +147,14 @@ mod tests {
         assert!(waiting.await.unwrap().is_some());
         drop(held);
         assert!(large.lock().is_empty(), "holders stay in memory");
-        assert_eq!(large.permits.available_permits(), LARGE_AT_ONCE);
+        assert_eq!(large.permits.available_permits(), LIMITS.at_once);
     }
 
     #[tokio::test(start_paused = true)]
     async fn holders_that_give_up_are_forgotten() {
-        let large = Large::new(Duration::from_secs(10));
+        let large = Large::new(LIMITS, Duration::from_secs(10));
         let mut held = Vec::new();
-        for n in 0..LARGE_AT_ONCE {
+        for n in 0..LIMITS.at_once {
             held.push(large.permit(names(&[&n.to_string()])).await.unwrap());
         }
         let waiting: Vec<_> = (0..1000)
@@ -152,6 +166,6 @@ mod tests {
         for one in waiting {
             assert!(one.await.unwrap());
         }
-        assert_eq!(large.lock().len(), LARGE_AT_ONCE);
+        assert_eq!(large.lock().len(), LIMITS.at_once);
     }
 }

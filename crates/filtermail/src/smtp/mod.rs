@@ -13,9 +13,9 @@ mod session;
 
 pub use client::{Delivery, Reinjector, Target};
 pub use command::{Command, parse_command};
-pub use data::{LARGE, MessageData, Received, Stuffing, stuffed};
+pub use data::{MessageData, Received, Stuffing, stuffed};
 pub use envelope::{Envelope, Path, network};
-pub use large::{LARGE_AT_ONCE, Large};
+pub use large::Large;
 pub use mailboxes::Mailboxes;
 pub use server::{Admission, Policy, Server};
 pub use session::{IDLE_TIMEOUT, serve_connection};

@@ -11,7 +11,7 @@ use tokio::time::{Instant, timeout};
 
 use super::client::Reinjector;
 use super::command::{Command, parse_command};
-use super::data::{LARGE, MessageData, Received};
+use super::data::{MessageData, Received};
 use super::envelope::{Envelope, Path};
 use super::large::Permit;
 use super::server::{Admission, Policy, Server};
@@ -202,7 +202,8 @@ where
         self.recipients_bytes = 0;
         // Held until the reply is sent, and so for as long as the message is in memory.
         let mut permit = None;
-        if self.server.trusts_sizes && self.size > LARGE as u64 {
+        let declared = usize::try_from(self.size).unwrap_or(usize::MAX);
+        if self.server.trusts_sizes && self.server.large.concerns(declared) {
             self.flush().await?;
             permit = self.server.permit(&envelope).await;
             if permit.is_none() {
@@ -230,7 +231,8 @@ where
             (Verdict::Unanswered, ..) => return Ok(false),
             (Verdict::Accept, Some(message), Some(reinjector)) => {
                 let begin = Instant::now();
-                let reply = reinjector.send(&envelope, message).await;
+                let large = self.server.large.concerns(message.len());
+                let reply = reinjector.send(&envelope, message, large).await;
                 reinjection = begin.elapsed();
                 reply
             }
@@ -261,7 +263,7 @@ where
         data.buffer().extend_from_slice(&self.input);
         self.input.clear();
         while !data.advance() {
-            if data.held() > LARGE && permit.is_none() {
+            if self.server.large.concerns(data.held()) && permit.is_none() {
                 *permit = self.server.permit(envelope).await;
                 if permit.is_none() {
                     self.hang_up(&Reply::BUSY).await?;

@@ -78,8 +78,8 @@ pub async fn run(mut service: Service) -> anyhow::Result<()> {
         },
         reinject: None,
         max_message_size: settings.messages.max_size + ADDED,
-        max_recipients: crate::max_recipients(&settings),
-        large: Large::new(LARGE_WAIT),
+        max_recipients: settings.messages.max_recipients,
+        large: Large::new(settings.filtermail.large, LARGE_WAIT),
         trusts_sizes: true,
         shutdown: service.shutdown.clone(),
     });

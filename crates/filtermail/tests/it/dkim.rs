@@ -15,7 +15,7 @@ use mail_auth::dkim::{Canonicalization, DkimSigner};
 use tokio::net::UdpSocket;
 
 use crate::fixtures::messages;
-use crate::relay::{connect, postfix, server};
+use crate::relay::{LARGE, connect, postfix, server};
 
 const ALICE: &str = "alice@_a.test";
 const NXDOMAIN: u8 = 3;
@@ -107,7 +107,7 @@ async fn filter_under(answer: Result<Vec<String>, u8>, rules: Rules) -> Filter {
     let (address, delivered) = postfix("250 2.0.0 Ok").await;
     Filter {
         server: Arc::new(server(
-            Incoming::new(accounts, "_b.test".to_owned(), verifier, rules),
+            Incoming::new(accounts, "_b.test".to_owned(), verifier, rules, LARGE),
             address,
         )),
         delivered,

@@ -15,7 +15,7 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::mpsc;
 
 use crate::fixtures::messages;
-use crate::relay::{Delivered, TURNS, connect, postfix, server};
+use crate::relay::{Delivered, LARGE, TURNS, connect, postfix, server};
 
 const SAMPLE: &str = include_str!("../../../chatmail-core/testdata/settings.json");
 
@@ -133,7 +133,7 @@ impl Relay {
         let target = Target::with_turns(address.into(), TURNS).with_mailboxes(mailboxes);
         let filter = Server {
             reinject: Some(Arc::new(target)),
-            ..server(Outgoing::new(limit, Rules::default()), address)
+            ..server(Outgoing::new(limit, Rules::default(), LARGE), address)
         };
         Self {
             folder,

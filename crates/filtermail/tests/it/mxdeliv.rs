@@ -17,7 +17,7 @@ async fn start(postfix: SocketAddr) -> SocketAddr {
     let mut settings = Settings::load(path.as_ref()).unwrap();
     settings.mxdeliv.postfix = postfix.into();
     settings.messages.max_size = 100_000;
-    let router = filtermail::mxdeliv::router(&settings.mxdeliv, &settings.messages, 1000);
+    let router = filtermail::mxdeliv::router(&settings.mxdeliv, &settings.messages);
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     tokio::spawn(async move { axum::serve(listener, router).await });

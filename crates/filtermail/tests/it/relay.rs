@@ -4,6 +4,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use chatmail_core::settings::LargeMessages;
 use filtermail::smtp::{Large, Policy, Server, Target, serve_connection};
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream, UnixListener};
@@ -11,6 +12,12 @@ use tokio::sync::mpsc;
 
 /// Messages that a filter returns at once.
 pub(crate) const TURNS: usize = 2;
+
+/// Large messages, as the module sets them.
+pub(crate) const LARGE: LargeMessages = LargeMessages {
+    above: 1 << 20,
+    at_once: 8,
+};
 
 /// A message returned to Postfix.
 #[derive(Debug, PartialEq)]
@@ -99,7 +106,7 @@ pub(crate) fn server<P: Policy>(policy: P, reinject: impl Into<chatmail_core::En
         max_message_size: 100_000,
         max_recipients: 1000,
         reinject: Some(Arc::new(Target::with_turns(reinject.into(), TURNS))),
-        large: Large::new(std::time::Duration::from_secs(300)),
+        large: Large::new(LARGE, std::time::Duration::from_secs(300)),
         trusts_sizes: false,
         shutdown: daemon::CancellationToken::new(),
     }

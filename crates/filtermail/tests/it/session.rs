@@ -9,19 +9,19 @@ use filtermail::check::Verdict;
 use filtermail::policy::Outgoing;
 use filtermail::rate::SendLimit;
 use filtermail::reply::Reply;
-use filtermail::smtp::{Admission, Envelope, LARGE_AT_ONCE, Large, Policy, Server, serve_connection};
+use filtermail::smtp::{Admission, Envelope, Large, Policy, Server, serve_connection};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpListener;
 
 use crate::fixtures::messages;
-use crate::relay::{Client, TURNS, connect, postfix, postfix_at, server};
+use crate::relay::{Client, LARGE, TURNS, connect, postfix, postfix_at, server};
 
 const ALICE: &str = "alice@_a.test";
 const BOB: &str = "bob@_b.test";
 
 fn policy(burst: u32) -> Outgoing {
     let limit = SendLimit::new(1.try_into().unwrap(), burst.try_into().unwrap());
-    Outgoing::new(limit, Rules::default())
+    Outgoing::new(limit, Rules::default(), LARGE)
 }
 
 /// Rules that block `_b.test`.
@@ -386,7 +386,7 @@ async fn a_server_that_is_down_completes_no_session() {
 async fn blocked_recipients_are_rejected_even_if_postfix_has_not_asked() {
     let (address, mut delivered) = postfix("250 2.0.0 Ok").await;
     let limit = SendLimit::new(1.try_into().unwrap(), 100.try_into().unwrap());
-    let server = Arc::new(server(Outgoing::new(limit, blocking()), address));
+    let server = Arc::new(server(Outgoing::new(limit, blocking(), LARGE), address));
     let mut client = connect(&server).await;
     let reply = "554 5.7.1 This relay exchanges no mail with _b.test";
     client.say("EHLO test").await;
@@ -410,7 +410,7 @@ async fn a_full_queue_of_large_messages_is_said_before_data() {
     let (address, _delivered) = postfix("250 2.0.0 Ok").await;
     let mut server = server(policy(100), address);
     server.max_message_size = 10_000_000;
-    server.large = Large::new(Duration::ZERO);
+    server.large = Large::new(LARGE, Duration::ZERO);
     server.trusts_sizes = true;
     let server = Arc::new(server);
     let begin = async |from: &str| {
@@ -423,7 +423,7 @@ async fn a_full_queue_of_large_messages_is_said_before_data() {
     };
     let (go, busy) = ("354 End data with <CR><LF>.<CR><LF>", "421 4.3.2 Transport busy");
     let mut held = Vec::new();
-    for n in 0..LARGE_AT_ONCE {
+    for n in 0..LARGE.at_once {
         let (client, reply) = begin(&format!("{n}@_a.test")).await;
         assert_eq!(reply, go);
         held.push(client);
@@ -455,7 +455,7 @@ async fn large_messages_of_one_account_leave_room_for_others() {
     let server = Arc::new(server);
     let large = format!("From: carol@_a.test\r\n\r\n{}", "0123456789\r\n".repeat(200_000));
     let mut slow = Vec::new();
-    for n in 0..LARGE_AT_ONCE {
+    for n in 0..LARGE.at_once {
         let mut client = connect(&server).await;
         client.say("EHLO test").await;
         let from = if n % 2 == 0 { ALICE } else { "Alice@_A.test" };

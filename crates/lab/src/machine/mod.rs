@@ -243,10 +243,10 @@ impl Lab {
         state.save(&self.paths)
     }
 
-    /// What builds NixOS systems from these parts of nixpkgs.
+    /// What builds NixOS systems from these parts of nixpkgs, with the packages of this release of Debian.
     #[cfg(feature = "scenarios")]
-    pub(crate) async fn builder(&self, lib: &Path, tree: &Path) -> anyhow::Result<Builder> {
-        Builder::new(&self.paths, &self.topology().relays, lib, tree).await
+    pub(crate) async fn builder(&self, lib: &Path, tree: &Path, suite: &str) -> anyhow::Result<Builder> {
+        Builder::new(&self.paths, &self.topology().relays, lib, tree, suite).await
     }
 
     /// Shuts a relay down, and boots a NixOS system with an empty file tree in its place.

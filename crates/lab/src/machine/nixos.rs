@@ -74,14 +74,16 @@ pub(crate) struct Builder {
 }
 
 impl Builder {
-    /// Installs Debian for NixOS systems if it is missing. `lib` and `tree` are the parts of nixpkgs.
+    /// Installs this release of Debian for NixOS systems if it is missing. `lib` and `tree` are the parts of nixpkgs.
     pub(super) async fn new(
         paths: &Paths,
         relays: &[Relay],
         lib: &Path,
         tree: &Path,
+        suite: &str,
     ) -> anyhow::Result<Self> {
-        if let Some(task) = rootfs::install(paths, rootfs::NIXOS)? {
+        let debian = rootfs::nixos(suite);
+        if let Some(task) = rootfs::install(paths, &debian)? {
             tasks::run(&Progress::new(), vec![task])?;
         }
         start::build_iroh_relay(paths).await?;
@@ -98,10 +100,10 @@ impl Builder {
         }
         fs::write(authority.join("ca.pem"), Ca::ensure(paths)?.certificate)?;
         let builder = Self {
-            debian: rootfs::NIXOS
+            key: debian.key(),
+            debian: debian
                 .installed(paths)
                 .context("Debian for NixOS systems is not installed")?,
-            key: rootfs::NIXOS.key(),
             binds: vec![
                 (nix.clone(), "/nix"),
                 // The parent folder, because files in a checkout's lib may refer to it.
