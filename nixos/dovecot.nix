@@ -328,7 +328,7 @@ in
         ExecReload = lib.mkForce reload;
         Restart = lib.mkForce "always";
         RestartSec = lib.mkForce "2s";
-        LimitNOFILE = 65536;
+        LimitNOFILE = lib.mkDefault 65536;
         # Failures contain the path of the account and names of folders.
         LogFilterPatterns = [
           logFilters.namesNobody

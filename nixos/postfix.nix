@@ -576,7 +576,7 @@ in
           "/etc/chatmail/postfix-configure"
           "${lib.getExe' config.services.postfix.package "postfix"} reload"
         ];
-        LimitNOFILE = 65536;
+        LimitNOFILE = lib.mkDefault 65536;
         # Most of Postfix's lines name clients, senders and recipients. Of these, the unit keeps lines that mtail
         # counts, that report a reached limit, and that are about other servers: docs/logs.md. postqueue shows why mail
         # is stuck.
