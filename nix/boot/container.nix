@@ -19,6 +19,9 @@
   services.nscd.enable = false;
   system.nssModules = lib.mkForce [ ];
 
+  # Debian's Postfix loads its types of tables from here.
+  services.postfix.settings.main.shlib_directory = "/usr/lib/postfix";
+
   # Dovecot before 2.4.4 looks for this user even if another one is set.
   users.users.dovecot = {
     isSystemUser = true;

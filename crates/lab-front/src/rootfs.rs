@@ -132,6 +132,10 @@ rm -rf var/lib/apt var/cache var/lib/dpkg/info var/log
 /// Packages that Debian has split from others since.
 const UNSTABLE_PACKAGES: [&str; 1] = ["postfix-cdb"];
 
+/// Script for Debian's unstable release, before the other one: files of Postfix that are in `/etc/postfix` on Debian 13.
+const UNSTABLE_CUSTOMIZE: &str = r#"cp -an "$1"/usr/share/postfix/. "$1/etc/postfix"
+"#;
+
 /// A tree.
 #[derive(Debug, Clone)]
 pub struct Tree {
@@ -139,7 +143,8 @@ pub struct Tree {
     prefix: String,
     suite: String,
     packages: [&'static [&'static str]; 3],
-    customize: &'static str,
+    /// Scripts that run on the installed tree, one after the other.
+    customize: [&'static str; 2],
     purpose: &'static str,
 }
 
@@ -149,7 +154,7 @@ pub fn relays() -> Tree {
         prefix: "rootfs-".to_owned(),
         suite: SUITE.to_owned(),
         packages: [&PACKAGES, &[], &[]],
-        customize: CUSTOMIZE,
+        customize: ["", CUSTOMIZE],
         purpose: "for the relays",
     }
 }
@@ -157,6 +162,11 @@ pub fn relays() -> Tree {
 /// Builds NixOS systems, and is their `/usr`. Trees of several releases of Debian can exist side by side.
 #[must_use]
 pub fn nixos(suite: &str) -> Tree {
+    let (more, first): (&'static [&'static str], _) = if suite == UNSTABLE {
+        (&UNSTABLE_PACKAGES, UNSTABLE_CUSTOMIZE)
+    } else {
+        (&[], "")
+    };
     Tree {
         prefix: if suite == SUITE {
             "nixos-".to_owned()
@@ -164,16 +174,8 @@ pub fn nixos(suite: &str) -> Tree {
             format!("{suite}-nixos-")
         },
         suite: suite.to_owned(),
-        packages: [
-            &PACKAGES,
-            &NIXOS_PACKAGES,
-            if suite == UNSTABLE {
-                &UNSTABLE_PACKAGES
-            } else {
-                &[]
-            },
-        ],
-        customize: NIXOS_CUSTOMIZE,
+        packages: [&PACKAGES, &NIXOS_PACKAGES, more],
+        customize: [first, NIXOS_CUSTOMIZE],
         purpose: "for NixOS systems",
     }
 }
@@ -184,7 +186,7 @@ impl Tree {
     pub fn key(&self) -> String {
         let mut hash = Sha256::new();
         let packages = self.packages.concat().join(",");
-        for part in [&*self.suite, &packages, self.customize, PRELOAD_SOURCE] {
+        for part in [&*self.suite, &packages, &self.customize.concat(), PRELOAD_SOURCE] {
             hash.update(part);
             hash.update([0]);
         }
@@ -245,7 +247,7 @@ pub fn install(paths: &Paths, which: &Tree) -> anyhow::Result<Option<Task>> {
         // Its signature is valid for a week, and caches of mirrors are often older.
         command.arg("--aptopt=Acquire::Check-Valid-Until \"false\"");
     }
-    command.arg(format!("--customize-hook={}", which.customize));
+    command.arg(format!("--customize-hook={}", which.customize.concat()));
     command
         .arg(&which.suite)
         .arg(&partial)

@@ -196,7 +196,13 @@ pub(crate) async fn run(arguments: &Nixos) -> anyhow::Result<ExitCode> {
     let chosen = chosen(arguments)?;
     let (lib, tree) = render::nixpkgs().context("no NixOS system was booted")?;
     let mut lab = Lab::up(&Progress::new()).await?;
-    let builder = lab.builder(&lib, &tree, &arguments.debian).await?;
+    let builder = match lab.builder(&lib, &tree, &arguments.debian).await {
+        Ok(builder) => builder,
+        Err(error) => {
+            lab.release().await?;
+            return Err(error);
+        }
+    };
     let mut failed = 0;
     for (number, host) in chosen.iter().enumerate() {
         let mut topology = lab.topology().clone();
