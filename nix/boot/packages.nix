@@ -100,6 +100,9 @@ let
     postfix."libexec/postfix" = "/usr/lib/postfix/sbin";
     postfix."share/man" = "/usr/share/man";
     postfix."share/postfix" = "/usr/share/postfix";
+    # Debian sid has these in no package that the tree contains, and nobody changes groups there.
+    shadow."bin/newgrp" = "/usr/bin/true";
+    shadow."bin/sg" = "/usr/bin/true";
     shadow."bin/su" = "/usr/bin/su";
     su."bin/su" = "/usr/bin/su";
     systemd."lib/systemd" = "/usr/lib/systemd";
