@@ -44,10 +44,7 @@ pub(crate) fn run(cli: &Cli, settings: &Settings) -> anyhow::Result<crate::Answe
     let text = match cli.command {
         Command::Init => {
             restic.init()?;
-            format!(
-                "Created the repository {}. Keep a copy of its password outside of this host.\n",
-                restic.repository()
-            )
+            created(restic.repository())
         }
         Command::Run => {
             // Its errors say more than those of the unit.
@@ -57,13 +54,7 @@ pub(crate) fn run(cli: &Cli, settings: &Settings) -> anyhow::Result<crate::Answe
             ));
             back_up()?;
             let snapshots = restic.snapshots()?;
-            let last = snapshots.last().context("restic has made no snapshot")?;
-            format!(
-                "Backed up {} in {} file(s): snapshot {}\n",
-                size(last.bytes()),
-                last.files(),
-                last.short_id
-            )
+            backed_up(snapshots.last().context("restic has made no snapshot")?)
         }
         Command::List { json: true } => {
             return Ok((serde_json::to_string_pretty(&restic.snapshots()?)? + "\n").into());
@@ -71,6 +62,19 @@ pub(crate) fn run(cli: &Cli, settings: &Settings) -> anyhow::Result<crate::Answe
         Command::List { json: false } => table(&restic.snapshots()?),
     };
     Ok(crate::Answer::folded(&text))
+}
+
+fn created(repository: &str) -> String {
+    format!("Created the repository {repository}. Keep a copy of its password outside of this host.\n")
+}
+
+fn backed_up(snapshot: &Snapshot) -> String {
+    format!(
+        "Backed up {} in {} file(s): snapshot {}\n",
+        size(snapshot.bytes()),
+        snapshot.files(),
+        snapshot.short_id
+    )
 }
 
 /// Runs the unit, so that the backup has the same settings as those by the timer, and never runs twice at once.
@@ -114,6 +118,7 @@ fn table(snapshots: &[Snapshot]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::answer::{folded, human};
 
     #[test]
     fn snapshots_are_listed_in_a_table() {
@@ -129,7 +134,10 @@ mod tests {
         );
         let none = table(&restic::parse(b"[]").unwrap());
         let text = table(&snapshots) + "\n" + &none;
-        crate::answer::human::check("backup list", &crate::answer::folded(&text));
+        human::check("backup list", &folded(&text));
+        human::check("backup run", &folded(&backed_up(&snapshots[0])));
+        let repository = "sftp:backup@storage.example.org:/relays/chat.example.org";
+        human::check("backup init", &folded(&created(repository)));
         assert!(restic::parse(b"Fatal: no").is_err());
     }
 }

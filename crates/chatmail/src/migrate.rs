@@ -6,6 +6,7 @@ mod options;
 mod transfer;
 
 use std::fmt::Write as _;
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, ensure};
@@ -76,12 +77,15 @@ fn convert(file: &Path, json: bool) -> anyhow::Result<crate::Answer> {
 }
 
 fn read(file: &Path) -> anyhow::Result<String> {
-    let size = std::fs::metadata(file)?.len();
+    let mut text = String::new();
+    // Pipes and devices have no size.
+    let mut limited = std::fs::File::open(file)?.take(MAX_BYTES + 1);
+    limited.read_to_string(&mut text)?;
     ensure!(
-        size <= MAX_BYTES,
-        "the file has {size} bytes; the maximum is {MAX_BYTES}"
+        limited.limit() > 0,
+        "the file is too large; the maximum is {MAX_BYTES} bytes"
     );
-    Ok(std::fs::read_to_string(file)?)
+    Ok(text)
 }
 
 fn as_json(migrated: &Migrated) -> anyhow::Result<String> {
@@ -190,6 +194,12 @@ mod tests {
             "{\n  services.chatmail.enable = true;\n  services.chatmail.domain = \"chat.example.org\";\n}\n\n\
              # Left out, because they have the default value of the reference:\n#   max_mailbox_size\n#   privacy_postal\n"
         );
+    }
+
+    #[test]
+    fn a_file_without_an_end_is_not_read_to_its_end() {
+        let error = read(Path::new("/dev/zero")).unwrap_err();
+        assert!(error.to_string().contains("too large"), "{error}");
     }
 
     #[test]

@@ -1,5 +1,5 @@
-//! Parses the dialect of INI that the reference reads with Python's `iniconfig`: comments are whole lines, and indented
-//! lines continue the previous value.
+//! Parses the dialect of INI that the reference reads with Python's `iniconfig`: comments are whole lines or follow the
+//! name of a section, and indented lines continue the previous value.
 
 use std::collections::BTreeSet;
 
@@ -27,6 +27,8 @@ pub(super) fn parse(text: &str) -> anyhow::Result<Vec<Setting>> {
     let mut settings: Vec<Setting> = Vec::new();
     let mut seen = BTreeSet::new();
     let mut inside = false;
+    // Some editors begin a file with a byte order mark.
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     for (number, line) in (1..).zip(text.lines()) {
         let trimmed = line.trim();
         if trimmed.is_empty() || trimmed.starts_with(['#', ';']) {
@@ -40,7 +42,7 @@ pub(super) fn parse(text: &str) -> anyhow::Result<Vec<Setting>> {
             last.value.push_str(trimmed);
             continue;
         }
-        if let Some(section) = trimmed.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+        if let Some(section) = section(trimmed) {
             ensure!(
                 section == SECTION,
                 "line {number} begins the unknown section `[{section}]`; the only section is `[{SECTION}]`"
@@ -49,7 +51,7 @@ pub(super) fn parse(text: &str) -> anyhow::Result<Vec<Setting>> {
             continue;
         }
         ensure!(inside, "line {number} is outside of the section `[{SECTION}]`");
-        let Some((key, value)) = trimmed.split_once('=').or_else(|| trimmed.split_once(':')) else {
+        let Some((key, value)) = trimmed.split_once(['=', ':']) else {
             bail!("line {number} is not a setting: expected `name = value`");
         };
         let key = key.trim().to_owned();
@@ -67,4 +69,41 @@ pub(super) fn parse(text: &str) -> anyhow::Result<Vec<Setting>> {
         setting.value = setting.value.trim().to_owned();
     }
     Ok(settings)
+}
+
+/// The name of the section that this line begins.
+fn section(line: &str) -> Option<&str> {
+    let rest = line.strip_prefix('[')?;
+    let name = rest.split(['#', ';']).next().unwrap_or(rest);
+    name.trim_end().strip_suffix(']')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The settings as `name=value`.
+    fn parsed(text: &str) -> Vec<String> {
+        let settings = parse(text).unwrap();
+        settings
+            .iter()
+            .map(|setting| format!("{}={}", setting.key, setting.value))
+            .collect()
+    }
+
+    #[test]
+    fn files_of_other_editors_are_read_like_the_reference_reads_them() {
+        let text = "\u{feff}[params] # of the relay\r\nmail_domain = chat.example.org\r\nprivacy_postal: One = 1\r\n  Two: 2 # 3\r\n\r\nx =\r\n";
+        assert_eq!(
+            parsed(text),
+            [
+                "mail_domain=chat.example.org",
+                "privacy_postal=One = 1\nTwo: 2 # 3",
+                "x="
+            ]
+        );
+        assert!(parse("[params\nmail_domain = chat.example.org\n").is_err());
+        let other = parse("[other] ; [params]\n").unwrap_err();
+        assert!(other.to_string().contains("`[other]`"), "{other}");
+    }
 }
