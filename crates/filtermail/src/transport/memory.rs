@@ -76,7 +76,7 @@ impl<V: Clone + Send + Sync + 'static> Table<V> {
     }
 }
 
-/// Prompt destinations by owner, with the time at which each has accepted a message; the oldest first.
+/// Prompt destinations by owner, with the time at which each has last accepted a message.
 struct Prompt(Cache<Box<str>, PromptOfOwner>);
 
 type PromptOfOwner = Arc<[(Box<str>, Instant)]>;
@@ -101,19 +101,19 @@ impl Prompt {
         })
     }
 
-    /// Remembers a destination, or forgets it. A further one replaces the one that has not accepted mail for longest.
+    /// Remembers a destination if its owner has a place for it, or forgets it. Nobody loses a place by accepting mail:
+    /// otherwise an owner could pass the places on while messages to those that had them still wait for replies.
     fn set(&self, destination: &Destination, prompt: bool, now: Instant) {
         let name = destination.name();
         self.0
             .entry(destination.owner().into())
             .and_compute_with(|known| {
                 let mut of_owner = known.map_or_else(Vec::new, |known| known.into_value().to_vec());
-                of_owner.retain(|(other, _)| **other != *name);
-                if prompt {
+                of_owner.retain(|(other, since)| {
+                    **other != *name && now.saturating_duration_since(*since) < KNOWN
+                });
+                if prompt && of_owner.len() < PROMPT_OF_OWNER {
                     of_owner.push((name.into(), now));
-                    if of_owner.len() > PROMPT_OF_OWNER {
-                        of_owner.remove(0);
-                    }
                 }
                 if of_owner.is_empty() {
                     Op::Remove
@@ -307,16 +307,18 @@ mod tests {
         for one in &of_owner {
             memory.answered(one, true, now);
         }
-        assert_eq!(prompt(), [744, 745, 746, 747, 748, 749]);
+        assert_eq!(prompt(), [0, 1, 2, 3, 4, 5]);
         assert!(memory.is_prompt(&relay, now));
 
-        // Those that accept mail again stay.
-        for number in [744, 3] {
+        // Who fails, or has not accepted mail for a day, leaves a place.
+        memory.answered(&of_owner[2], false, now);
+        for number in [744, 745, 2] {
             memory.answered(&of_owner[number], true, now);
         }
-        assert_eq!(prompt(), [3, 744, 746, 747, 748, 749]);
-        memory.answered(&of_owner[747], false, now);
-        assert_eq!(prompt(), [3, 744, 746, 748, 749]);
+        assert_eq!(prompt(), [0, 1, 3, 4, 5, 744]);
+        let later = now + KNOWN;
+        memory.answered(&of_owner[745], true, later);
+        assert!(memory.is_prompt(&of_owner[745], later) && !memory.is_prompt(&of_owner[0], later));
     }
 
     #[test]
