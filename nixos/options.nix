@@ -509,7 +509,7 @@ in
         default = 250;
         description = ''
           Maximum number of concurrent deliveries to other mail servers; further messages wait in the queue without being deferred.
-          Servers that have accepted mail within a day, the last message within 10 s, share as many again, so that their mail never waits for servers that do not answer; of the domains of one owner, these are the six that have accepted mail last.
+          Servers that have accepted mail within a day, the last message within 10 s, share as many again, so that their mail never waits for servers that do not answer; of the domains of one owner, six at a time.
           Each delivery takes one Postfix process.
           A mail server that does not answer occupies two of them for about a minute, and then its mail waits for the next attempt.
         '';
