@@ -137,11 +137,16 @@ fn create(settings: &Settings, address: Option<&str>, from_stdin: bool) -> anyho
         .with_context(|| format!("cannot create {address}"))?;
     let hash = password::hash(secret.as_bytes(), &mut password::Scratch::default())?;
     change::create(settings, &address, &hash)?;
+    Ok(created(&address, (!from_stdin).then_some(&secret)))
+}
+
+/// Names the password only if it is a new one.
+fn created(address: &Address, secret: Option<&str>) -> String {
     let mut text = format!("Created address: {address}\n");
-    if !from_stdin {
+    if let Some(secret) = secret {
         let _ = writeln!(text, "Password: {secret}");
     }
-    Ok(text)
+    text
 }
 
 fn confirm(address: &Address) -> anyhow::Result<()> {
@@ -162,4 +167,24 @@ fn confirm(address: &Address) -> anyhow::Result<()> {
         bail!("not confirmed; nothing was removed");
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::answer::{folded, human};
+
+    #[test]
+    fn the_output_fits_80_columns() {
+        let short = Address::parse("x02crvlgj@chat.example.org").unwrap();
+        let long = Address::parse(&format!("{}@chat.example.org", "x".repeat(60))).unwrap();
+        let both = |text: fn(&Address) -> String| folded(&(text(&short) + &text(&long)));
+        human::check(
+            "account create",
+            &both(|address| created(address, Some("{;R4njI\"#)*D")) + &created(address, None)),
+        );
+        human::check("account delete", &both(change::deleted));
+        human::check("account ban", &both(change::banned));
+        human::check("account unban", &both(change::unbanned));
+    }
 }

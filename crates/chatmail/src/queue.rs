@@ -82,18 +82,26 @@ pub(crate) fn run(cli: &Cli) -> anyhow::Result<crate::Answer> {
         }
         Command::Retry { id: Some(id) } => {
             postfix("postqueue", &["-i", known(id)?])?;
-            format!("Postfix retries {id} now.\n")
+            retried(Some(id))
         }
         Command::Retry { id: None } => {
             postfix("postqueue", &["-f"])?;
-            "Postfix retries all messages now.\n".to_owned()
+            retried(None)
         }
         Command::Drop { id } => {
             postfix("postsuper", &["-d", known(id)?])?;
-            format!("{id} was dropped.\n")
+            dropped(id)
         }
     };
     Ok(crate::Answer::folded(&text))
+}
+
+fn retried(id: Option<&str>) -> String {
+    format!("Postfix retries {} now.\n", id.unwrap_or("all messages"))
+}
+
+fn dropped(id: &str) -> String {
+    format!("{id} was dropped. Its sender is not notified.\n")
 }
 
 /// The lines of postcat(1) by its sections.
@@ -288,6 +296,9 @@ mod tests {
             "queue summary",
             &folded(&(summary_text(&summary(&messages)) + "\n" + &empty)),
         );
+        let id = &messages[2].queue_id;
+        human::check("queue retry", &folded(&(retried(Some(id)) + &retried(None))));
+        human::check("queue drop", &folded(&dropped(id)));
     }
 
     #[test]

@@ -47,36 +47,46 @@ pub(crate) fn run(cli: &Cli, settings: &Settings) -> anyhow::Result<crate::Answe
         Ok(())
     })?;
     plan.check()?;
-    let what = format!(
-        "{} account(s), {} in {} file(s), from snapshot {} of {}",
-        plan.accounts,
-        size(plan.bytes()),
-        plan.files(),
-        snapshot.short_id,
-        snapshot.minute()
-    );
+    let what = contents(&plan, &snapshot);
     if cli.dry_run {
-        return Ok(Answer::folded(&format!("Would restore {what}")));
+        return Ok(Answer::folded(&planned(&what)));
     }
 
     progress::step("Stopping the services");
     services::stop()?;
     mark()?;
     progress::step(format_args!("Restoring {what}"));
-    let restored = extract(&restic, &snapshot, &plan).and_then(|()| {
+    let done = extract(&restic, &snapshot, &plan).and_then(|()| {
         progress::step("Comparing all files with the snapshot");
         verify::compare(&restic, &snapshot, settings, &plan)
     });
-    if let Err(error) = restored {
+    if let Err(error) = done {
         return Err(error.context(
             "the relay is only partly restored, and its services are stopped; repair the cause and run `chatmail restore` again",
         ));
     }
     fs::remove_file(MARKER).with_context(|| format!("cannot remove {MARKER}"))?;
     services::start().context("everything is restored, but the services do not start")?;
-    Ok(Answer::folded(&format!(
-        "Restored {what}\nAll files are as in the snapshot, and the services run."
-    )))
+    Ok(Answer::folded(&restored(&what)))
+}
+
+fn contents(plan: &Plan, snapshot: &Snapshot) -> String {
+    format!(
+        "{} account(s), {} in {} file(s), from snapshot {} of {}",
+        plan.accounts,
+        size(plan.bytes()),
+        plan.files(),
+        snapshot.short_id,
+        snapshot.minute()
+    )
+}
+
+fn planned(what: &str) -> String {
+    format!("Would restore {what}\n")
+}
+
+fn restored(what: &str) -> String {
+    format!("Restored {what}\nAll files are as in the snapshot, and the services run.\n")
 }
 
 /// Restored files would mix with those of existing accounts. What an interrupted restore left is no obstacle.
@@ -196,6 +206,25 @@ mod tests {
         assert!(error.contains("this host has 1 account(s)"), "{error}");
         File::create(&marker).unwrap();
         refuse_accounts(&settings, &marker).unwrap();
+    }
+
+    #[test]
+    fn the_output_fits_80_columns() {
+        use crate::answer::{folded, human};
+        let snapshots = crate::backup::restic::parse(
+            br#"[{"time":"2026-11-27T03:14:00Z","paths":[],"id":"17b3832400","short_id":"17b38324"}]"#,
+        )
+        .unwrap();
+        let mut plan = Plan::new(&settings(Path::new("/home/vmail/mail/chat.example.org")));
+        for account in 0..1204 {
+            let node = serde_json::json!({
+                "path": format!("/home/vmail/mail/chat.example.org/{account}@chat.example.org/password"),
+                "type": "file", "size": 3_400_000, "mode": 384,
+            });
+            plan.add(&serde_json::from_value(node).unwrap());
+        }
+        let what = contents(&plan, &snapshots[0]);
+        human::check("restore", &folded(&(planned(&what) + "\n" + &restored(&what))));
     }
 
     #[test]

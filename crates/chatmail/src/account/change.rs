@@ -33,9 +33,13 @@ pub(crate) fn ban(settings: &Settings, address: &Address) -> anyhow::Result<Stri
         account.ban().with_context(|| format!("cannot ban {address}"))
     })?;
     kick(address)?;
-    Ok(format!(
+    Ok(banned(address))
+}
+
+pub(super) fn banned(address: &Address) -> String {
+    format!(
         "{address} is banned: it cannot log in, and mail to it bounces. To lift the ban, run `chatmail account unban`.\n"
-    ))
+    )
 }
 
 pub(crate) fn unban(settings: &Settings, address: &Address) -> anyhow::Result<String> {
@@ -45,14 +49,22 @@ pub(crate) fn unban(settings: &Settings, address: &Address) -> anyhow::Result<St
         let _lock = lock(&account, address)?;
         account.unban().with_context(|| format!("cannot unban {address}"))
     })?;
-    Ok(format!("{address} can log in again.\n"))
+    Ok(unbanned(address))
+}
+
+pub(super) fn unbanned(address: &Address) -> String {
+    format!("{address} can log in again.\n")
 }
 
 pub(crate) fn delete(settings: &Settings, address: &Address) -> anyhow::Result<String> {
     // Banned first, so that no client logs in again before the folder is removed.
     ban(settings, address)?;
     discard(settings, address)?;
-    Ok(format!("{address} was removed.\n"))
+    Ok(deleted(address))
+}
+
+pub(super) fn deleted(address: &Address) -> String {
+    format!("{address} was removed.\n")
 }
 
 /// Removes an account without open sessions.

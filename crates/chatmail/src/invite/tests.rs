@@ -58,10 +58,12 @@ fn the_output_fits_80_columns() {
     text.push_str(&show::reminder(RegistrationMode::Open));
     text.push_str(&show::reminder(RegistrationMode::Closed));
     text.push_str(&show::reminder(RegistrationMode::Invitation));
-    for (id, invitation) in sample() {
-        text.push_str(&show::revoked(&id, &invitation));
-    }
     crate::answer::human::check("invite list", &text);
+    let revoked = sample()
+        .iter()
+        .map(|(id, one)| show::revoked(id, one))
+        .collect::<String>();
+    crate::answer::human::check("invite revoke", &revoked);
     let token = Token::parse(&"A".repeat(22)).unwrap();
     let links = Links::new(&settings("chat.example.org", TlsMode::Acme), &token);
     crate::answer::human::check("invite create", &show::created(&token.id(), &one, &links));

@@ -116,14 +116,13 @@ pub(super) fn import(cli: &Import, settings: &Settings) -> anyhow::Result<String
             options: vec!["--chown=root:root".to_owned(), "--chmod=F600".to_owned()],
         });
     }
-    let mut said = format!("{before}, from {old}\n");
     let notes = notes(key, turn, found.as_ref());
-    said += &notes;
     if cli.dry_run {
-        for copy in &copies {
-            said += &copy.run(true)?;
-        }
-        return Ok(format!("Would import {said}"));
+        let copied = copies
+            .iter()
+            .map(|copy| copy.run(true))
+            .collect::<anyhow::Result<String>>()?;
+        return Ok(import_planned(&before, old, &notes, &copied));
     }
 
     progress::step("Stopping the services of this host");
@@ -142,25 +141,18 @@ pub(super) fn import(cli: &Import, settings: &Settings) -> anyhow::Result<String
     progress::step("Counting the files of this host");
     let after = Sum::of(here, text(store)?)?;
     if !cli.r#final {
-        return Ok(format!(
-            "Imported {after}\n{notes}The services of this host stay stopped. Stop Postfix and Dovecot on the old relay, and run this command again with --final.\n"
-        ));
+        return Ok(imported_once(&after, &notes));
     }
     progress::step(format_args!("Counting the files of {old} once more"));
     let last = Sum::of(old, &there)?;
-    ensure!(
-        after == last,
-        "this host has {after}, but the old relay {last}; find out what changes the mailboxes there, and run this command again"
-    );
+    ensure!(after == last, "{}", differs(&after, &last));
     fs::remove_file(MARKER).with_context(|| format!("cannot remove {MARKER}"))?;
     services::start().context("everything is imported, but the services do not start")?;
     if let Some(account) = account {
         // The order fails until the names lead here, and is repeated.
         services::systemctl(&["start", "--no-block", &account.unit])?;
     }
-    Ok(format!(
-        "Imported {said}Number and size of the files are those of the old relay, and the services run. Now change the A and AAAA records.\n"
-    ))
+    Ok(imported(&after, old, &notes))
 }
 
 pub(super) fn export(cli: &Export, settings: &Settings) -> anyhow::Result<String> {
@@ -188,17 +180,15 @@ pub(super) fn export(cli: &Export, settings: &Settings) -> anyhow::Result<String
     progress::step("Counting the files of this host");
     let before = Sum::of(here, store)?;
     if cli.dry_run {
-        let mut said = format!("Would export {before}, to {old}\n");
+        let mut copied = String::new();
         // rsync cannot compare with folders that are missing.
         if old.has_folder(&there)? && old.has_folder(OLD_KEYS)? {
             for copy in &copies {
-                said += &copy.run(true)?;
+                copied += &copy.run(true)?;
             }
         }
-        if let Some(account) = account {
-            said += &format!("{}: the ACME account\n", account.folder);
-        }
-        return Ok(said);
+        let account = account.as_ref().map(|account| account.folder.as_str());
+        return Ok(export_planned(&before, old, &copied, account));
     }
     progress::step("Stopping the services of this host");
     services::stop()?;
@@ -212,10 +202,43 @@ pub(super) fn export(cli: &Export, settings: &Settings) -> anyhow::Result<String
     }
     progress::step("Comparing the files of both");
     let (ours, theirs) = (Sum::of(here, store)?, Sum::of(old, &there)?);
-    ensure!(ours == theirs, "this host has {ours}, but the old relay {theirs}");
-    Ok(format!(
-        "Exported {theirs}, to {old}\nThe services of this host stay stopped. Start Postfix and Dovecot on the old relay, and change the A and AAAA records.\n"
-    ))
+    ensure!(ours == theirs, "{}", differs(&ours, &theirs));
+    Ok(exported(&theirs, old))
+}
+
+fn import_planned(there: &Sum, old: &Place, notes: &str, copied: &str) -> String {
+    format!("Would import {there}, from {old}\n{notes}{copied}")
+}
+
+/// Before the final import.
+fn imported_once(here: &Sum, notes: &str) -> String {
+    format!(
+        "Imported {here}\n{notes}The services of this host stay stopped. Stop Postfix and Dovecot on the old relay, and run this command again with --final.\n"
+    )
+}
+
+fn imported(here: &Sum, old: &Place, notes: &str) -> String {
+    format!(
+        "Imported {here}, from {old}\n{notes}Number and size of the files are those of the old relay, and the services run. Now change the A and AAAA records.\n"
+    )
+}
+
+fn differs(here: &Sum, there: &Sum) -> String {
+    format!(
+        "this host has {here}, but the old relay {there}; find out what changes the mailboxes there, and run this command again"
+    )
+}
+
+/// `account` is the folder of an ACME account that would be copied.
+fn export_planned(here: &Sum, old: &Place, copied: &str, account: Option<&str>) -> String {
+    let account = account.map_or_else(String::new, |folder| format!("{folder}: the ACME account\n"));
+    format!("Would export {here}, to {old}\n{copied}{account}")
+}
+
+fn exported(there: &Sum, old: &Place) -> String {
+    format!(
+        "Exported {there}, to {old}\nThe services of this host stay stopped. Start Postfix and Dovecot on the old relay, and change the A and AAAA records.\n"
+    )
 }
 
 /// What is not imported, and why, and what becomes of the ACME account, if there is one.
@@ -269,6 +292,37 @@ mod tests {
         assert!(notes(true, true, Some(&own)).contains("this host registers its own"));
         let key = Found::Key("/var/lib/acme/accounts/x/y/privkey".to_owned());
         assert!(notes(true, true, Some(&key)).contains("stays valid"));
+    }
+
+    #[test]
+    fn the_output_fits_80_columns() {
+        use crate::answer::{folded, human};
+        let old: Place = "root@old.example.org".parse().unwrap();
+        let (all, some) = (
+            Sum::new(1204, 88_210, 4_100_000_000),
+            Sum::new(1203, 88_207, 4_099_990_000),
+        );
+        let key = Found::Key("/var/lib/acme/accounts/x/y/privkey".to_owned());
+        let none = Found::Nothing("the old relay has none with https://ca.example.org/dir".to_owned());
+        let (short, long) = (notes(true, true, Some(&key)), notes(false, false, Some(&none)));
+        let stats = "\nNumber of files: 9 (reg: 6, dir: 3)\nNumber of deleted files: 2\n\
+                     Number of regular files transferred: 5\nTotal transferred file size: 12345 bytes\n";
+        let copied = copy::summary("/home/vmail/mail/chat.example.org/", stats)
+            + &copy::summary("/var/lib/chatmail-dkim/opendkim.private", stats);
+        let import = [
+            import_planned(&all, &old, &long, &copied),
+            imported_once(&some, &short),
+            imported(&all, &old, &long),
+            differs(&some, &all) + "\n",
+        ];
+        human::check("migrate import", &folded(&import.join("\n")));
+        let folder = "/var/lib/acme/accounts/acme-v02.api.letsencrypt.org%2fdirectory/x";
+        let export = [
+            export_planned(&all, &old, &copied, Some(folder)),
+            exported(&all, &old),
+            differs(&some, &all) + "\n",
+        ];
+        human::check("migrate export", &folded(&export.join("\n")));
     }
 
     #[test]

@@ -46,17 +46,21 @@ impl Copy {
             output.status,
             String::from_utf8_lossy(&output.stderr).trim_end()
         );
-        let stats = String::from_utf8_lossy(&output.stdout).into_owned();
-        let wanted = [
-            "Number of deleted files",
-            "Number of regular files transferred",
-            "Total transferred",
-        ];
-        let lines = stats
-            .lines()
-            .filter(|line| wanted.iter().any(|start| line.starts_with(start)));
-        Ok(lines.fold(format!("{}\n", self.to), |text, line| format!("{text}  {line}\n")))
+        Ok(summary(&self.to, &String::from_utf8_lossy(&output.stdout)))
     }
+}
+
+/// The lines of rsync's statistics that say what is copied.
+pub(super) fn summary(to: &str, stats: &str) -> String {
+    let wanted = [
+        "Number of deleted files",
+        "Number of regular files transferred",
+        "Total transferred",
+    ];
+    let lines = stats
+        .lines()
+        .filter(|line| wanted.iter().any(|start| line.starts_with(start)));
+    lines.fold(format!("{to}\n"), |text, line| format!("{text}  {line}\n"))
 }
 
 pub(super) fn text(path: &Path) -> anyhow::Result<&str> {

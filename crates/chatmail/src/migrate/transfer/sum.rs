@@ -57,6 +57,15 @@ impl Sum {
         Ok(sum)
     }
 
+    #[cfg(test)]
+    pub(super) fn new(accounts: u64, files: u64, bytes: u64) -> Self {
+        Self {
+            accounts,
+            files,
+            bytes,
+        }
+    }
+
     fn add(&mut self, record: &[u8]) -> anyhow::Result<()> {
         let text = String::from_utf8_lossy(record);
         let mut words = text.splitn(3, ' ');
@@ -86,14 +95,7 @@ mod tests {
         std::fs::write(account.join("cur/a b\nc"), "1").unwrap();
         let folder = dir.path().to_str().unwrap();
         let sum = Sum::of(&Place::here(), folder).unwrap();
-        assert_eq!(
-            sum,
-            Sum {
-                accounts: 1,
-                files: 3,
-                bytes: 9
-            }
-        );
+        assert_eq!(sum, Sum::new(1, 3, 9));
         assert_eq!(sum.to_string(), "1 account(s), 1 kB in 3 file(s)");
         assert!(Sum::of(&Place::here(), "/nowhere").is_err());
     }
