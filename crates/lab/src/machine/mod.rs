@@ -43,7 +43,7 @@ pub(crate) use self::firewall::{Direction, Firewall};
 pub(crate) use self::ipv6::Ipv6;
 pub(crate) use self::journal::Cursor;
 #[cfg(feature = "scenarios")]
-pub(crate) use self::nixos::{Builder, System, Variant};
+pub(crate) use self::nixos::{Builder, Packages, System, Variant};
 pub(crate) use self::size::{Size, Used};
 pub(crate) use self::start::{Found, interrupted};
 pub(crate) use self::switch::{Plan, SystemOf};

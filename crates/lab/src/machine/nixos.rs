@@ -1,5 +1,6 @@
 //! Whole NixOS systems: built in a Debian tree that has Nix, and booted in place of a relay.
 
+use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -31,10 +32,11 @@ done
 shift
 mount -t proc proc "$tree/proc"
 mount --rbind /dev "$tree/dev"
+cat /etc/resolv.conf >"$tree/etc/resolv.conf"
 exec chroot "$tree" /usr/bin/env --ignore-environment PATH=/usr/bin:/usr/sbin HOME=/tmp NIX_CONFIG="$NIX_CONFIG" "$@"
 "#;
-/// Nothing is downloaded, and builders see the tree.
-const NIX_CONFIG: &str = "build-users-group =\nsandbox = false\nsubstitute = false\n";
+/// Builders see the tree. Nix adds whether packages are downloaded.
+const NIX_CONFIG: &str = "build-users-group =\nsandbox = false\n";
 
 /// Paths in the tree.
 const LIB_PARENT: &str = "/src/above";
@@ -44,6 +46,24 @@ const PROGRAMS: &str = "/src/programs";
 const IROH_RELAY: &str = "/src/iroh-relay";
 const AUTHORITY: &str = "/src/authority";
 
+/// Where the packages of systems come from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Packages {
+    /// Links to files of this release of Debian.
+    Debian(String),
+    /// nixpkgs, and its binary caches.
+    Nixpkgs,
+}
+
+impl fmt::Display for Packages {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Debian(suite) => write!(f, "links to those of Debian {suite}"),
+            Self::Nixpkgs => f.write_str("those of nixpkgs, from binary caches or built"),
+        }
+    }
+}
+
 /// How a system differs from another one of the same host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Variant {
@@ -51,7 +71,7 @@ pub(crate) enum Variant {
     Plain,
     /// Our package has another store path.
     OtherPackage,
-    /// All packages have other store paths.
+    /// All packages have other store paths. Only for links to Debian's packages.
     OtherRelease,
 }
 
@@ -71,6 +91,7 @@ pub(crate) struct Builder {
     key: String,
     binds: Vec<(PathBuf, &'static str)>,
     lib: String,
+    packages: Packages,
 }
 
 impl Builder {
@@ -116,9 +137,20 @@ impl Builder {
             ],
             nix,
             lib: format!("{LIB_PARENT}/{name}"),
+            // nix/boot/default.nix decides in the same way.
+            packages: if tree.join("pkgs/top-level").exists() {
+                Packages::Nixpkgs
+            } else {
+                Packages::Debian(suite.to_owned())
+            },
         };
         builder.clean(paths, relays).await?;
         Ok(builder)
+    }
+
+    /// Where the packages come from.
+    pub(crate) fn packages(&self) -> &Packages {
+        &self.packages
     }
 
     /// A program in the tree.
@@ -141,7 +173,13 @@ impl Builder {
                     .flat_map(|(host, inside)| [host.as_os_str(), inside.as_ref()]),
             )
             .args(["--", program])
-            .env("NIX_CONFIG", NIX_CONFIG)
+            .env(
+                "NIX_CONFIG",
+                format!(
+                    "{NIX_CONFIG}substitute = {}\n",
+                    self.packages == Packages::Nixpkgs
+                ),
+            )
             .stdin(Stdio::null())
             .kill_on_drop(true);
         command

@@ -192,7 +192,7 @@ fn with_machines() -> Vec<Scenario<Context>> {
         "own-site-beside-the-relay", Machines, 60, network::own_site;
         "client-behind-a-firewall-with-443-only", Machines, 300, network::only_443;
 
-        "acme-certificate-is-issued-and-used", Machines, 120, certificate::acme, lane "relay e";
+        "acme-certificate-is-issued-and-used", Machines, 240, certificate::acme, lane "relay e";
         "import-keeps-the-acme-account", Machines, 180, certificate::account_imported, lane "relay e";
         "external-certificate-is-reloaded-on-change", Machines, 120, certificate::external;
         "external-certificate-comes-after-the-daemons", Machines, 300, certificate::late;

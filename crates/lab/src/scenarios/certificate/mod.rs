@@ -40,8 +40,9 @@ async fn survives(
 pub(super) use account::imported as account_imported;
 
 pub(super) async fn acme(context: &Context) -> anyhow::Result<()> {
-    /// The delay before an order is retried is 10 s; see nix/eval/hosts/lab-e.nix.
-    const REPEATED: Duration = Duration::from_secs(60);
+    /// The delay before an order is retried is 10 s; see nix/eval/hosts/lab-e.nix. Before an order fails, newer
+    /// versions of lego try to reach the server for 30 s.
+    const REPEATED: Duration = Duration::from_secs(120);
     let property = async |name: &str, unit: &str| {
         let show = ["systemctl", "show", "--property", name, "--value", unit];
         anyhow::Ok(context.run(RELAY, &show).await?.trim().to_owned())
