@@ -16,7 +16,7 @@ const HASH_LENGTH: usize = 32;
 pub(super) const UNITS: &str = "etc/systemd/system";
 
 /// Names of store entries, with the names that replace them.
-pub(super) type Names = BTreeMap<String, String>;
+type Names = BTreeMap<String, String>;
 
 /// All files and links that NixOS would install for one host.
 #[derive(Debug, Clone, Default)]
@@ -28,13 +28,12 @@ pub(super) struct Generation {
 }
 
 impl Generation {
-    /// Computes the paths of rendered files. `packages` renames store entries that are not among them.
+    /// Computes the paths of rendered files.
     pub(super) fn new(
         rendered: &BTreeMap<PathBuf, String>,
         wants: Vec<(String, String)>,
-        packages: &Names,
     ) -> anyhow::Result<Self> {
-        let mut names = packages.clone();
+        let mut names = Names::new();
         let mut entries: BTreeMap<String, BTreeMap<&Path, &str>> = BTreeMap::new();
         for (file, text) in rendered {
             if let Ok(below) = file.strip_prefix("store")
@@ -196,7 +195,7 @@ mod tests {
             ),
         ];
         let rendered = rendered.map(|(path, text)| (path.into(), text.to_owned())).into();
-        Generation::new(&rendered, Vec::new(), &Names::new()).unwrap()
+        Generation::new(&rendered, Vec::new()).unwrap()
     }
 
     #[test]

@@ -46,7 +46,7 @@ pub(crate) use self::journal::Cursor;
 pub(crate) use self::nixos::{Builder, Packages, System, Variant};
 pub(crate) use self::size::{Size, Used};
 pub(crate) use self::start::{Found, interrupted};
-pub(crate) use self::switch::{Plan, SystemOf};
+pub(crate) use self::switch::Plan;
 
 use self::state::{Leader, State};
 
@@ -166,17 +166,11 @@ impl Lab {
         Ok(())
     }
 
-    /// Switches a machine to another generation, as `nixos-rebuild switch` does.
-    pub(crate) async fn switch(
-        &self,
-        machine: &str,
-        from: &SystemOf<'_>,
-        to: &SystemOf<'_>,
-    ) -> anyhow::Result<Plan> {
-        if let Some(release) = to.release {
-            packages::install_release(&self.root(machine), release)?;
-        }
-        let (from, to) = (from.generation()?, to.generation()?);
+    /// Switches a machine from one rendered host to another, with an imitation of `nixos-rebuild switch`. The names are
+    /// the HOST of `tests/rendered/lab-HOST`.
+    pub(crate) async fn switch(&self, machine: &str, from: &str, to: &str) -> anyhow::Result<Plan> {
+        let generation = |host| relay_files::RelayFiles::of(host)?.generation();
+        let (from, to) = (generation(from)?, generation(to)?);
         let plan = switch::switch(&self.root(machine), self.leader(machine)?, &from, &to).await?;
         let sources = start::site_sources();
         relay_files::build_site(&self.paths.programs(), &self.root(machine), &sources)?;

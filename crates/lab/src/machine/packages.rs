@@ -6,8 +6,6 @@ use std::path::Path;
 
 use anyhow::Context as _;
 
-use super::generation::Names;
-
 /// Package of our programs, which are bound into the relays.
 pub(super) const OURS: &str = "chatmail";
 
@@ -91,29 +89,6 @@ pub(super) fn known(package: &str) -> bool {
     [IROH_RELAY, OURS, SITE].contains(&package)
         || SCRIPTS.iter().any(|(name, ..)| *name == package)
         || LINKS.iter().any(|(name, ..)| *name == package)
-}
-
-/// Names of packages in another release of NixOS. The iroh relay and the web site are the same in all releases.
-pub(super) fn renamed(release: &str) -> Names {
-    LINKS
-        .iter()
-        .map(|(name, ..)| *name)
-        .chain(SCRIPTS.iter().map(|(name, ..)| *name))
-        .chain([OURS])
-        .map(|name| (name.to_owned(), format!("{release}-{name}")))
-        .collect()
-}
-
-/// Adds the packages of another release to a relay's tree.
-pub(super) fn install_release(root: &Path, release: &str) -> anyhow::Result<()> {
-    let store = root.join("nix/store");
-    for (name, other) in renamed(release) {
-        let path = store.join(other);
-        if !path.is_symlink() {
-            link(&name, &path)?;
-        }
-    }
-    Ok(())
 }
 
 /// Adds the stand-ins to a relay's tree. `programs` are the names of our programs.

@@ -9,7 +9,7 @@ use anyhow::{Context as _, bail, ensure};
 use lab_front::rootfs;
 
 use super::ca::Signed;
-use super::generation::{Generation, Names, UNITS, store_name, write};
+use super::generation::{Generation, UNITS, store_name, write};
 use super::packages::{self, IROH_RELAY_UNIT};
 use crate::committed::{self, Files};
 
@@ -84,9 +84,9 @@ impl RelayFiles {
             .collect()
     }
 
-    /// Returns the generation of the host, with these packages under other names.
-    pub(super) fn generation(&self, packages: &Names) -> anyhow::Result<Generation> {
-        Generation::new(&self.files, self.wants()?, packages)
+    /// Returns the generation of the host.
+    pub(super) fn generation(&self) -> anyhow::Result<Generation> {
+        Generation::new(&self.files, self.wants()?)
     }
 
     /// Writes the host to a machine's root. `certificates` are for the mode `external`, each with its folder.
@@ -97,7 +97,7 @@ impl RelayFiles {
         certificates: &[(&str, Signed)],
     ) -> anyhow::Result<()> {
         packages::install(root, programs)?;
-        self.generation(&Names::new())?.write(root)?;
+        self.generation()?.write(root)?;
         write(&root.join("etc/tmpfiles.d/lab.conf"), TMPFILES)?;
         write(&root.join("etc/ld.so.preload"), rootfs::PRELOAD)?;
         if self.files.contains_key(&Path::new("units").join(IROH_RELAY_UNIT)) {

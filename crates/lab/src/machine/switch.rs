@@ -1,6 +1,8 @@
 //! `nixos-rebuild switch` for a machine of the lab: decides what happens to each unit by the rules of NixOS'
-//! switch-to-configuration, and applies the decisions in its order. It activates nothing and knows only the rendered
-//! units; `cargo lab nixos` runs the program itself.
+//! switch-to-configuration, and applies the decisions in its order.
+//!
+//! This does not prove that NixOS decides in the same way. It runs no activation script, does not see the units of NixOS
+//! itself, and has no other packages to switch to. `cargo lab nixos` runs the program itself, with all of these.
 //!
 //! An active unit that differs is
 //!
@@ -23,9 +25,7 @@ use std::path::Path;
 use anyhow::Context as _;
 
 use super::container;
-use super::generation::{Generation, Names, UNITS};
-use super::packages;
-use super::relay_files::RelayFiles;
+use super::generation::{Generation, UNITS};
 use super::state::Leader;
 
 /// Keys of `[Unit]` whose changes are ignored.
@@ -45,27 +45,6 @@ const IGNORED: [&str; 11] = [
 const RELOAD_TRIGGERS: &str = "X-Reload-Triggers";
 /// Targets that are active on every relay.
 const TARGETS: [&str; 3] = ["multi-user.target", "sockets.target", "timers.target"];
-
-/// A system that a machine can run: a rendered host, and optionally the prefix of its packages' names.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct SystemOf<'a> {
-    /// The name HOST of `tests/rendered/lab-HOST`.
-    pub(crate) host: &'a str,
-    /// Prefix of the packages' names. Packages of another release have other paths; in the lab, they contain the same
-    /// programs.
-    pub(crate) release: Option<&'a str>,
-}
-
-impl SystemOf<'_> {
-    pub(super) fn generation(&self) -> anyhow::Result<Generation> {
-        let files = RelayFiles::of(self.host)?;
-        let names = match self.release {
-            Some(release) => packages::renamed(release),
-            None => Names::new(),
-        };
-        files.generation(&names)
-    }
-}
 
 /// What happens to each unit.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

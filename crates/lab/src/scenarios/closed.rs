@@ -6,25 +6,18 @@ use mailtest::scenarios::accounts::refused;
 
 use super::{Context, live};
 use crate::harness::mailboxes;
-use crate::machine::SystemOf;
 
 const RELAY: &str = "b";
 /// The relay on which mailtest runs.
 const FROM: &str = "a";
-const NOW: SystemOf<'static> = SystemOf {
-    host: "b",
-    release: None,
-};
-const CLOSED: SystemOf<'static> = SystemOf {
-    host: "b-closed",
-    release: None,
-};
+const NOW: &str = "b";
+const CLOSED: &str = "b-closed";
 
 pub(super) async fn by_settings(context: &Context) -> anyhow::Result<()> {
     let known = context.account(RELAY).await?;
-    context.machines().switch(RELAY, &NOW, &CLOSED).await?;
+    context.machines().switch(RELAY, NOW, CLOSED).await?;
     let result = closed(context, &known).await;
-    context.machines().switch(RELAY, &CLOSED, &NOW).await?;
+    context.machines().switch(RELAY, CLOSED, NOW).await?;
     result?;
     context.account(RELAY).await.context("open again")?;
     Ok(())

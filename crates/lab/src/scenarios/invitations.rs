@@ -12,18 +12,11 @@ use serde::Deserialize;
 use super::metrics::Samples;
 use super::{Context, live};
 use crate::harness::mailboxes;
-use crate::machine::SystemOf;
 
 const RELAY: &str = "b";
-const NOW: SystemOf<'static> = SystemOf {
-    host: "b",
-    release: None,
-};
+const NOW: &str = "b";
 /// The same relay with `registration.mode = "invitation"` and eight accounts per hour.
-const BY_INVITATION: SystemOf<'static> = SystemOf {
-    host: "b-invitation",
-    release: None,
-};
+const BY_INVITATION: &str = "b-invitation";
 const PER_HOUR: usize = 8;
 const FOLDER: &str = "/var/lib/chatmail-registration";
 /// Time within which a log line appears.
@@ -174,14 +167,14 @@ where
     F: Future<Output = anyhow::Result<()>>,
 {
     let known = context.account(RELAY).await?;
-    context.machines().switch(RELAY, &NOW, &BY_INVITATION).await?;
+    context.machines().switch(RELAY, NOW, BY_INVITATION).await?;
     let start = context.machines().cursor(RELAY).await?;
     let result = play(known).await;
     let lines = context.machines().journal(RELAY, None, &start).await;
     let tokens = context
         .run(RELAY, &["sh", "-c", &format!("rm -f {FOLDER}/*")])
         .await;
-    context.machines().switch(RELAY, &BY_INVITATION, &NOW).await?;
+    context.machines().switch(RELAY, BY_INVITATION, NOW).await?;
     result?;
     tokens?;
     let lines = lines?;

@@ -235,7 +235,6 @@ fn with_machines() -> Vec<Scenario<Context>> {
         "services-killed-while-people-write", Machines, 420, kill::all_while_people_write;
 
         "switch-under-load", Machines, 300, switch::settings;
-        "upgrade-under-load", Machines, 300, switch::release;
         "dovecot-reload-delivers-once", Machines, 180, switch::reload;
 
         "backup-and-restore", Machines, 240, backup::restore;

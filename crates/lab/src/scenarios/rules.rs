@@ -10,26 +10,16 @@ use mailtest::client::{Account, arrival, arrival_of, pgp};
 
 use super::Context;
 use super::delivery::deferred;
-use crate::machine::SystemOf;
 
 const RELAY: &str = "b";
 const OTHER: &str = "a";
 /// A relay without a domain name.
 const NAMELESS: &str = "d";
-const NOW: SystemOf<'static> = SystemOf {
-    host: "b",
-    release: None,
-};
+const NOW: &str = "b";
 /// The same relay with `federation.block`.
-const BLOCKING: SystemOf<'static> = SystemOf {
-    host: "b-rules",
-    release: None,
-};
+const BLOCKING: &str = "b-rules";
 /// The same relay with `federation.allow`.
-const ALLOWING: SystemOf<'static> = SystemOf {
-    host: "b-only",
-    release: None,
-};
+const ALLOWING: &str = "b-only";
 /// A blocked domain whose server does not exist.
 const BLOCKED: &str = "blocked.test";
 const WITHIN: Duration = Duration::from_secs(60);
@@ -96,9 +86,9 @@ pub(super) async fn blocked(context: &Context) -> anyhow::Result<()> {
         .expect(250)?;
     deferred(context, RELAY, &waiting).await?;
 
-    context.machines().switch(RELAY, &NOW, &BLOCKING).await?;
+    context.machines().switch(RELAY, NOW, BLOCKING).await?;
     let result = blocking(context, &one, &other, &waiting).await;
-    context.machines().switch(RELAY, &BLOCKING, &NOW).await?;
+    context.machines().switch(RELAY, BLOCKING, NOW).await?;
     result?;
 
     for (from, to) in [(&one, &other), (&other, &one)] {
@@ -238,9 +228,9 @@ pub(super) async fn allowed(context: &Context) -> anyhow::Result<()> {
     context.publish_outside().await?;
     let (one, other) = (context.account(RELAY).await?, context.account(OTHER).await?);
     let nameless = context.account(NAMELESS).await?;
-    context.machines().switch(RELAY, &NOW, &ALLOWING).await?;
+    context.machines().switch(RELAY, NOW, ALLOWING).await?;
     let result = allowing(context, &one, &other, &nameless).await;
-    context.machines().switch(RELAY, &ALLOWING, &NOW).await?;
+    context.machines().switch(RELAY, ALLOWING, NOW).await?;
     result
 }
 

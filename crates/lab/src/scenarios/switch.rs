@@ -14,23 +14,11 @@ use tokio_util::sync::CancellationToken;
 use super::Context;
 use super::kill::state;
 use crate::harness::writing::{Chat, EVERYWHERE, Writers};
-use crate::machine::SystemOf;
 
 const RELAY: &str = "a";
-const NOW: SystemOf<'static> = SystemOf {
-    host: "a",
-    release: None,
-};
+const NOW: &str = "a";
 /// The same relay with other settings.
-const OTHER_SETTINGS: SystemOf<'static> = SystemOf {
-    host: "a-next",
-    release: None,
-};
-/// The same relay with other packages.
-const OTHER_RELEASE: SystemOf<'static> = SystemOf {
-    host: "a",
-    release: Some("next"),
-};
+const OTHER_SETTINGS: &str = "a-next";
 
 /// Switches relay a between two systems.
 pub(crate) trait Switch {
@@ -49,16 +37,21 @@ pub(crate) enum Change {
     AllPackages,
 }
 
-/// A switch of a container, which the lab imitates.
-struct Imitated(SystemOf<'static>);
+/// The lab's imitation of a switch to other settings.
+struct Imitated;
 
 impl Switch for Imitated {
     async fn to(&self, context: &Context, other: bool) -> anyhow::Result<String> {
-        let (from, to) = if other { (&NOW, &self.0) } else { (&self.0, &NOW) };
+        let (from, to) = if other {
+            (NOW, OTHER_SETTINGS)
+        } else {
+            (OTHER_SETTINGS, NOW)
+        };
         let plan = context.machines().switch(RELAY, from, to).await?;
         Ok(plan.to_string())
     }
 }
+
 /// Daemons that reload new settings while they run.
 const RELOADED: [&str; 3] = ["dovecot.service", "nginx.service", "postfix.service"];
 /// Services that restart for new settings, and those of them with a socket.
@@ -294,12 +287,7 @@ async fn metrics_in_effect(context: &Context, later: bool) -> anyhow::Result<()>
 
 /// New settings: Postfix, Dovecot and nginx keep running, and so do their sessions.
 pub(super) async fn settings(context: &Context) -> anyhow::Result<()> {
-    there_and_back(context, &Imitated(OTHER_SETTINGS), Change::Settings).await
-}
-
-/// New packages: everything restarts, and clients at most have to reconnect.
-pub(super) async fn release(context: &Context) -> anyhow::Result<()> {
-    there_and_back(context, &Imitated(OTHER_RELEASE), Change::AllPackages).await
+    there_and_back(context, &Imitated, Change::Settings).await
 }
 
 /// Dovecot reloads repeatedly during delivery, as it does for every new certificate: no message arrives twice, and no

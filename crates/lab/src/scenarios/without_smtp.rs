@@ -16,19 +16,12 @@ use super::delivery::deferred;
 use super::metrics::Samples;
 use super::signed::{receive, receive_cleartext};
 use crate::harness::tls;
-use crate::machine::SystemOf;
 
 const RELAY: &str = "b";
 const OTHER: &str = "a";
-const NOW: SystemOf<'static> = SystemOf {
-    host: "b",
-    release: None,
-};
+const NOW: &str = "b";
 /// The same relay with `federation.smtp.enable = false`.
-const WITHOUT_SMTP: SystemOf<'static> = SystemOf {
-    host: "b-https",
-    release: None,
-};
+const WITHOUT_SMTP: &str = "b-https";
 const WITHIN: Duration = Duration::from_secs(60);
 /// Domains in `federation.smtp.tlsExceptions` of relay b.
 const CLEARTEXT: &str = "cleartext.test";
@@ -79,9 +72,9 @@ pub(super) async fn blocked(context: &Context) -> anyhow::Result<()> {
     let domain = format!("{}.test", random_name(9));
     publish(context, &domain).await?;
     let (account, other) = (context.account(RELAY).await?, context.account(OTHER).await?);
-    context.machines().switch(RELAY, &NOW, &WITHOUT_SMTP).await?;
+    context.machines().switch(RELAY, NOW, WITHOUT_SMTP).await?;
     let result = without_smtp(context, &account, &other, &domain).await;
-    context.machines().switch(RELAY, &WITHOUT_SMTP, &NOW).await?;
+    context.machines().switch(RELAY, WITHOUT_SMTP, NOW).await?;
     let id = result?;
 
     // After the option is set back, the waiting message leaves over SMTP.
