@@ -72,6 +72,12 @@ let
     done
   '';
 
+  # `chatmail migrate import` and `chatmail restore` create these files, and remove them at their end.
+  whole.unitConfig.ConditionPathExists = [
+    "!/var/lib/chatmail/import-unfinished"
+    "!/var/lib/chatmail/restore-incomplete"
+  ];
+
   # Snapshots are found by these, whatever the host is called.
   ofThisRelay = [
     "--tag chatmail"
@@ -95,6 +101,9 @@ in
               restic = "${backup.package}/bin/restic";
             };
       };
+      # After a reboot in the middle of an import or a restore, nobody may get the address of an account that is still
+      # missing.
+      systemd.services = lib.genAttrs [ "dovecot" "postfix" ] (_: whole);
     })
 
     (lib.mkIf enabled {
@@ -115,7 +124,7 @@ in
         extraBackupArgs = ofThisRelay;
         pruneOpts = lib.optionals (backup.keep != [ ]) (ofThisRelay ++ backup.keep);
       };
-      systemd.services.restic-backups-chatmail = {
+      systemd.services.restic-backups-chatmail = whole // {
         description = "Backup of the relay";
         # Mail has precedence.
         serviceConfig = {

@@ -1,5 +1,10 @@
 //! What commands print.
 
+use std::env;
+use std::ffi::OsStr;
+use std::fmt;
+use std::io::{self, IsTerminal as _, Write as _};
+
 /// The output of a command.
 pub(crate) struct Answer {
     pub(crate) text: String,
@@ -34,6 +39,22 @@ pub(crate) fn wrapped(text: &str, indent: usize) -> String {
         column += length;
     }
     wrapped
+}
+
+/// Reports a problem. Unlike `eprintln!`, does not panic if nobody reads it.
+pub(crate) fn complain(problem: impl fmt::Display) {
+    let _ = writeln!(io::stderr(), "chatmail: {problem}");
+}
+
+/// Whether the output has colour: on a terminal that knows it, unless the variable `NO_COLOR` of <https://no-color.org>
+/// has a value.
+pub(crate) fn wants_colour() -> bool {
+    let (refused, kind) = (env::var_os("NO_COLOR"), env::var_os("TERM"));
+    colour(io::stdout().is_terminal(), refused.as_deref(), kind.as_deref())
+}
+
+fn colour(terminal: bool, refused: Option<&OsStr>, kind: Option<&OsStr>) -> bool {
+    terminal && refused.is_none_or(OsStr::is_empty) && kind != Some(OsStr::new("dumb"))
 }
 
 /// Width of the column before the values of [`entry`].
@@ -130,6 +151,16 @@ pub(crate) mod human {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_terminals_that_do_not_refuse_it_get_colour() {
+        let xterm = Some(OsStr::new("xterm"));
+        assert!(colour(true, None, xterm));
+        assert!(colour(true, Some(OsStr::new("")), None));
+        assert!(!colour(true, Some(OsStr::new("1")), xterm));
+        assert!(!colour(true, None, Some(OsStr::new("dumb"))));
+        assert!(!colour(false, None, xterm));
+    }
 
     #[test]
     fn wide_lines_are_broken_below_their_column() {

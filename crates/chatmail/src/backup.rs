@@ -3,6 +3,7 @@
 pub(crate) mod restic;
 
 use std::fmt::Write as _;
+use std::path::Path;
 use std::process::Command as Process;
 
 use anyhow::{Context as _, bail};
@@ -10,7 +11,7 @@ use chatmail_core::Settings;
 
 use self::restic::{Restic, Snapshot};
 use crate::account::size;
-use crate::progress;
+use crate::{program, progress, unfinished};
 
 /// Unit of the backup, which restic's module defines.
 pub(crate) const UNIT: &str = "restic-backups-chatmail.service";
@@ -40,6 +41,9 @@ enum Command {
 }
 
 pub(crate) fn run(cli: &Cli, settings: &Settings) -> anyhow::Result<crate::Answer> {
+    if matches!(cli.command, Command::Run) {
+        unfinished::refuse(Path::new(unfinished::FOLDER))?;
+    }
     let restic = Restic::of(settings)?;
     let text = match cli.command {
         Command::Init => {
@@ -52,6 +56,9 @@ pub(crate) fn run(cli: &Cli, settings: &Settings) -> anyhow::Result<crate::Answe
             progress::step(format_args!(
                 "Backing up; `journalctl -fu {UNIT}` shows what restic prints"
             ));
+            unfinished::advise(
+                "the backup goes on; `chatmail backup run` waits for it, and `systemctl stop restic-backups-chatmail` ends it",
+            )?;
             back_up()?;
             let snapshots = restic.snapshots()?;
             backed_up(snapshots.last().context("restic has made no snapshot")?)
@@ -79,7 +86,7 @@ fn backed_up(snapshot: &Snapshot) -> String {
 
 /// Runs the unit, so that the backup has the same settings as those by the timer, and never runs twice at once.
 fn back_up() -> anyhow::Result<()> {
-    let status = Process::new("systemctl")
+    let status = program::attached("systemctl")
         .args(["start", UNIT])
         .stderr(std::process::Stdio::null())
         .status()

@@ -9,8 +9,6 @@ mod network;
 mod report;
 mod verdict;
 
-use std::ffi::OsStr;
-use std::io::IsTerminal as _;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,6 +18,7 @@ use chatmail_core::Settings;
 
 use self::checks::CHECKS;
 use self::inputs::Inputs;
+use crate::answer;
 
 /// Check everything that breaks a relay in practice, and say what to do. Exits with status 1 if a check fails.
 #[derive(clap::Args)]
@@ -63,18 +62,9 @@ pub(crate) fn run(cli: &Cli, settings: &Settings, file: &Path) -> anyhow::Result
     let text = if cli.json {
         serde_json::to_string_pretty(&report::json(&settings.domain, &lines))? + "\n"
     } else {
-        let refused = std::env::var_os("NO_COLOR");
-        report::text(
-            &lines,
-            colour(std::io::stdout().is_terminal(), refused.as_deref()),
-        )
+        report::text(&lines, answer::wants_colour())
     };
     Ok(crate::Answer { text, good })
-}
-
-/// Whether the output has colour: on a terminal, unless the variable `NO_COLOR` of <https://no-color.org> has a value.
-fn colour(terminal: bool, refused: Option<&OsStr>) -> bool {
-    terminal && refused.is_none_or(OsStr::is_empty)
 }
 
 /// Longest time of [`delivery`].
@@ -90,17 +80,4 @@ pub(crate) fn delivery(settings: &Settings, file: &Path) -> anyhow::Result<Durat
     runtime
         .block_on(async { tokio::time::timeout(DELIVERY, message::once(&inputs)).await })
         .context("timed out")?
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_terminals_that_do_not_refuse_it_get_colour() {
-        assert!(colour(true, None));
-        assert!(colour(true, Some(OsStr::new(""))));
-        assert!(!colour(true, Some(OsStr::new("1"))));
-        assert!(!colour(false, None));
-    }
 }

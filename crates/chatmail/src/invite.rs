@@ -101,7 +101,7 @@ pub(crate) fn run(cli: &Cli, settings: &Settings) -> anyhow::Result<crate::Answe
                 show::json(&show::Created::new(&token.id(), &invitation, &token, &links))?
             } else {
                 let picture = if *qr {
-                    links.picture(std::io::IsTerminal::is_terminal(&std::io::stdout()))?
+                    links.picture(crate::answer::wants_colour())?
                 } else {
                     String::new()
                 };

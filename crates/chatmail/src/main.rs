@@ -1,6 +1,4 @@
 //! The operator's command line. Each command has a module.
-#![allow(clippy::print_stderr, reason = "a program for a person at a terminal")]
-
 mod account;
 mod answer;
 mod backup;
@@ -22,6 +20,7 @@ mod status;
 mod status_page;
 mod times;
 mod tls;
+mod unfinished;
 mod website;
 
 use std::process::ExitCode;
@@ -73,12 +72,7 @@ fn main() -> ExitCode {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
-            let hint = if lacks_permission(&error) {
-                "; run this command as root"
-            } else {
-                ""
-            };
-            eprintln!("chatmail: {error:#}{hint}");
+            answer::complain(format_args!("{error:#}{}", hint(&error)));
             ExitCode::FAILURE
         }
     }
@@ -109,12 +103,18 @@ fn run(cli: &Cli) -> anyhow::Result<bool> {
     Ok(answer.good)
 }
 
-fn lacks_permission(error: &anyhow::Error) -> bool {
-    error.chain().any(|cause| {
-        cause
-            .downcast_ref::<std::io::Error>()
-            .is_some_and(|error| error.kind() == std::io::ErrorKind::PermissionDenied)
-    })
+/// What to do about an error of the system.
+fn hint(error: &anyhow::Error) -> &'static str {
+    let mut kinds = error
+        .chain()
+        .filter_map(|cause| Some(cause.downcast_ref::<std::io::Error>()?.kind()));
+    kinds
+        .find_map(|kind| match kind {
+            std::io::ErrorKind::PermissionDenied => Some("; run this command as root"),
+            std::io::ErrorKind::StorageFull => Some("; free some disk space and run it again"),
+            _ => None,
+        })
+        .unwrap_or_default()
 }
 
 /// Unlike `println!`, returns an error if the output cannot be written, for example to a full disk. A closed pipe, as

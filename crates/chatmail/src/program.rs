@@ -1,5 +1,6 @@
 //! Programs of the system, which hang if the service that they ask hangs.
 
+use std::ffi::OsStr;
 use std::process::{Command, Output, Stdio};
 use std::sync::mpsc;
 use std::thread;
@@ -11,6 +12,13 @@ use nix::unistd::Pid;
 
 /// Longest wait for a program that only asks a service.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A program that ends with this process, however that ends, so that it does not go on with half of a work.
+pub(crate) fn attached(program: impl AsRef<OsStr>) -> Command {
+    let mut command = Command::new("setpriv");
+    command.args(["--pdeathsig", "TERM", "--"]).arg(program);
+    command
+}
 
 /// Runs a program without input, and ends it after [`PATIENCE`].
 pub(crate) fn output(command: &mut Command) -> anyhow::Result<Output> {

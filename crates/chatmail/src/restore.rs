@@ -3,9 +3,8 @@
 mod plan;
 mod verify;
 
-use std::fs::{self, File};
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
 use anyhow::{Context as _, bail, ensure};
 use chatmail_core::Settings;
@@ -15,10 +14,8 @@ use self::plan::Plan;
 use crate::Answer;
 use crate::account::size;
 use crate::backup::restic::{Restic, Snapshot};
-use crate::{progress, services};
-
-/// Exists while a restore is under way, so that it can be repeated after a failure although accounts are there.
-const MARKER: &str = "/var/lib/chatmail/restore-incomplete";
+use crate::unfinished::{self, Work};
+use crate::{program, progress, services};
 
 /// Restore the relay from its backup. Refuses a host that has accounts.
 ///
@@ -35,7 +32,13 @@ pub(crate) struct Cli {
 
 pub(crate) fn run(cli: &Cli, settings: &Settings) -> anyhow::Result<crate::Answer> {
     let restic = Restic::of(settings)?;
-    refuse_accounts(settings, Path::new(MARKER))?;
+    let folder = Path::new(unfinished::FOLDER);
+    let work = Work::begin(folder, unfinished::RESTORE)?;
+    if work.is_complete() && !cli.dry_run {
+        work.start()?;
+        return Ok(Answer::folded(ALREADY));
+    }
+    refuse_accounts(settings, &folder.join(unfinished::RESTORE))?;
     let snapshot = choose(restic.snapshots()?, cli.snapshot.as_deref(), settings)?;
     progress::step(format_args!(
         "Reading the list of files in snapshot {}",
@@ -53,8 +56,11 @@ pub(crate) fn run(cli: &Cli, settings: &Settings) -> anyhow::Result<crate::Answe
     }
 
     progress::step("Stopping the services");
+    unfinished::advise(
+        "the relay is not restored, and its services are stopped; run `chatmail restore` again",
+    )?;
     services::stop()?;
-    mark()?;
+    work.mark()?;
     progress::step(format_args!("Restoring {what}"));
     let done = extract(&restic, &snapshot, &plan).and_then(|()| {
         progress::step("Comparing all files with the snapshot");
@@ -65,8 +71,8 @@ pub(crate) fn run(cli: &Cli, settings: &Settings) -> anyhow::Result<crate::Answe
             "the relay is only partly restored, and its services are stopped; repair the cause and run `chatmail restore` again",
         ));
     }
-    fs::remove_file(MARKER).with_context(|| format!("cannot remove {MARKER}"))?;
-    services::start().context("everything is restored, but the services do not start")?;
+    work.complete()?;
+    work.start()?;
     Ok(Answer::folded(&restored(&what)))
 }
 
@@ -80,6 +86,9 @@ fn contents(plan: &Plan, snapshot: &Snapshot) -> String {
         snapshot.minute()
     )
 }
+
+/// An earlier restore was interrupted at its end.
+const ALREADY: &str = "Everything was restored before. The services run now.\n";
 
 fn planned(what: &str) -> String {
     format!("Would restore {what}\n")
@@ -134,32 +143,25 @@ fn choose(
     Ok(snapshot)
 }
 
-fn mark() -> anyhow::Result<()> {
-    File::create(MARKER)
-        .and_then(|file| file.sync_all())
-        .with_context(|| format!("cannot create {MARKER}"))
-}
-
-/// Extracts with tar, which finds the owners by name. Existing folders outside of the state keep their owner and mode.
+/// Extracts with tar, which finds the owners by name. tar closes each folder that it sets up to others until its end, and
+/// leaves it so if it is killed: it must not touch folders outside of the state, and has to set up those inside again.
 fn extract(restic: &Restic<'_>, snapshot: &Snapshot, plan: &Plan) -> anyhow::Result<()> {
     let mut dump = restic.archive(snapshot)?;
     let archive = dump.stdout.take().context("restic has no output")?;
-    let mut tar = Command::new("tar");
+    let mut tar = program::attached("tar");
     tar.args([
         "--extract",
         "--directory=/",
         "--preserve-permissions",
         "--same-owner",
     ]);
-    tar.arg("--no-overwrite-dir");
-    for path in plan.left_out(snapshot) {
-        tar.arg(format!("--exclude={}", path.trim_start_matches('/')));
-    }
     if progress::is_watched() {
         // Every 64 MiB, on the terminal itself: standard error is kept for the report of a failure.
         tar.args(["--checkpoint=6554", r"--checkpoint-action=ttyout=%{read}T%*\r"]);
     }
     let output = tar
+        .arg("--")
+        .args(plan.members())
         .stdin(archive)
         .stdout(Stdio::null())
         .stderr(Stdio::piped())
@@ -184,6 +186,8 @@ fn first_lines(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::fs::{self, File};
+
     use super::*;
 
     fn settings(dir: &Path) -> Settings {
@@ -224,7 +228,10 @@ mod tests {
             plan.add(&serde_json::from_value(node).unwrap());
         }
         let what = contents(&plan, &snapshots[0]);
-        human::check("restore", &folded(&(planned(&what) + "\n" + &restored(&what))));
+        human::check(
+            "restore",
+            &folded(&(planned(&what) + "\n" + &restored(&what) + "\n" + ALREADY)),
+        );
     }
 
     #[test]

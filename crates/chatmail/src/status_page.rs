@@ -10,8 +10,8 @@ use chatmail_core::Settings;
 use chatmail_core::account::MailStore;
 use chatmail_core::replace::Replacement;
 
-use crate::doctor;
 use crate::times::minute;
+use crate::{answer, doctor};
 
 const DAY: u64 = 24 * 60 * 60;
 
@@ -35,7 +35,9 @@ struct Facts {
 pub(crate) fn run(cli: &Cli, settings: &Settings, file: &Path) -> anyhow::Result<crate::Answer> {
     let delivery = doctor::delivery(settings, file);
     if let Err(error) = &delivery {
-        eprintln!("a message to the relay itself does not arrive: {error:#}");
+        answer::complain(format_args!(
+            "a message to the relay itself does not arrive: {error:#}"
+        ));
     }
     let store = MailStore::new(&settings.mailboxes.directory);
     let accounts = store

@@ -11,6 +11,8 @@ use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
+use crate::program;
+
 /// Tag of the snapshots, which the module sets.
 const TAG: &str = "chatmail";
 
@@ -124,9 +126,9 @@ impl<'a> Restic<'a> {
             restic,
         } = self.backup;
         let mut command = match environment_file {
-            None => Command::new(restic),
+            None => program::attached(restic),
             Some(file) => {
-                let mut command = Command::new("systemd-run");
+                let mut command = program::attached("systemd-run");
                 command
                     .args([
                         "--quiet",

@@ -30,8 +30,9 @@ impl Links {
         }
     }
 
-    /// A QR code of the link for the app, or of the page, for a terminal with any colours or for a file.
-    pub(super) fn picture(&self, terminal: bool) -> anyhow::Result<String> {
+    /// A QR code of the link for the app, or of the page, for a terminal whose colours are set, or for a file or a
+    /// dark terminal.
+    pub(super) fn picture(&self, colour: bool) -> anyhow::Result<String> {
         let link = self.app.as_ref().unwrap_or(&self.page);
         let code = QrCode::with_error_correction_level(link, EcLevel::L)?;
         let picture = code
@@ -39,7 +40,7 @@ impl Links {
             .dark_color(Dense1x2::Light)
             .light_color(Dense1x2::Dark)
             .build();
-        let (begin, end) = if terminal { COLORS } else { ("", "") };
+        let (begin, end) = if colour { COLORS } else { ("", "") };
         let lines = picture.lines().map(|line| format!("{begin}{line}{end}\n"));
         Ok(format!("\n{}", lines.collect::<String>()))
     }

@@ -5,18 +5,18 @@ mod copy;
 mod place;
 mod sum;
 
-use std::fs::{self, File};
 use std::path::Path;
 
 use anyhow::{Context as _, ensure};
 use chatmail_core::Settings;
 use chatmail_core::account::MailStore;
-use chatmail_core::settings::TlsMode;
+use chatmail_core::settings::{AcmeAccount, TlsMode};
 
 use self::acme::Found;
 use self::copy::{Copy, owner, text};
 use self::place::Place;
 use self::sum::Sum;
+use crate::unfinished::{self, Work};
 use crate::{progress, services};
 
 /// Folder of the DKIM key of the reference relay.
@@ -27,10 +27,6 @@ const OLD_KEY: &str = "/etc/dkimkeys/opendkim.private";
 
 /// TURN secret of a relay like this one. That of the reference is part of its program and known to everybody.
 const TURN_SECRET: &str = "/var/lib/chatmail-turn/secret";
-
-/// Exists from the first import to the final one. Meanwhile all accounts here are copies, so that messages which the
-/// old relay has removed can be removed here as well.
-const MARKER: &str = "/var/lib/chatmail/import-unfinished";
 
 /// Services of the old relay that change mailboxes.
 const WRITERS: [&str; 2] = ["postfix.service", "dovecot.service"];
@@ -75,7 +71,14 @@ fn old_mailboxes(settings: &Settings) -> String {
 pub(super) fn import(cli: &Import, settings: &Settings) -> anyhow::Result<String> {
     let (old, here) = (&cli.from, &Place::here());
     let store = &settings.mailboxes.directory;
-    refuse_accounts(settings, Path::new(MARKER))?;
+    let folder = Path::new(unfinished::FOLDER);
+    let work = Work::begin(folder, unfinished::IMPORT)?;
+    let account = settings.tls.acme.as_ref();
+    if work.is_complete() && !cli.dry_run {
+        serve(work, account)?;
+        return Ok(ALREADY.to_owned());
+    }
+    refuse_accounts(settings, &folder.join(unfinished::IMPORT))?;
     let there = old_mailboxes(settings);
     let key = old.has_file(OLD_KEY)?;
     if key {
@@ -91,7 +94,6 @@ pub(super) fn import(cli: &Import, settings: &Settings) -> anyhow::Result<String
     progress::step(format_args!("Counting the files of {old}"));
     let before =
         Sum::of(old, &there).with_context(|| format!("{old} has no mailboxes of {}", settings.domain))?;
-    let account = settings.tls.acme.as_ref();
     let found = match settings.tls.mode {
         TlsMode::Acme => Some(acme::find(old, account, &settings.domain)?),
         TlsMode::External | TlsMode::SelfSigned => None,
@@ -126,12 +128,15 @@ pub(super) fn import(cli: &Import, settings: &Settings) -> anyhow::Result<String
     }
 
     progress::step("Stopping the services of this host");
+    unfinished::advise(
+        "the import is incomplete, and the services of this host are stopped; run the same command again to continue",
+    )?;
     services::stop()?;
     // Until the names lead here, orders would fail, and count against the account.
     if let Some(account) = account {
         services::systemctl(&["stop", &account.unit])?;
     }
-    File::create(MARKER).with_context(|| format!("cannot create {MARKER}"))?;
+    work.mark()?;
     for copy in &copies {
         copy.run(false)?;
     }
@@ -146,13 +151,19 @@ pub(super) fn import(cli: &Import, settings: &Settings) -> anyhow::Result<String
     progress::step(format_args!("Counting the files of {old} once more"));
     let last = Sum::of(old, &there)?;
     ensure!(after == last, "{}", differs(&after, &last));
-    fs::remove_file(MARKER).with_context(|| format!("cannot remove {MARKER}"))?;
-    services::start().context("everything is imported, but the services do not start")?;
+    work.complete()?;
+    serve(work, account)?;
+    Ok(imported(&after, old, &notes))
+}
+
+/// Starts the services of this host with the imported state.
+fn serve(work: Work, account: Option<&AcmeAccount>) -> anyhow::Result<()> {
+    work.start()?;
     if let Some(account) = account {
         // The order fails until the names lead here, and is repeated.
         services::systemctl(&["start", "--no-block", &account.unit])?;
     }
-    Ok(imported(&after, old, &notes))
+    Ok(())
 }
 
 pub(super) fn export(cli: &Export, settings: &Settings) -> anyhow::Result<String> {
@@ -191,6 +202,9 @@ pub(super) fn export(cli: &Export, settings: &Settings) -> anyhow::Result<String
         return Ok(export_planned(&before, old, &copied, account));
     }
     progress::step("Stopping the services of this host");
+    unfinished::advise(
+        "the export is incomplete, and the services of this host are stopped; run the same command again to continue",
+    )?;
     services::stop()?;
     old.make_folders(&[there.as_str(), OLD_KEYS])?;
     if let Some(account) = account {
@@ -222,6 +236,10 @@ fn imported(here: &Sum, old: &Place, notes: &str) -> String {
         "Imported {here}, from {old}\n{notes}Number and size of the files are those of the old relay, and the services run. Now change the A and AAAA records.\n"
     )
 }
+
+/// An earlier import was interrupted at its end.
+const ALREADY: &str =
+    "Everything was imported before. The services run now. Now change the A and AAAA records.\n";
 
 fn differs(here: &Sum, there: &Sum) -> String {
     format!(
@@ -282,6 +300,8 @@ fn refuse_accounts(settings: &Settings, marker: &Path) -> anyhow::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs::{self, File};
+
     use super::*;
 
     #[test]
@@ -313,6 +333,7 @@ mod tests {
             import_planned(&all, &old, &long, &copied),
             imported_once(&some, &short),
             imported(&all, &old, &long),
+            ALREADY.to_owned(),
             differs(&some, &all) + "\n",
         ];
         human::check("migrate import", &folded(&import.join("\n")));

@@ -13,7 +13,7 @@ use chatmail_core::settings::StateEntry;
 use nix::sys::statvfs::statvfs;
 
 use crate::account::size;
-use crate::backup::restic::{Kind, Node, Snapshot};
+use crate::backup::restic::{Kind, Node};
 
 /// Size of a block on the disk: a smaller file takes this much.
 const BLOCK: u64 = 4096;
@@ -113,10 +113,12 @@ impl Plan {
         Ok(())
     }
 
-    /// Paths of the snapshot that are not restored.
-    pub(super) fn left_out(&self, snapshot: &Snapshot) -> Vec<String> {
-        let paths = snapshot.paths.iter().filter(|path| self.entry(path).is_none());
-        paths.map(|path| path.display().to_string()).collect()
+    /// What is restored of the snapshot, as its tar archive names it.
+    pub(super) fn members(&self) -> impl Iterator<Item = &Path> {
+        self.entries
+            .iter()
+            .filter(|(_, sum)| sum.found)
+            .map(|(entry, _)| entry.path.strip_prefix("/").unwrap_or(&entry.path))
     }
 }
 
@@ -174,15 +176,13 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_restored_is_left_out() {
-        let snapshots = crate::backup::restic::parse(
-            br#"[{"time":"t","id":"i","short_id":"s","paths":["/var/lib/chatmail","/var/lib/nixos","/var/lib/chatmail-x"]}]"#,
-        )
-        .unwrap();
-        let plan = Plan::new(&settings());
-        assert_eq!(
-            plan.left_out(&snapshots[0]),
-            ["/var/lib/nixos", "/var/lib/chatmail-x"]
-        );
+    fn only_the_state_that_is_restored_and_there_is_taken_from_the_archive() {
+        let mut plan = Plan::new(&settings());
+        let store = "/home/vmail/mail/chat.example.org";
+        for path in ["/home", store, "/var/lib/nixos", "/var/lib/chatmail"] {
+            plan.add(&node(path, "dir", 0));
+        }
+        let members: Vec<_> = plan.members().map(|path| path.to_str().unwrap()).collect();
+        assert_eq!(members, [store.trim_start_matches('/'), "var/lib/chatmail"]);
     }
 }

@@ -1,6 +1,7 @@
 //! Backup and the move from a reference relay, with the commands of the operator guide, on relay c.
 
 pub(super) mod import;
+mod interrupted;
 pub(super) mod restic;
 
 use std::time::Duration;

@@ -3,11 +3,11 @@
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
 use anyhow::{Context as _, ensure};
 
-use crate::progress;
+use crate::{program, progress};
 
 /// A call of rsync.
 pub(super) struct Copy {
@@ -19,7 +19,7 @@ pub(super) struct Copy {
 impl Copy {
     /// Copies, or returns what would be copied.
     pub(super) fn run(&self, dry: bool) -> anyhow::Result<String> {
-        let mut command = Command::new("rsync");
+        let mut command = program::attached("rsync");
         command.args(["--archive", "--hard-links", "--partial", "--rsh=ssh"]);
         command.args(&self.options);
         if dry {
@@ -42,7 +42,7 @@ impl Copy {
         let fine = output.status.success() || output.status.code() == Some(24);
         ensure!(
             fine,
-            "rsync failed with {}; repeat the command to continue: {}",
+            "rsync failed with {}; repair the cause and run the same command again to continue: {}",
             output.status,
             String::from_utf8_lossy(&output.stderr).trim_end()
         );

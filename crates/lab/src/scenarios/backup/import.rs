@@ -5,8 +5,8 @@ use mailtest::client::message::random_name;
 use mailtest::client::{Account, arrival};
 
 use super::{
-    Context, DELIVERED, KEY, MAILBOX, OTHER, RELAY, delivered, fails, install_anew, refused, unwatched,
-    watched,
+    Context, DELIVERED, KEY, MAILBOX, OTHER, RELAY, delivered, fails, install_anew, interrupted, refused,
+    unwatched, watched,
 };
 use crate::harness::mailboxes;
 
@@ -85,11 +85,18 @@ pub(crate) async fn there_and_back(context: &Context) -> anyhow::Result<()> {
     let mark = format!("{}@{}", random_name(9), peer.domain);
     connect(context).await?;
     make_old(context, &user, &mark).await?;
-    let import = ["chatmail", "migrate", "import", "--from", "root@_a.test"];
-    let last = [&import[..], &["--final"]].concat();
+    let large = format!(
+        "head --bytes=8M /dev/urandom >/home/vmail/mail/{}/{}/{}",
+        peer.domain,
+        user.address,
+        interrupted::LARGE
+    );
+    context.run(OTHER, &["bash", "-euc", &large]).await?;
+    let import = interrupted::RSYNC.argv;
+    let last = [import, &["--final"]].concat();
 
     context.account(RELAY).await?;
-    fails(context, &import, "on a host without accounts").await?;
+    fails(context, import, "on a host without accounts").await?;
     install_anew(context, RELAY).await?;
     fails(
         context,
@@ -103,9 +110,7 @@ pub(crate) async fn there_and_back(context: &Context) -> anyhow::Result<()> {
         "cannot connect to",
     )
     .await?;
-    let dry = context
-        .run(RELAY, &[&import[..], &["--dry-run"]].concat())
-        .await?;
+    let dry = context.run(RELAY, &[import, &["--dry-run"]].concat()).await?;
     ensure!(dry.starts_with("Would import 1 account(s)"), "{dry}");
     context
         .run(RELAY, &["systemctl", "is-active", "dovecot.service"])
@@ -113,6 +118,12 @@ pub(crate) async fn there_and_back(context: &Context) -> anyhow::Result<()> {
 
     // The old relay is in service: a client reads a message and deletes another one between the two imports.
     fails(context, &last, "still runs on root@_a.test").await?;
+    let store = mailboxes::of_domain(&peer.mail_domain);
+    let small = format!("mount -t tmpfs -o size=1m,mode=0700,uid=vmail,gid=vmail tmpfs {store}");
+    context.run(RELAY, &["bash", "-euc", &small]).await?;
+    fails(context, import, "No space left on device").await?;
+    context.run(RELAY, &["umount", &store]).await?;
+    interrupted::twice(context, &interrupted::RSYNC).await?;
     let steps = [
         "Counting the files of root@_a.test …",
         "Stopping the services of this host …",
@@ -122,7 +133,7 @@ pub(crate) async fn there_and_back(context: &Context) -> anyhow::Result<()> {
         "Counting the files of this host …",
         "Imported ",
     ];
-    watched(context, &import, &steps).await?;
+    watched(context, import, &steps).await?;
     let change = format!(
         "cd /home/vmail/mail/{}/{}; mv new/1760000000.* cur/; cd cur; \
          for file in 1760000000.*; do mv $file $file:2,S; done; rm 1760000001.*",
@@ -148,6 +159,7 @@ pub(crate) async fn there_and_back(context: &Context) -> anyhow::Result<()> {
     );
     ensure!(ours == theirs, "the TURN secret is not that of the old relay");
     fails(context, &last, "on a host without accounts").await?;
+    interrupted::at_the_end(context, &last, "Everything was imported before").await?;
 
     let zone = context.run(RELAY, &["chatmail", "dns", "--zone"]).await?;
     context.machines().publish(&peer.domain, &zone).await?;

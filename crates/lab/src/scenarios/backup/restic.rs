@@ -6,8 +6,8 @@ use anyhow::{Context as _, ensure};
 use mailtest::client::{Account, arrival};
 
 use super::{
-    Context, DELIVERED, Facts, OTHER, RELAY, checksums, delivered, fails, install_anew, refused, unwatched,
-    watched,
+    Context, DELIVERED, Facts, OTHER, RELAY, checksums, delivered, fails, install_anew, interrupted, refused,
+    unwatched, watched,
 };
 use crate::harness::mailboxes;
 
@@ -114,7 +114,8 @@ pub(crate) async fn lost_relay(context: &Context) -> anyhow::Result<()> {
         for _ in 0..2 {
             unwatched(context, &run, "Backed up ").await?;
         }
-        watched(context, &run, &["Backing up; ", "Backed up "]).await
+        watched(context, &run, &["Backing up; ", "Backed up "]).await?;
+        interrupted::backup(context).await
     };
     let writer = context.account(RELAY).await?;
     meanwhile(context, &other, &writer, back_up).await?;
@@ -150,6 +151,7 @@ pub(crate) async fn lost_relay(context: &Context) -> anyhow::Result<()> {
     .await?;
     disk_in_trouble(context, &mailboxes::of_domain(&user.peer.mail_domain)).await?;
 
+    interrupted::twice(context, &interrupted::TAR).await?;
     let steps = [
         "Stopping the services …",
         "Restoring ",
@@ -171,5 +173,11 @@ pub(crate) async fn lost_relay(context: &Context) -> anyhow::Result<()> {
         .await?
         .context("new mail")?;
     fails(context, &["chatmail", "restore"], "on a host without accounts").await?;
+    interrupted::at_the_end(
+        context,
+        &["chatmail", "restore"],
+        "Everything was restored before",
+    )
+    .await?;
     shell(context, &clean).await.map(drop)
 }
