@@ -22,7 +22,7 @@ pub(super) struct Setting {
 /// # Errors
 ///
 /// If a line is not a section, a setting or a continuation, if there is a section other than `[params]`, or if a setting
-/// occurs twice.
+/// or the section occurs twice.
 pub(super) fn parse(text: &str) -> anyhow::Result<Vec<Setting>> {
     let mut settings: Vec<Setting> = Vec::new();
     let mut seen = BTreeSet::new();
@@ -47,7 +47,10 @@ pub(super) fn parse(text: &str) -> anyhow::Result<Vec<Setting>> {
                 section == SECTION,
                 "line {number} begins the unknown section `[{section}]`; the only section is `[{SECTION}]`"
             );
-            inside = true;
+            ensure!(
+                !std::mem::replace(&mut inside, true),
+                "line {number} begins the section `[{SECTION}]` a second time"
+            );
             continue;
         }
         ensure!(inside, "line {number} is outside of the section `[{SECTION}]`");
@@ -103,6 +106,12 @@ mod tests {
             ]
         );
         assert!(parse("[params\nmail_domain = chat.example.org\n").is_err());
+        // It knows no variables.
+        assert_eq!(parsed("[params]\nx = 5%% of %(y)s $z\n"), ["x=5%% of %(y)s $z"]);
+        for twice in ["[params]\nx = 1\n[params]\n", "[params]\nx = 1\nx: 2\n"] {
+            let error = parse(twice).unwrap_err();
+            assert!(error.to_string().contains("a second time"), "{error}");
+        }
         let other = parse("[other] ; [params]\n").unwrap_err();
         assert!(other.to_string().contains("`[other]`"), "{other}");
     }

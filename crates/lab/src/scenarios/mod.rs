@@ -55,6 +55,7 @@ mod signed;
 mod statistics;
 mod status_page;
 mod store;
+mod surroundings;
 pub(crate) mod switch;
 mod turn;
 mod web;
@@ -223,6 +224,9 @@ fn with_machines() -> Vec<Scenario<Context>> {
         "doctor-sees-from-another-machine", Machines, 420, doctor::from_another_machine;
         "relays-are-tested-by-their-domains", IrohRelay, 900, live::tests;
         "delivery-time-is-measured", Machines, 180, live::ping;
+        "commands-whose-output-nobody-reads", Machines, 60, surroundings::unread;
+        "commands-at-any-terminal", Machines, 120, surroundings::terminals;
+        "commands-on-a-full-disk-and-without-rights", Machines, 60, surroundings::disks_and_rights;
         "operator-probes-ports", Machines, 90, operator::ports;
 
         "filter-killed-within-a-message", Machines, 120, kill::filter_within_a_message;
@@ -239,7 +243,7 @@ fn with_machines() -> Vec<Scenario<Context>> {
 
         "backup-and-restore", Machines, 240, backup::restore;
         "backup-with-restic-and-a-lost-relay", Machines, 420, backup::restic::lost_relay;
-        "import-over-ssh-and-the-way-back", Machines, 240, backup::import::there_and_back;
+        "import-over-ssh-and-the-way-back", Machines, 360, backup::import::there_and_back;
         "move-in-from-the-reference", Machines, 240, backup::move_in;
         "reboot-keeps-the-queue", Machines, 300, reboot::keeps_the_queue;
 
