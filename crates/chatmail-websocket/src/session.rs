@@ -232,7 +232,10 @@ async fn to_client(
         if let Some(end) = end {
             return finish(client, end).await;
         }
+        // The outbox goes first: a mail server that sees the client's side end ends its own at once, and the client
+        // is told why the session ended, not that the server closed it.
         let readable = tokio::select! {
+            biased;
             () = outbox.changed.notified() => continue,
             readable = readable(server) => readable,
         };
@@ -280,6 +283,43 @@ async fn idle(outbox: &Outbox) -> End {
         tokio::time::sleep(IDLE).await;
         if !outbox.active.swap(false, Ordering::Relaxed) {
             return End::Idle;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read as _, Write as _};
+    use std::net::Shutdown;
+
+    use super::*;
+
+    /// The mail server closes the connection as soon as the client's side ends.
+    #[tokio::test]
+    async fn the_client_is_told_why_its_session_ends() {
+        for _ in 0..500 {
+            let (mut client, front) = std::os::unix::net::UnixStream::pair().unwrap();
+            let (server, mut backend) = std::os::unix::net::UnixStream::pair().unwrap();
+            for stream in [&front, &server] {
+                stream.set_nonblocking(true).unwrap();
+            }
+            let backend = std::thread::spawn(move || {
+                let end = backend.read(&mut [0; 1]);
+                backend.shutdown(Shutdown::Both).unwrap();
+                end.unwrap()
+            });
+            // A ping in parts.
+            client.write_all(&[0x09, 0x80, 0, 0, 0, 0]).unwrap();
+            let (front, server) = (
+                UnixStream::from_std(front).unwrap(),
+                UnixStream::from_std(server).unwrap(),
+            );
+            let end = relay(front, Either::Right(server), &[], &CancellationToken::new()).await;
+            assert_eq!(end, End::Violation);
+            assert_eq!(backend.join().unwrap(), 0, "bytes for the mail server");
+            let mut frames = Vec::new();
+            client.read_to_end(&mut frames).unwrap();
+            assert_eq!(Some(frames), End::Violation.frame());
         }
     }
 }
