@@ -389,6 +389,13 @@ pub struct LargeMessages {
     pub at_once: usize,
 }
 
+impl LargeMessages {
+    /// Whether a message of this size, in bytes, is large.
+    pub fn include(&self, size: usize) -> bool {
+        size > self.above
+    }
+}
+
 /// Delivery from the filters to Dovecot.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -204,7 +204,7 @@ impl Incoming {
         let names = signatures.key_names();
         let keys = match self
             .verifier
-            .find(domain, &names, self.checks.large(message))
+            .find(domain, &names, self.checks.limits.include(message.len()))
             .await
         {
             Ok(keys) => keys,
@@ -314,10 +314,6 @@ impl Checks {
         }
     }
 
-    fn large(&self, message: &[u8]) -> bool {
-        message.len() > self.limits.above
-    }
-
     /// Runs a check on a message; off the event loop if it has more than `blocking` bytes. None when the check panics.
     async fn run<T: Send + 'static>(
         &self,
@@ -328,7 +324,7 @@ impl Checks {
         if message.len() <= blocking {
             return Some(check(message));
         }
-        let lane = if self.large(message) {
+        let lane = if self.limits.include(message.len()) {
             &self.large_ones
         } else {
             &self.small_ones

@@ -45,7 +45,7 @@ impl Large {
 
     /// Whether a message of this size needs a permit.
     pub fn concerns(&self, size: usize) -> bool {
-        size > self.limits.above
+        self.limits.include(size)
     }
 
     /// Permits of one holder: two holders together leave some for the others.

@@ -9,7 +9,6 @@ use super::relays::on_relays;
 use super::report::Report;
 use super::setup::{self, Setup, apply, undo};
 use super::stats::milliseconds;
-use super::target::Target;
 use super::throughput::PATIENCE;
 use crate::machine::{Lab, Progress};
 
@@ -119,13 +118,8 @@ async fn measure_all(lab: &Lab, progress: &Progress, arguments: &Federation) -> 
                 report.line(line);
             }
         }
-        for (what, count) in [
-            ("deferred", deferred),
-            ("not fetched", outcome.lost),
-            ("fetched twice", outcome.doubled),
-        ] {
-            let what = format!("{what}, {}", way.name());
-            report.target(Target::at_most(0.0, "messages", what, count as f64));
+        for target in outcome.targets(deferred, way.name()) {
+            report.target(target);
         }
     }
     Ok(report)

@@ -15,6 +15,7 @@ use tokio::sync::{Notify, Semaphore};
 use tokio::task::JoinSet;
 
 use super::stats::Summary;
+use super::target::Target;
 
 /// Concurrent logins during the preparation. Each of them costs a password hash.
 const AT_ONCE: usize = 8;
@@ -151,6 +152,16 @@ pub(super) struct Outcome {
 impl Outcome {
     pub(super) fn fetched_per_second(&self) -> f64 {
         (self.sent - self.lost) as f64 / self.fetching.as_secs_f64()
+    }
+
+    /// Every message arrives once, and none waits for a retry of Postfix.
+    pub(super) fn targets(&self, deferred: usize, when: &str) -> [Target; 3] {
+        [
+            ("deferred", deferred),
+            ("not fetched", self.lost),
+            ("fetched twice", self.doubled),
+        ]
+        .map(|(what, count)| Target::at_most(0.0, "messages", format!("{what}, {when}"), count as f64))
     }
 }
 

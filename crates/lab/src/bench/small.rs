@@ -88,13 +88,8 @@ async fn measure_all(lab: &Lab, progress: &Progress, arguments: &Small) -> anyho
             outcome.fetched_per_second(),
             outcome.delivery.map_or(f64::NAN, |all| milliseconds(all.p99)),
         ));
-        for (what, count) in [
-            ("deferred", measured.deferred),
-            ("not fetched", outcome.lost),
-            ("fetched twice", outcome.doubled),
-        ] {
-            let what = format!("{what}, {senders} senders");
-            report.target(Target::at_most(0.0, "messages", what, count as f64));
+        for target in outcome.targets(measured.deferred, &format!("{senders} senders")) {
+            report.target(target);
         }
     }
     let used = lab.used(RELAY)?;

@@ -167,21 +167,15 @@ impl Run {
     }
 
     fn targets(&self, load: Load) -> Vec<Target> {
-        let with = |what: &str| format!("{what}, {} senders", load.senders);
+        let when = format!("{} senders", load.senders);
+        let with = |what: &str| format!("{what}, {when}");
         let p99 = self
             .outcome
             .delivery
             .map_or(f64::NAN, |summary| summary.p99.as_secs_f64());
         let cpu = self.cpu_each();
-        vec![
-            Target::at_most(0.0, "messages", with("deferred"), self.deferred as f64),
-            Target::at_most(0.0, "messages", with("not fetched"), self.outcome.lost as f64),
-            Target::at_most(
-                0.0,
-                "messages",
-                with("fetched twice"),
-                self.outcome.doubled as f64,
-            ),
+        let mut targets = self.outcome.targets(self.deferred, &when).to_vec();
+        targets.extend([
             Target::at_most(0.0, "lines", with("daemons at a limit"), self.limits.len() as f64),
             Target::at_most(2.0, "s", with("p99 from the 250 to FETCH"), p99),
             Target::at_most(8.0, "ms", with("CPU per message"), cpu),
@@ -191,7 +185,8 @@ impl Run {
                 with("messages fetched"),
                 self.outcome.fetched_per_second(),
             ),
-        ]
+        ]);
+        targets
     }
 }
 
