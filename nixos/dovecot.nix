@@ -134,7 +134,11 @@ in
         # Addresses on relays without a domain name contain brackets.
         auth_username_chars = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ01234567890.-_@[]";
         "passdb lua" = lua;
-        "userdb lua" = lua;
+        # Asked in this order, by name. After a login, `prefetch` takes what the script has already returned.
+        "userdb prefetch" = { };
+        "userdb script" = lua // {
+          driver = "lua";
+        };
 
         # No addresses of clients.
         login_log_format_elements = "method=%{mechanism} %{secured}";

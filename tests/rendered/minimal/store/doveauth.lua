@@ -1,4 +1,4 @@
--- Logins and account lookups of Dovecot, as `passdb lua` and `userdb lua`.
+-- Logins and account lookups of Dovecot, as passdb and userdb with `driver = lua`.
 --
 -- doveauth verifies passwords and creates accounts. While it does not respond, this script verifies existing accounts
 -- against their password file, so that they can log in while doveauth restarts; all others get a temporary failure.
