@@ -76,7 +76,7 @@ pub(crate) fn run(cli: &Cli, settings: &Settings) -> anyhow::Result<crate::Answe
         Command::Create {
             address,
             password_stdin,
-        } => create(settings, address.as_deref(), *password_stdin)?,
+        } => return create(settings, address.as_deref(), *password_stdin),
         Command::Delete { address, yes } => {
             let address = parse(address, settings)?;
             as_owner(settings, || existing(settings, &address).map(drop))?;
@@ -115,7 +115,7 @@ fn parse(text: &str, settings: &Settings) -> anyhow::Result<Address> {
     Ok(address)
 }
 
-fn create(settings: &Settings, address: Option<&str>, from_stdin: bool) -> anyhow::Result<String> {
+fn create(settings: &Settings, address: Option<&str>, from_stdin: bool) -> anyhow::Result<crate::Answer> {
     let rules = &settings.accounts;
     let mut random = rand::rng();
     let secret = if from_stdin {
@@ -137,7 +137,8 @@ fn create(settings: &Settings, address: Option<&str>, from_stdin: bool) -> anyho
         .with_context(|| format!("cannot create {address}"))?;
     let hash = password::hash(secret.as_bytes(), &mut password::Scratch::default())?;
     change::create(settings, &address, &hash)?;
-    Ok(created(&address, (!from_stdin).then_some(&secret)))
+    let text = created(&address, (!from_stdin).then_some(&secret));
+    Ok(crate::Answer::folded(&text).if_lost(unseen(&address, from_stdin)))
 }
 
 /// Names the password only if it is a new one.
@@ -147,6 +148,17 @@ fn created(address: &Address, secret: Option<&str>) -> String {
         let _ = writeln!(text, "Password: {secret}");
     }
     text
+}
+
+/// What has happened although nobody got the output.
+fn unseen(address: &Address, known: bool) -> String {
+    if known {
+        format!("{address} was created, with the password from standard input")
+    } else {
+        format!(
+            "{address} was created, but its password is lost: run `chatmail account delete {address}`, and create the account again"
+        )
+    }
 }
 
 fn confirm(address: &Address) -> anyhow::Result<()> {

@@ -10,11 +10,13 @@ pub(crate) struct Answer {
     pub(crate) text: String,
     /// Whether nothing needs attention; determines the exit status.
     pub(crate) good: bool,
+    /// What has happened and what to do if the text cannot be written and is not shown again.
+    pub(crate) if_lost: Option<String>,
 }
 
 impl From<String> for Answer {
     fn from(text: String) -> Self {
-        Self { text, good: true }
+        Self::new(text, true)
     }
 }
 
@@ -116,6 +118,22 @@ fn fold(line: &str) -> String {
 }
 
 impl Answer {
+    pub(crate) fn new(text: String, good: bool) -> Self {
+        Self {
+            text,
+            good,
+            if_lost: None,
+        }
+    }
+
+    /// Says what to do if nobody gets the text.
+    pub(crate) fn if_lost(self, advice: String) -> Self {
+        Self {
+            if_lost: Some(advice),
+            ..self
+        }
+    }
+
     /// The output for people of a command that needs no attention.
     pub(crate) fn folded(text: &str) -> Self {
         folded(text).into()

@@ -122,7 +122,7 @@ pub(crate) fn run(cli: &Cli, settings: &Settings) -> anyhow::Result<crate::Answe
             .iter()
             .fold(report.text(), |text, reason| text + &entry("ATTENTION", reason))
     };
-    Ok(crate::Answer { text, good })
+    Ok(crate::Answer::new(text, good))
 }
 
 #[derive(Serialize)]

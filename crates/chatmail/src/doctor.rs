@@ -64,7 +64,7 @@ pub(crate) fn run(cli: &Cli, settings: &Settings, file: &Path) -> anyhow::Result
     } else {
         report::text(&lines, answer::wants_colour())
     };
-    Ok(crate::Answer { text, good })
+    Ok(crate::Answer::new(text, good))
 }
 
 /// Longest time of [`delivery`].

@@ -97,7 +97,7 @@ pub(crate) fn run(cli: &Cli, settings: &Settings) -> anyhow::Result<crate::Answe
                 "there are already {MAX_INVITATIONS} valid invitations; revoke some with `chatmail invite revoke`"
             );
             let links = Links::new(settings, &token);
-            if *json {
+            let text = if *json {
                 show::json(&show::Created::new(&token.id(), &invitation, &token, &links))?
             } else {
                 let picture = if *qr {
@@ -107,7 +107,8 @@ pub(crate) fn run(cli: &Cli, settings: &Settings) -> anyhow::Result<crate::Answe
                 };
                 let mode = settings.registration.mode;
                 show::created(&token.id(), &invitation, &links) + &picture + &show::reminder(mode)
-            }
+            };
+            return Ok(crate::Answer::from(text).if_lost(unseen(&token.id())));
         }
         Command::List { json } => {
             let all = all(&register, folder)?;
@@ -129,6 +130,13 @@ pub(crate) fn run(cli: &Cli, settings: &Settings) -> anyhow::Result<crate::Answe
         }
     };
     Ok(text.into())
+}
+
+/// What has happened although nobody got the output.
+fn unseen(id: &Id) -> String {
+    format!(
+        "the invitation {id} was created, but its links are lost: run `chatmail invite revoke {id}`, and create another one"
+    )
 }
 
 fn all(register: &Register, folder: &Path) -> anyhow::Result<Vec<(Id, Invitation)>> {

@@ -25,7 +25,7 @@ mod website;
 
 use std::process::ExitCode;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, anyhow};
 use chatmail_core::SettingsFile;
 use clap::{CommandFactory as _, Parser, Subcommand};
 
@@ -99,7 +99,7 @@ fn run(cli: &Cli) -> anyhow::Result<bool> {
         // There may be no relay yet.
         Command::Migrate(cli) => migrate::run(cli, settings)?,
     };
-    print(&answer.text)?;
+    print(&answer)?;
     Ok(answer.good)
 }
 
@@ -118,13 +118,16 @@ fn hint(error: &anyhow::Error) -> &'static str {
 }
 
 /// Unlike `println!`, returns an error if the output cannot be written, for example to a full disk. A closed pipe, as
-/// after `head`, is not an error.
-fn print(text: &str) -> anyhow::Result<()> {
+/// after `head`, is only an error if the output is not shown again.
+fn print(answer: &Answer) -> anyhow::Result<()> {
     use std::io::Write as _;
     let mut out = std::io::stdout().lock();
-    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
-        result => result.context("cannot write the output"),
+    let result = out.write_all(answer.text.as_bytes()).and_then(|()| out.flush());
+    match (result, &answer.if_lost) {
+        // Without the error as its source, so that no hint says to run the command again.
+        (Err(error), Some(advice)) => Err(anyhow!("cannot write the output: {error}; {advice}")),
+        (Err(error), None) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        (result, _) => result.context("cannot write the output"),
     }
 }
 

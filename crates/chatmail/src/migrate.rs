@@ -70,10 +70,7 @@ fn convert(file: &Path, json: bool) -> anyhow::Result<crate::Answer> {
     } else {
         as_module(&migrated)
     };
-    Ok(crate::Answer {
-        text,
-        good: migrated.unknown.is_empty(),
-    })
+    Ok(crate::Answer::new(text, migrated.unknown.is_empty()))
 }
 
 fn read(file: &Path) -> anyhow::Result<String> {

@@ -98,7 +98,7 @@ pub(crate) fn run(cli: &Cli, settings: &Settings) -> anyhow::Result<crate::Answe
     } else {
         folded(&table(&probes))
     };
-    Ok(crate::Answer { text, good })
+    Ok(crate::Answer::new(text, good))
 }
 
 /// The addresses at which others reach the relay.

@@ -128,10 +128,7 @@ pub(crate) fn run(cli: &Cli, settings: &Settings) -> anyhow::Result<crate::Answe
     } else {
         status.text()
     };
-    Ok(crate::Answer {
-        text,
-        good: status.attention.is_empty(),
-    })
+    Ok(crate::Answer::new(text, status.attention.is_empty()))
 }
 
 /// What cannot be read needs attention; the rest of the status does not depend on it.

@@ -29,7 +29,7 @@ pub(crate) fn run(settings: &Settings, records: &[Record], as_json: bool) -> any
     } else {
         checked.text(settings, good)
     };
-    Ok(crate::Answer { text, good })
+    Ok(crate::Answer::new(text, good))
 }
 
 pub(super) async fn check(settings: &Settings, records: &[Record]) -> anyhow::Result<Checked> {

@@ -37,6 +37,27 @@ pub(super) async fn unread(context: &Context) -> anyhow::Result<()> {
             && full.contains("free some disk space"),
         "on a full device: {full}"
     );
+    // What is shown only once, on a full device and without a reader.
+    for (create, remove, lost) in [
+        ("account create", "account delete", "its password is lost"),
+        ("invite create", "invite revoke", "its links are lost"),
+    ] {
+        for script in [
+            format!("! chatmail {create} 2>&1 >/dev/full"),
+            format!("exec 3> >(exec true); wait $!; ! chatmail {create} 2>&1 >&3"),
+        ] {
+            let said = shell(context, &script).await?;
+            let advice = format!("`chatmail {remove} ");
+            let name = said
+                .split_once(&advice)
+                .and_then(|(_, rest)| rest.split('`').next());
+            let name = name
+                .filter(|_| said.contains(lost) && !said.contains("run it again"))
+                .with_context(|| format!("`{script}` says {said}"))?;
+            let yes = if remove == "account delete" { " --yes" } else { "" };
+            shell(context, &format!("chatmail {remove} {name}{yes}")).await?;
+        }
+    }
     // A command that fails prints no JSON, and the reason as text.
     for command in [
         "account show nobody-at-all --json",
