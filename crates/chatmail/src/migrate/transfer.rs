@@ -227,7 +227,8 @@ fn import_planned(there: &Sum, old: &Place, notes: &str, copied: &str) -> String
 /// Before the final import.
 fn imported_once(here: &Sum, notes: &str) -> String {
     format!(
-        "Imported {here}\n{notes}The services of this host stay stopped. Stop Postfix and Dovecot on the old relay, and run this command again with --final.\n"
+        "Imported {here}\n{notes}The services of this host stay stopped. Stop Postfix and Dovecot on the old relay, and run this command again with --final. To give up instead, remove {} and reboot: the relay then serves what was imported so far.\n",
+        Path::new(unfinished::FOLDER).join(unfinished::IMPORT).display()
     )
 }
 
