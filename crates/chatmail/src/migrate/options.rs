@@ -48,6 +48,8 @@ enum Rule {
 const PORT: &str = "the filters and Postfix use Unix sockets; `services.chatmail.filter.transport = \"tcp\"` uses the \
                     default ports of the reference";
 const ENCRYPTED_ONLY: &str = "no address is exempt: the relay accepts only encrypted mail";
+const WEBSITE: &str = "the relay always has a web site, because invitations lead there; \
+                       `services.chatmail.web.root` replaces it by a folder of yours";
 const INTERNAL: &str = "the module chooses this path";
 
 /// Every setting of the versions 1.0 to 1.12 and of the development towards 1.13, with its default in the reference, if
@@ -234,6 +236,10 @@ fn migrate_one(setting: &Setting, domain: &str, migrated: &mut Migrated) -> anyh
         }
         return Ok(());
     }
+    if key == "www_folder" && value == "disabled" {
+        migrated.without.push((key.clone(), WEBSITE));
+        return Ok(());
+    }
     let Some((_, default, rule)) = RULES.iter().find(|(name, ..)| name == key) else {
         migrated.unknown.push(key.clone());
         return Ok(());
@@ -358,3 +364,6 @@ fn metrics(value: &str) -> anyhow::Result<Vec<NixOption>> {
         chatmail("metrics.listenAddress", Value::Text(value.to_owned())),
     ])
 }
+
+#[cfg(test)]
+mod tests;
