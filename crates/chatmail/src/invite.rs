@@ -63,7 +63,7 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// Make an invitation worthless. Accounts that were created with it stay.
+    /// Revoke an invitation: nobody can sign up with it any more. Accounts that were created with it stay.
     Revoke {
         /// ID of the invitation, as in the list.
         id: String,

@@ -105,9 +105,12 @@ fn run(cli: &Cli) -> anyhow::Result<bool> {
 
 /// What to do about an error of the system.
 fn hint(error: &anyhow::Error) -> &'static str {
-    let mut kinds = error
-        .chain()
-        .filter_map(|cause| Some(cause.downcast_ref::<std::io::Error>()?.kind()));
+    let mut kinds = error.chain().filter_map(|cause| {
+        let errno = cause.downcast_ref::<nix::Error>();
+        errno
+            .map(|errno| std::io::Error::from(*errno).kind())
+            .or_else(|| Some(cause.downcast_ref::<std::io::Error>()?.kind()))
+    });
     kinds
         .find_map(|kind| match kind {
             std::io::ErrorKind::PermissionDenied => Some("; run this command as root"),
@@ -174,6 +177,15 @@ mod tests {
             }
         }
         found
+    }
+
+    #[test]
+    fn errors_without_rights_say_who_has_them() {
+        let io = anyhow::Error::from(std::io::Error::from(std::io::ErrorKind::PermissionDenied));
+        for error in [io, nix::Error::EPERM.into(), nix::Error::EACCES.into()] {
+            assert_eq!(hint(&error.context("cannot act")), "; run this command as root");
+        }
+        assert_eq!(hint(&nix::Error::ENOENT.into()), "");
     }
 
     #[test]

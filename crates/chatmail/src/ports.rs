@@ -58,8 +58,8 @@ const PROBES: [(u16, &str, Talk); 10] = [
 /// connection fails. The provider's firewall does not see these connections, so check from another machine too.
 #[derive(clap::Args)]
 pub(crate) struct Cli {
-    /// Also connect to the mail servers of a domain, over HTTPS and on port 25, which many providers block. One of both
-    /// has to work.
+    /// Also connect to the mail servers of a domain, over HTTPS and on port 25, which many providers block. One of
+    /// the two has to work.
     #[arg(long, value_name = "DOMAIN")]
     mx_of: Option<String>,
     /// Print JSON.

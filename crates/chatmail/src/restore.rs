@@ -112,7 +112,7 @@ fn refuse_accounts(settings: &Settings, marker: &Path) -> anyhow::Result<()> {
     };
     ensure!(
         accounts == 0,
-        "this host has {accounts} account(s) in {dir}; a backup can only be restored on a host without accounts"
+        "this host has {accounts} account(s) in {dir}; a backup can only be restored on a host without accounts; install a new host, or delete these with `chatmail account delete`"
     );
     Ok(())
 }
@@ -138,7 +138,7 @@ fn choose(
         .with_context(|| format!("there is no snapshot {wanted:?}; `chatmail backup list` lists them"))?;
     ensure!(
         found.next().is_none(),
-        "several snapshots begin with {wanted:?}; give more of the ID"
+        "several snapshots begin with {wanted:?}; type more of the ID"
     );
     Ok(snapshot)
 }

@@ -19,7 +19,10 @@ pub(crate) fn create(settings: &Settings, address: &Address, hash: &str) -> anyh
         let stored = account
             .password_hash()
             .with_context(|| format!("cannot read the account {address}"))?;
-        ensure!(stored.is_none(), "the account {address} already exists");
+        ensure!(
+            stored.is_none(),
+            "the account {address} already exists; choose another address"
+        );
         account
             .create(hash)
             .with_context(|| format!("cannot create {address}"))
@@ -45,7 +48,10 @@ pub(super) fn banned(address: &Address) -> String {
 pub(crate) fn unban(settings: &Settings, address: &Address) -> anyhow::Result<String> {
     as_owner(settings, || {
         let (account, stored) = existing(settings, address)?;
-        ensure!(is_banned(&stored), "{address} is not banned");
+        ensure!(
+            is_banned(&stored),
+            "{address} is not banned; `chatmail account list --banned` shows those that are"
+        );
         let _lock = lock(&account, address)?;
         account.unban().with_context(|| format!("cannot unban {address}"))
     })?;
@@ -91,7 +97,7 @@ fn kick(address: &Address) -> anyhow::Result<()> {
     match result {
         Ok(output) if output.status.success() || output.status.code() == Some(NO_SESSION) => Ok(()),
         Ok(output) => bail!(
-            "{address} cannot log in any more, but its sessions may still be open: doveadm kick failed with {}: {}",
+            "{address} is banned, but its sessions may still be open; repair the cause and run this command again: doveadm kick failed with {}: {}",
             output.status,
             String::from_utf8_lossy(&output.stderr).trim_end()
         ),

@@ -41,6 +41,6 @@ pub(crate) fn existing(settings: &Settings, address: &Address) -> anyhow::Result
         .with_context(|| format!("cannot read the account {address}"))?
     {
         Some(hash) => Ok((account, hash)),
-        None => bail!("there is no account {address}"),
+        None => bail!("there is no account {address}; `chatmail account list` shows all of them"),
     }
 }

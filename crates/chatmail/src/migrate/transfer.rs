@@ -294,7 +294,7 @@ fn refuse_accounts(settings: &Settings, marker: &Path) -> anyhow::Result<()> {
         .len();
     ensure!(
         accounts == 0 || marker.exists(),
-        "this host has {accounts} account(s) in {dir} that are not from an unfinished import; an old relay can only be imported on a host without accounts"
+        "this host has {accounts} account(s) in {dir} that are not from an unfinished import; an old relay can only be imported on a host without accounts; install a new host, or delete these with `chatmail account delete`"
     );
     Ok(())
 }
